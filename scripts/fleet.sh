@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# The names that every script of the fleet agrees on: where things are built, what containers, volumes and networks are
+# called, how to reach Podman. Sourced, never run; it starts nothing and knows no product logic.
+
+set -euo pipefail
+
+# Each of these is read by a script that sources this file.
+# shellcheck disable=SC2034
+{
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+
+# Everything we make in Podman carries this label, so that cleaning up needs no list.
+FLEET_LABEL=feather-fleet=1
+
+# One fleet per prefix and subnet: the demo keeps the defaults, each test run brings its own.
+FLEET=${FEATHER_FLEET:-fleet}
+BIRTH_PREFIX=${FEATHER_BIRTH_PREFIX:-feather-birth-}
+SUBNET=${FEATHER_SUBNET:-10.77.0.0/24}
+NETWORK=${FEATHER_NETWORK:-${BIRTH_PREFIX}$FLEET}
+# By convention of Podman the host's end of the bridge is the first address of the subnet.
+GATEWAY=${SUBNET%.*}.1
+
+DOMAIN_SUFFIX=${FEATHER_DOMAIN_SUFFIX:-users.inceptel.ai}
+BIRTH_IMAGE=${FEATHER_BIRTH_IMAGE:-localhost/feather-birth:latest}
+WORK_TAR=${FEATHER_WORK_TAR:-$TARGET/work-image/feather-work.tar}
+AGENT_BINARY=${FEATHER_AGENT_BINARY:-$TARGET/debug/feather-agent}
+}
+
+podman() { "$ROOT/scripts/podman" "$@"; }
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# wait_for WHAT BOUND_SECONDS COMMAND...: polls until COMMAND succeeds; says what it waited for when it never does.
+wait_for() {
+  local what=$1 bound=$2 deadline
+  shift 2
+  deadline=$((SECONDS + bound))
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$deadline" ] || {
+      say "error: waited $bound s for $what"
+      return 1
+    }
+    sleep 0.1
+  done
+}
+
+# content_hash PATH...: one digest over the names and contents of files and trees, to know whether a build is up to date.
+content_hash() {
+  find "$@" -type f -not -path '*/target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
+}
