@@ -1,0 +1,87 @@
+//! The reverse proxy, in our verbs.
+//!
+//! Owns the seam between the agent and whatever answers the server's public port. Level-triggered: the agent says which
+//! routes must hold, the router makes it so and leaves every other route alone. `router/caddy.rs` is the only file that
+//! knows Caddy's JSON; `router/fake.rs` keeps the same contract in memory.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use feather_proto::ids::TenantName;
+
+pub mod caddy;
+pub mod fake;
+
+/// What can go wrong with the proxy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The admin API does not answer; whether it applied the change is unknown.
+    #[error("Caddy's admin API does not answer at {address}; is Caddy running?")]
+    Unreachable {
+        /// Where it was asked.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The configuration has no place for our routes.
+    #[error("{0}")]
+    Unsuitable(String),
+    /// The admin API refused the change and kept the old configuration.
+    #[error("Caddy refused the change: {0}")]
+    Refused(String),
+}
+
+/// What happens to requests for a tenant's host name on this server.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Route {
+    /// Go to the tenant's loopback port.
+    Serve {
+        /// Loopback port.
+        port: u16,
+    },
+    /// Are answered 503 with `Retry-After`: the tenant lives here and does not run.
+    Unavailable,
+    /// Go to another server's Caddy, host name kept, with a hop mark; a request that carries the mark already is answered 508.
+    Forward {
+        /// `host:port`.
+        to: String,
+    },
+    /// Only requests that carry the one-time probe header go to the port; all others go to `otherwise`, if any, or find no route.
+    Probe {
+        /// Loopback port.
+        port: u16,
+        /// Secret value of the header `Feather-Probe`.
+        token: String,
+        /// The public's route meanwhile.
+        otherwise: Option<Box<Route>>,
+    },
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Route::Serve { port } => write!(formatter, "serve :{port}"),
+            Route::Unavailable => formatter.write_str("unavailable"),
+            Route::Forward { to } => write!(formatter, "forward {to}"),
+            Route::Probe { port, otherwise, .. } => write!(formatter, "probe :{port}, otherwise {otherwise:?}"),
+        }
+    }
+}
+
+/// Name of the header that opens a probe route.
+pub const PROBE_HEADER: &str = "Feather-Probe";
+/// Name of the header that marks a forwarded request.
+pub const HOP_HEADER: &str = "Feather-Forwarded-By";
+
+/// The reverse proxy.
+#[async_trait]
+pub trait Router: Send + Sync {
+    /// Makes the routes of tenants exactly these, in one change, and only if something differs: an unchanged configuration is
+    /// not touched, because every change costs somebody a connection. Returns whether a change was made.
+    async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error>;
+    /// The routes of tenants as the proxy has them now.
+    async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error>;
+    /// One `GET /health` by host name through the proxy's public port, with the probe header when a token is given; the status code.
+    async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error>;
+}

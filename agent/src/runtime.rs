@@ -1,0 +1,156 @@
+//! The container engine, in our verbs.
+//!
+//! Owns the seam between the agent and whatever runs containers and keeps volumes. Knows nothing of generations, routes or
+//! moves: it does what it is told, and says what it sees. `runtime/podman.rs` is the only file that names bollard;
+//! `runtime/fake.rs` keeps the same contract in memory (with real directories as volumes).
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use feather_proto::model::{ContainerState, Image};
+use futures::stream::BoxStream;
+
+pub mod fake;
+pub mod podman;
+
+/// What can go wrong with the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine does not answer; whether it did what was asked is unknown.
+    #[error("Podman does not answer on its socket; is `podman system service` running?")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The image is not in storage.
+    #[error("the image {0} is not in this server's storage; load it with `podman load` or `featherctl image load`")]
+    ImageMissing(String),
+    /// There is no such container.
+    #[error("there is no container {0}")]
+    ContainerMissing(String),
+    /// A name or port is taken.
+    #[error("{0}")]
+    Conflict(String),
+    /// An archive that is not an image.
+    #[error("the archive is not an image that Podman can load: {0}")]
+    BadArchive(String),
+    /// The engine refused, in its own words.
+    #[error("Podman refused to {attempt}: {message}")]
+    Refused {
+        /// What was attempted, for example `start feather-user-alice`.
+        attempt: String,
+        /// The engine's message.
+        message: String,
+    },
+}
+
+/// A container to create. `Debug` shows the names of environment variables only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// Container name, for example `feather-user-alice`.
+    pub name: String,
+    /// Image reference or digest.
+    pub image: String,
+    /// Published as `127.0.0.1:{host_port}` to the container's 8080.
+    pub host_port: u16,
+    /// Volume mounted at `/home/user`.
+    pub volume: String,
+    /// Environment; values may be secrets.
+    pub environment: BTreeMap<String, String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+    /// Labels, readable by anyone on the server.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for ContainerSpec {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ContainerSpec")
+            .field("name", &self.name)
+            .field("image", &self.image)
+            .field("host_port", &self.host_port)
+            .field("volume", &self.volume)
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A container as the engine reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Name without a leading slash.
+    pub name: String,
+    /// Never `Missing` or `Unknown`: those are the caller's words for absence and for an error.
+    pub state: ContainerState,
+    /// Image id, `sha256:...`.
+    pub image_digest: String,
+    /// Published loopback port.
+    pub host_port: Option<u16>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Sizes of the machine as the engine sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Memory limit of the birth container, or the machine's memory.
+    pub memory_total_bytes: u64,
+    /// What is free of it (page cache counts as free).
+    pub memory_free_bytes: u64,
+    /// File system that holds the volumes.
+    pub disk_total_bytes: u64,
+    /// What is free of it for root.
+    pub disk_free_bytes: u64,
+}
+
+/// One line of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Without its line end.
+    pub text: String,
+    /// Written to standard error.
+    pub stderr: bool,
+}
+
+/// The container engine. Every verb is idempotent: ensuring what is so, and removing what is gone, succeeds.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Memory and disk, measured now.
+    async fn capacity(&self) -> Result<Capacity, Error>;
+
+    /// All tagged images, in the order of their references. A reference without a registry appears as `localhost/...`.
+    async fn images(&self) -> Result<Vec<Image>, Error>;
+    /// One image by reference or digest.
+    async fn image(&self, reference: &str) -> Result<Option<Image>, Error>;
+    /// Loads a `docker save` or OCI archive; returns what it held.
+    async fn load_image(&self, archive: BoxStream<'static, Result<Bytes, std::io::Error>>) -> Result<Vec<Image>, Error>;
+    /// The archive of an image, in pieces of at most 1 MiB.
+    async fn export_image(&self, reference: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
+
+    /// One container, or `None` when the engine says that there is none.
+    async fn container(&self, name: &str) -> Result<Option<Container>, Error>;
+    /// All containers whose names begin with the prefix, in the order of their names.
+    async fn containers(&self, prefix: &str) -> Result<Vec<Container>, Error>;
+    /// Makes sure that a container with exactly this specification exists (created, or running when it already did); one of the
+    /// same name but another specification is removed first. The specification is compared by a label with its hash.
+    async fn ensure_container(&self, spec: &ContainerSpec) -> Result<(), Error>;
+    /// Starts it; a running one is left alone.
+    async fn start(&self, name: &str) -> Result<(), Error>;
+    /// SIGTERM, then SIGKILL after the grace. On return its process has ended (or there was none).
+    async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error>;
+    /// Removes it, killing its process when it still runs. On return it is gone.
+    async fn remove_container(&self, name: &str) -> Result<(), Error>;
+    /// The last lines of its output, then, with `follow`, new ones until it ends.
+    async fn logs(&self, name: &str, lines: u32, follow: bool) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+    /// One `GET /health` to the loopback port; true for a 200 within the time limit, false for anything else.
+    async fn healthy(&self, port: u16, limit: Duration) -> bool;
+
+    /// Directory of a volume's content, or `None` when the engine says that there is none.
+    async fn volume(&self, name: &str) -> Result<Option<PathBuf>, Error>;
+    /// Names of all volumes that begin with the prefix, in order.
+    async fn volumes(&self, prefix: &str) -> Result<Vec<String>, Error>;
+    /// Makes sure that the volume exists; returns its directory and whether it was made now.
+    async fn ensure_volume(&self, name: &str) -> Result<(PathBuf, bool), Error>;
+    /// Deletes the volume and its data.
+    async fn remove_volume(&self, name: &str) -> Result<(), Error>;
+}

@@ -1,0 +1,44 @@
+//! Compiles the schema with protox, so that no system `protoc` is needed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: &[&str] = &[
+    "feather/types/v1/types.proto",
+    "feather/agent/v1/image.proto",
+    "feather/agent/v1/server.proto",
+    "feather/agent/v1/tenant.proto",
+    "feather/agent/v1/volume.proto",
+    "feather/agent/v1/volume_stream.proto",
+    "feather/controller/v1/enrollment.proto",
+    "feather/controller/v1/operation.proto",
+    "feather/controller/v1/server.proto",
+    "feather/controller/v1/tenant.proto",
+    "feather/controller/v1/volume.proto",
+];
+
+/// Fields that carry passwords, tickets or tokens; the generated `Debug` of their messages must not exist.
+const SECRET_MESSAGES: &[&str] = &[
+    "feather.agent.v1.AddTenantResponse",
+    "feather.agent.v1.GrantTransferRequest",
+    "feather.agent.v1.PullVolumeRequest",
+    "feather.agent.v1.ResetPasswordResponse",
+    "feather.agent.v1.SendVolumeRequest",
+    "feather.agent.v1.TenantSpec",
+    "feather.controller.v1.CreateJoinTokenResponse",
+    "feather.controller.v1.JoinRequest",
+    "feather.controller.v1.ResetPasswordResponse",
+    "feather.controller.v1.WatchOperationResponse",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=feather");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    fs::write(out.join("feather.bin"), descriptors.encode_to_vec())?;
+    let mut builder = tonic_prost_build::configure().bytes(".");
+    builder = builder.skip_debug(SECRET_MESSAGES.iter());
+    builder.compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Identity: who is at the other end of a connection, and the mutual TLS that proves it.
+//!
+//! Owns the identity bundle (certificate, key, the fleet's CA), the naming of certificates, and both ends of a connection.
+//! Knows nothing of what a role may do; that is decided where calls are served. Issuing certificates is the controller's.
+
+mod connect;
+mod identity;
+mod serve;
+
+pub use connect::{Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
+pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
+pub use serve::{BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, incoming, peer, require};

@@ -1,0 +1,218 @@
+//! The dialling end: gRPC channels over mutual TLS, and the first contact of a server that knows only a fingerprint.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName as TlsName, UnixTime},
+};
+use sha2::{Digest as _, Sha256};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{
+    identity::{IdentityError, Principal, Rotating, provider},
+    serve::BoxIo,
+};
+use crate::error::{Error, reason};
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// HTTP/2 windows measured to carry a volume at full speed.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A peer that vanished without a word is noticed within the sum of these two.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How byte streams are opened: TCP, or a pipe in memory.
+#[async_trait]
+pub trait Dial: Send + Sync {
+    /// Connects to `host:port`.
+    async fn dial(&self, address: &str) -> io::Result<BoxIo>;
+}
+
+/// Plain TCP.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tcp;
+
+#[async_trait]
+impl Dial for Tcp {
+    async fn dial(&self, address: &str) -> io::Result<BoxIo> {
+        let stream = tokio::net::TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// A channel that connects when first used, and again when the connection broke. The peer must prove to be `expected`.
+///
+/// Without an identity the peer is checked against `ca_pem` alone; only a joining agent calls so.
+pub fn channel(
+    dial: Arc<dyn Dial>,
+    address: &str,
+    expected: &Principal,
+    trust: &Trust,
+) -> Result<Channel, IdentityError> {
+    let config = Arc::new(trust.client_config()?);
+    let name = tls_name(&expected.dns_name())?;
+    let address = address.to_owned();
+    let connector = tower::service_fn(move |_uri: http::Uri| {
+        let (dial, config, name, address) = (dial.clone(), config.clone(), name.clone(), address.clone());
+        async move {
+            let connect = async {
+                let stream = dial.dial(&address).await?;
+                TlsConnector::from(config).connect(name, stream).await
+            };
+            let stream = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|_| {
+                io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_MAX.as_secs()))
+            })??;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    // The authority is never resolved: the connector knows the address. It appears in `:authority` only.
+    Ok(Endpoint::from_static("http://feather.internal")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(connector))
+}
+
+/// What a dialling process trusts, and what it shows.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// Mutual TLS with this identity.
+    Mutual(Rotating),
+    /// Trust this CA, show nothing.
+    CaOnly(String),
+}
+
+impl Trust {
+    fn client_config(&self) -> Result<ClientConfig, IdentityError> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| IdentityError::Unusable(error.to_string()))?;
+        let mut config = match self {
+            Trust::Mutual(identity) => builder
+                .with_root_certificates(identity.identity().roots()?)
+                .with_client_cert_resolver(Arc::new(identity.clone())),
+            Trust::CaOnly(ca_pem) => {
+                let only_ca = super::Identity {
+                    certificate_pem: String::new(),
+                    key_pem: String::new(),
+                    ca_pem: ca_pem.clone(),
+                };
+                builder.with_root_certificates(only_ca.roots()?).with_no_client_auth()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+}
+
+fn tls_name(name: &str) -> Result<TlsName<'static>, IdentityError> {
+    TlsName::try_from(name.to_owned()).map_err(|error| IdentityError::Unusable(error.to_string()))
+}
+
+/// Fetches the fleet's CA from a controller, believing only the one whose SHA-256 fingerprint is given (lower-case
+/// hexadecimal). Nothing else of this first connection is trusted; the caller dials again with the CA.
+pub async fn fetch_ca(dial: &dyn Dial, address: &str, fingerprint: &str) -> Result<String, Error> {
+    let unreachable = |error: &dyn std::fmt::Display| {
+        Error::unavailable(
+            reason::CONTROLLER_UNREACHABLE,
+            format!("the controller at {address} cannot be reached ({error}); check the address and the firewall"),
+        )
+    };
+    let finder = Arc::new(FindCa { fingerprint: fingerprint.to_owned(), found: Mutex::default() });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::bug(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(finder.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = tls_name(&Principal::controller().dns_name()).map_err(|error| Error::bug(error.to_string()))?;
+    let connect = async {
+        let stream = dial.dial(address).await?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    };
+    let outcome = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|error| unreachable(&error))?;
+    let found = finder.found.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (found, outcome) {
+        (Some(ca_pem), _) => Ok(ca_pem),
+        (None, Err(error)) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => Err(Error::denied(
+            reason::JOIN_TOKEN,
+            format!("{address} is not the controller that made this token (its CA has another fingerprint); ask for a new token"),
+        )),
+        (None, Err(error)) => Err(unreachable(&error)),
+        (None, Ok(_)) => Err(Error::bug("handshake without a verified certificate")),
+    }
+}
+
+#[derive(Debug)]
+struct FindCa {
+    fingerprint: String,
+    found: Mutex<Option<String>>,
+}
+
+impl ServerCertVerifier for FindCa {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &TlsName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let all = std::iter::once(leaf).chain(intermediates);
+        let Some(ca) = all.into_iter().find(|certificate| sha256_hex(certificate) == self.fingerprint) else {
+            return Err(rustls::Error::General("no certificate with the expected fingerprint".into()));
+        };
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(pem(ca));
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256_hex(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}

@@ -1,0 +1,179 @@
+//! The accepting end: TLS handshakes beside each other, and the peer's principal for every call.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpListener,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::{Request, transport::server::Connected};
+
+use super::identity::{IdentityError, Principal, Role, Rotating, provider};
+use crate::error::{Error, reason};
+
+/// A byte stream of any kind.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A byte stream of any kind, boxed.
+pub type BoxIo = Box<dyn Io>;
+
+/// Connections before their handshake.
+pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<BoxIo>> + Send>>;
+
+/// A peer that has not finished its handshake by then is cut off.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Handshakes under way at once; more wait in the listener's queue.
+const HANDSHAKES_MAX: usize = 256;
+
+/// The other end of the connection that a call came over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it proved to be, or nobody.
+    pub principal: Option<Principal>,
+}
+
+/// An accepted connection.
+pub struct Connection {
+    stream: TlsStream<BoxIo>,
+    peer: Peer,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Accepts TCP connections without end. An error of one accept (out of descriptors, say) is logged and never ends the stream.
+pub struct TcpIncoming;
+
+impl TcpIncoming {
+    /// All connections of a listener.
+    pub fn stream(listener: TcpListener) -> Incoming {
+        Box::pin(futures::stream::unfold(listener, |listener| async move {
+            let accepted = listener.accept().await.map(|(stream, _)| {
+                // Small gRPC messages must not wait for a full segment; a failure here only costs latency.
+                drop(stream.set_nodelay(true));
+                Box::new(stream) as BoxIo
+            });
+            Some((accepted, listener))
+        }))
+    }
+}
+
+/// Who must show a certificate at the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Everybody.
+    Required,
+    /// Nobody; calls decide by [`require`]. For the controller, where a joining agent has none yet.
+    Optional,
+}
+
+/// Connections after their handshake, ready for `tonic::transport::Server::serve_with_incoming`.
+pub fn incoming(
+    listener: Incoming,
+    identity: &Rotating,
+    clients: ClientCertificate,
+) -> Result<impl Stream<Item = io::Result<Connection>> + Send + use<>, IdentityError> {
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, clients)?));
+    Ok(futures::stream::unfold((listener, FuturesUnordered::new()), move |(mut listener, mut handshakes)| {
+        let acceptor = acceptor.clone();
+        async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.next(), if handshakes.len() < HANDSHAKES_MAX => match accepted {
+                        Some(Ok(stream)) => handshakes.push(handshake(acceptor.clone(), stream)),
+                        Some(Err(error)) => {
+                            tracing::warn!(%error, "cannot accept a connection");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                        None => return None,
+                    },
+                    Some(done) = handshakes.next(), if !handshakes.is_empty() => match done {
+                        Ok(connection) => return Some((Ok(connection), (listener, handshakes))),
+                        Err(error) => tracing::debug!(%error, "handshake refused"),
+                    },
+                }
+            }
+        }
+    }))
+}
+
+async fn handshake(acceptor: TlsAcceptor, stream: BoxIo) -> io::Result<Connection> {
+    let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await.map_err(io::Error::other)??;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let principal = certificates.and_then(|chain| chain.first()).and_then(|leaf| Principal::from_certificate(leaf));
+    Ok(Connection { stream, peer: Peer { principal } })
+}
+
+fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<ServerConfig, IdentityError> {
+    let unusable = |error: &dyn std::fmt::Display| IdentityError::Unusable(error.to_string());
+    let roots = Arc::new(identity.identity().roots()?);
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    if clients == ClientCertificate::Optional {
+        verifier = verifier.allow_unauthenticated();
+    }
+    let verifier = verifier.build().map_err(|error| unusable(&error))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(identity.clone()));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Who made this call.
+pub fn peer<T>(request: &Request<T>) -> Option<Principal> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.principal.clone())
+}
+
+/// The caller, if it has one of these roles.
+pub fn require<T>(request: &Request<T>, roles: &[Role]) -> Result<Principal, Error> {
+    let Some(principal) = peer(request) else {
+        return Err(Error::unauthenticated(
+            reason::UNAUTHENTICATED,
+            "this call needs a client certificate of the fleet; point --identity (FEATHERCTL_IDENTITY) at one",
+        ));
+    };
+    if roles.contains(&principal.role) {
+        return Ok(principal);
+    }
+    let allowed: Vec<String> = roles.iter().map(ToString::to_string).collect();
+    Err(Error::denied(
+        reason::ROLE,
+        format!("{principal} may not do this; it needs the role {}", allowed.join(" or ")),
+    ))
+}
