@@ -13,19 +13,28 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 # Everything we make in Podman carries this label, so that cleaning up needs no list.
 FLEET_LABEL=feather-fleet=1
 
+# The built product, as the tests and the demo run it.
+BINARIES=${FEATHER_BINARIES:-$TARGET/debug}
+
 # One fleet per prefix and subnet: the demo keeps the defaults, each test run brings its own.
-FLEET=${FEATHER_FLEET:-fleet}
 BIRTH_PREFIX=${FEATHER_BIRTH_PREFIX:-feather-birth-}
 SUBNET=${FEATHER_SUBNET:-10.77.0.0/24}
-NETWORK=${FEATHER_NETWORK:-${BIRTH_PREFIX}$FLEET}
+NETWORK=${FEATHER_NETWORK:-${BIRTH_PREFIX}network}
 # By convention of Podman the host's end of the bridge is the first address of the subnet.
 GATEWAY=${SUBNET%.*}.1
+
+# Where a running fleet keeps its controller, and which port that listens on.
+FLEET_DIR=${FEATHER_FLEET_DIR:-$TARGET/demo}
+CONTROLLER_PORT=${FEATHER_CONTROLLER_PORT:-7400}
 
 DOMAIN_SUFFIX=${FEATHER_DOMAIN_SUFFIX:-users.inceptel.ai}
 BIRTH_IMAGE=${FEATHER_BIRTH_IMAGE:-localhost/feather-birth:latest}
 WORK_TAR=${FEATHER_WORK_TAR:-$TARGET/work-image/feather-work.tar}
-AGENT_BINARY=${FEATHER_AGENT_BINARY:-$TARGET/debug/feather-agent}
+AGENT_BINARY=${FEATHER_AGENT_BINARY:-$BINARIES/feather-agent}
 }
+
+# rustup's own place, when no profile was read.
+command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin
 
 podman() { "$ROOT/scripts/podman" "$@"; }
 

@@ -1,0 +1,43 @@
+# The commands people run; .ci/run runs the same. Each is a script or a line of cargo.
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+WORK := --manifest-path tests/work-image/Cargo.toml --target-dir $(TARGET)/work-image/build --locked
+
+.PHONY: demo demo-down test bench check fmt setup build images clean
+
+demo: ## a fleet of two servers, and a tenant that moves
+	@scripts/demo
+
+demo-down: ## removes all of it
+	@scripts/demo down
+
+test: build images ## everything: in-process, and on real Podman and Caddy
+	cargo test --workspace
+	cargo test $(WORK)
+
+bench: build images ## measures against bare Podman, writes target/bench.json
+	@scripts/bench
+
+check: fmt ## formatting, lints, documentation
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy $(WORK) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+fmt:
+	cargo fmt --all -- --check
+	cargo fmt --manifest-path tests/work-image/Cargo.toml -- --check
+
+setup: ## installs what is missing, by apt
+	@scripts/setup
+
+build: setup
+	cargo build --workspace --bins
+
+images: setup
+	@scripts/work-image
+	@scripts/birth-image
+
+clean: ## removes fleets, images and everything that was built
+	@scripts/clean-fleet --images
+	cargo clean
