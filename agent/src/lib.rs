@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The hands: makes one server match its desired set.
+
+pub mod router;
+pub mod runtime;

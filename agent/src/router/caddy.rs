@@ -1,0 +1,1 @@
+//! Caddy. To be written.

@@ -1,0 +1,233 @@
+//! The proxy in memory, faults on demand.
+//!
+//! Owns what a test needs to stand in for Caddy: it keeps the routes and answers requests by them, as far as a status code
+//! and the name of who served. Fakes of several servers that share [`Peers`] forward to each other.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use feather_proto::ids::TenantName;
+
+use super::{Error, Route, Router};
+use crate::runtime;
+
+/// A call that can be made to fail; named like the method of [`Router`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// To make the routes so.
+    Ensure,
+    /// To read them.
+    Observe,
+    /// To ask through the public port.
+    Probe,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("injected fault")]
+struct Injected;
+
+fn unreachable() -> Error {
+    Error::Unreachable { address: "fake".to_owned(), source: Box::new(Injected) }
+}
+
+/// A request as far as routing looks at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Value of the header that opens a probe route.
+    pub probe: Option<String>,
+    /// Value of the header that marks a forwarded request.
+    pub forwarded_by: Option<String>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Server whose container was asked, if the request came that far.
+    pub served_by: Option<String>,
+}
+
+impl Answer {
+    fn bare(status: u16) -> Self {
+        Self { status, served_by: None }
+    }
+}
+
+/// Public addresses, `host:port`, of the fakes of a fleet.
+#[derive(Default)]
+pub struct Peers(Mutex<BTreeMap<String, Weak<Fake>>>);
+
+impl Peers {
+    /// From now on the fake answers at this address.
+    pub fn insert(&self, address: &str, fake: &Arc<Fake>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address.to_owned(), Arc::downgrade(fake));
+    }
+
+    fn get(&self, address: &str) -> Option<Arc<Fake>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(address)?.upgrade()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    routes: BTreeMap<TenantName, Route>,
+    changes: u64,
+    unreachable: bool,
+    refusals: BTreeMap<Verb, u32>,
+    lost_replies: BTreeMap<Verb, u32>,
+}
+
+/// The fake proxy of one server.
+#[derive(Default)]
+pub struct Fake {
+    server: String,
+    runtime: Option<Arc<runtime::fake::Fake>>,
+    peers: Arc<Peers>,
+    state: Mutex<State>,
+}
+
+impl Fake {
+    /// A proxy without routes, behind which every port answers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The server's name, and the engine whose containers are behind the ports.
+    #[must_use]
+    pub fn in_front_of(mut self, server: &str, runtime: Arc<runtime::fake::Fake>) -> Self {
+        server.clone_into(&mut self.server);
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Where other servers' proxies are found.
+    #[must_use]
+    pub fn among(mut self, peers: Arc<Peers>) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// The next `times` calls of the verb are refused and do nothing.
+    pub fn fail_next(&self, verb: Verb, times: u32) {
+        self.state().refusals.insert(verb, times);
+    }
+
+    /// The next call of the verb does its work, and its caller is told that the proxy does not answer.
+    pub fn lose_reply_next(&self, verb: Verb) {
+        *self.state().lost_replies.entry(verb).or_default() += 1;
+    }
+
+    /// While so, every call fails and does nothing, and requests find nobody.
+    pub fn unreachable(&self, unreachable: bool) {
+        self.state().unreachable = unreachable;
+    }
+
+    /// The proxy was restarted with its base configuration.
+    pub fn lose_routes(&self) {
+        self.state().routes.clear();
+    }
+
+    /// How often the configuration was changed: each change costs somebody a connection.
+    pub fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// What a request to `/health` under the tenant's host name gets.
+    pub fn request(&self, tenant: &TenantName, request: &Request) -> Answer {
+        let route = {
+            let state = self.state();
+            if state.unreachable {
+                return Answer::bare(502);
+            }
+            state.routes.get(tenant).cloned()
+        };
+        self.answer(tenant, route.as_ref(), request)
+    }
+
+    fn answer(&self, tenant: &TenantName, route: Option<&Route>, request: &Request) -> Answer {
+        match route {
+            None => Answer::bare(404),
+            Some(Route::Unavailable) => Answer::bare(503),
+            Some(Route::Serve { port }) => self.serve(*port),
+            Some(Route::Probe { port, token, .. }) if request.probe.as_ref() == Some(token) => self.serve(*port),
+            Some(Route::Probe { otherwise, .. }) => self.answer(tenant, otherwise.as_deref(), request),
+            Some(Route::Forward { .. }) if request.forwarded_by.is_some() => Answer::bare(508),
+            Some(Route::Forward { to }) => {
+                let hop = Request { forwarded_by: Some(self.server.clone()), ..request.clone() };
+                self.peers.get(to).map_or(Answer::bare(502), |peer| peer.request(tenant, &hop))
+            }
+        }
+    }
+
+    fn serve(&self, port: u16) -> Answer {
+        if self.runtime.as_ref().is_none_or(|runtime| runtime.listening(port)) {
+            return Answer { status: 200, served_by: Some(self.server.clone()) };
+        }
+        Answer::bare(502)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a failed test already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a call in; true means that its reply gets lost.
+    fn enter(&self, verb: Verb) -> Result<(MutexGuard<'_, State>, bool), Error> {
+        let mut state = self.state();
+        if state.unreachable {
+            return Err(unreachable());
+        }
+        if take(&mut state.refusals, verb) {
+            return Err(Error::Refused("injected fault".to_owned()));
+        }
+        let lost = take(&mut state.lost_replies, verb);
+        Ok((state, lost))
+    }
+}
+
+fn take(counts: &mut BTreeMap<Verb, u32>, verb: Verb) -> bool {
+    match counts.get_mut(&verb) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+fn deliver<T>(value: T, lost: bool) -> Result<T, Error> {
+    if lost { Err(unreachable()) } else { Ok(value) }
+}
+
+#[async_trait]
+impl Router for Fake {
+    async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
+        let (mut state, lost) = self.enter(Verb::Ensure)?;
+        let differs = state.routes != *routes;
+        if differs {
+            state.routes.clone_from(routes);
+            state.changes += 1;
+        }
+        deliver(differs, lost)
+    }
+
+    async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
+        let (state, lost) = self.enter(Verb::Observe)?;
+        deliver(state.routes.clone(), lost)
+    }
+
+    async fn probe(&self, tenant: &TenantName, token: Option<&str>, _limit: Duration) -> Result<u16, Error> {
+        let (state, lost) = self.enter(Verb::Probe)?;
+        drop(state);
+        let request = Request { probe: token.map(str::to_owned), forwarded_by: None };
+        deliver(self.request(tenant, &request).status, lost)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+//! The engine in memory: containers as records, volumes as real directories, faults on demand.
+//!
+//! Owns what a test needs to stand in for Podman, and the ways in which it fails. Knows nothing of tenants or generations;
+//! whoever wants to act as the process inside a container observes it through [`Processes`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{Capacity, Container, ContainerSpec, Error, LogLine, Runtime};
+use async_trait::async_trait;
+use bytes::Bytes;
+use feather_proto::model::{ContainerState, Image};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+
+mod faults;
+mod image;
+mod output;
+mod processes;
+
+pub use faults::Verb;
+use faults::{Faults, Reply};
+pub use image::Behaviour;
+use image::{Archive, canonical};
+use output::Output;
+pub use processes::{Process, Processes, Recorder, STARTS_FILE};
+
+/// Size of the pieces of an exported image: small, so that a stream has several.
+const PIECE_BYTES: usize = 64;
+
+struct Entry {
+    spec: ContainerSpec,
+    image: Archive,
+    state: ContainerState,
+    /// How often its health was asked since it was started.
+    polls: u32,
+    output: Output,
+}
+
+struct State {
+    capacity: Capacity,
+    images: BTreeMap<String, Archive>,
+    containers: BTreeMap<String, Entry>,
+    faults: Faults,
+}
+
+/// The fake engine of one server. It outlives the agent of a test, as Podman outlives an agent.
+pub struct Fake {
+    server: String,
+    directory: PathBuf,
+    processes: Arc<dyn Processes>,
+    state: Mutex<State>,
+}
+
+impl Fake {
+    /// An engine without images or containers whose volumes live under the directory; those that are there already are kept.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        const GIB: u64 = 1 << 30;
+        let capacity = Capacity {
+            memory_total_bytes: 8 * GIB,
+            memory_free_bytes: 6 * GIB,
+            disk_total_bytes: 100 * GIB,
+            disk_free_bytes: 80 * GIB,
+        };
+        let state = State { capacity, images: BTreeMap::new(), containers: BTreeMap::new(), faults: Faults::default() };
+        Self {
+            server: "local".to_owned(),
+            directory: directory.into(),
+            processes: Arc::new(Recorder::default()),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The server's name and the observer of its processes, which the fakes of a whole fleet may share.
+    #[must_use]
+    pub fn observed_by(mut self, server: &str, processes: Arc<dyn Processes>) -> Self {
+        server.clone_into(&mut self.server);
+        self.processes = processes;
+        self
+    }
+
+    /// Puts an image into storage; the same content has the same digest everywhere. Returns the digest.
+    pub fn add_image(&self, reference: &str, content: &str, behaviour: Behaviour) -> String {
+        let archive = Archive::new(reference, content, behaviour);
+        let digest = archive.digest();
+        self.state().images.insert(archive.reference.clone(), archive);
+        digest
+    }
+
+    /// Takes an image out of storage.
+    pub fn remove_image(&self, reference: &str) {
+        self.state().images.remove(&canonical(reference));
+    }
+
+    /// What [`Runtime::capacity`] answers from now on.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        self.state().capacity = capacity;
+    }
+
+    /// The next `times` calls of the verb are refused and do nothing.
+    pub fn fail_next(&self, verb: Verb, times: u32) {
+        self.state().faults.refuse(verb, times);
+    }
+
+    /// The next call of the verb does its work, and its caller is told that the engine does not answer.
+    pub fn lose_reply_next(&self, verb: Verb) {
+        self.state().faults.lose_reply(verb);
+    }
+
+    /// While so, every call fails and does nothing; containers run on.
+    pub fn unreachable(&self, unreachable: bool) {
+        self.state().faults.unreachable = unreachable;
+    }
+
+    /// How often a verb was called, failed calls included.
+    pub fn calls(&self, verb: Verb) -> u64 {
+        self.state().faults.calls(verb)
+    }
+
+    /// What a container was created from: the only place where a test sees its environment.
+    pub fn spec(&self, name: &str) -> Option<ContainerSpec> {
+        self.state().containers.get(name).map(|entry| entry.spec.clone())
+    }
+
+    /// Is there a running container behind the loopback port that would answer requests? Asking does not count as a poll.
+    pub fn listening(&self, port: u16) -> bool {
+        let state = self.state();
+        state.running_on(port).is_some_and(|entry| entry.image.behaviour.healthy_after(entry.polls))
+    }
+
+    /// Adds a line to a container's output.
+    pub fn write_log(&self, name: &str, text: &str, stderr: bool) {
+        if let Some(entry) = self.state().containers.get(name) {
+            entry.output.write(text, stderr);
+        }
+    }
+
+    /// The container's process ends by itself.
+    pub fn crash(&self, name: &str) {
+        if let Some(entry) = self.state().containers.get_mut(name) {
+            self.end(entry);
+        }
+    }
+
+    /// Power off and on: every process is gone and nothing is started again; images, volumes and exited containers stay.
+    pub fn reboot(&self) {
+        for entry in self.state().containers.values_mut() {
+            self.end(entry);
+        }
+    }
+
+    /// The directory that a volume of this name has or would have.
+    pub fn volume_path(&self, name: &str) -> PathBuf {
+        self.directory.join(name).join("_data")
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a failed test already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, verb: Verb) -> Result<(MutexGuard<'_, State>, Reply), Error> {
+        let mut state = self.state();
+        let reply = state.faults.enter(verb)?;
+        Ok((state, reply))
+    }
+
+    fn process(&self, entry: &Entry) -> Process {
+        Process {
+            server: self.server.clone(),
+            container: entry.spec.name.clone(),
+            volume: self.volume_path(&entry.spec.volume),
+            port: entry.spec.host_port,
+            labels: entry.spec.labels.clone(),
+        }
+    }
+
+    fn begin(&self, entry: &mut Entry) {
+        entry.state = ContainerState::Running;
+        entry.polls = 0;
+        entry.output.open();
+        entry.output.write("listening on 8080", false);
+        self.processes.started(&self.process(entry));
+        if entry.image.behaviour == Behaviour::Exits {
+            entry.output.write("cannot go on", true);
+            self.end(entry);
+        }
+    }
+
+    fn end(&self, entry: &mut Entry) {
+        if entry.state == ContainerState::Running {
+            entry.state = ContainerState::Exited;
+            entry.output.close();
+            self.processes.ended(&self.process(entry));
+        }
+    }
+}
+
+impl State {
+    fn running_on(&self, port: u16) -> Option<&Entry> {
+        self.containers.values().find(|entry| entry.state == ContainerState::Running && entry.spec.host_port == port)
+    }
+
+    fn find_image(&self, reference: &str) -> Option<&Archive> {
+        self.images.get(&canonical(reference)).or_else(|| self.images.values().find(|image| image.is_called(reference)))
+    }
+}
+
+fn report(entry: &Entry) -> Container {
+    Container {
+        name: entry.spec.name.clone(),
+        state: entry.state,
+        image_digest: entry.image.digest(),
+        host_port: Some(entry.spec.host_port),
+        labels: entry.spec.labels.clone(),
+    }
+}
+
+fn refused(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let attempt = attempt.into();
+    move |error| Error::Refused { attempt, message: error.to_string() }
+}
+
+fn is_volume(path: &Path) -> bool {
+    path.join("_data").is_dir()
+}
+
+#[async_trait]
+impl Runtime for Fake {
+    async fn capacity(&self) -> Result<Capacity, Error> {
+        let (state, reply) = self.enter(Verb::Capacity)?;
+        reply.deliver(state.capacity)
+    }
+
+    async fn images(&self) -> Result<Vec<Image>, Error> {
+        let (state, reply) = self.enter(Verb::Images)?;
+        reply.deliver(state.images.values().map(Archive::image).collect())
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, Error> {
+        let (state, reply) = self.enter(Verb::Image)?;
+        reply.deliver(state.find_image(reference).map(Archive::image))
+    }
+
+    async fn load_image(&self, archive: BoxStream<'static, Result<Bytes, io::Error>>) -> Result<Vec<Image>, Error> {
+        let reply = self.enter(Verb::LoadImage)?.1;
+        let content: Vec<Bytes> = archive.try_collect().await.map_err(|error| Error::BadArchive(error.to_string()))?;
+        let archive = Archive::decode(&content.concat())?;
+        let image = archive.image();
+        self.state().images.insert(archive.reference.clone(), archive);
+        reply.deliver(vec![image])
+    }
+
+    async fn export_image(&self, reference: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let (state, reply) = self.enter(Verb::ExportImage)?;
+        let archive = state.find_image(reference).ok_or_else(|| Error::ImageMissing(reference.to_owned()))?.encode();
+        let pieces: Vec<_> = archive.chunks(PIECE_BYTES).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        reply.deliver(stream::iter(pieces).boxed())
+    }
+
+    async fn container(&self, name: &str) -> Result<Option<Container>, Error> {
+        let (state, reply) = self.enter(Verb::Container)?;
+        reply.deliver(state.containers.get(name).map(report))
+    }
+
+    async fn containers(&self, prefix: &str) -> Result<Vec<Container>, Error> {
+        let (state, reply) = self.enter(Verb::Containers)?;
+        let matching = state.containers.values().filter(|entry| entry.spec.name.starts_with(prefix));
+        reply.deliver(matching.map(report).collect())
+    }
+
+    async fn ensure_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
+        let (mut state, reply) = self.enter(Verb::EnsureContainer)?;
+        if state.containers.get(&spec.name).is_some_and(|entry| entry.spec == *spec) {
+            return reply.deliver(());
+        }
+        let image = state.find_image(&spec.image).ok_or_else(|| Error::ImageMissing(spec.image.clone()))?.clone();
+        if !self.volume_path(&spec.volume).is_dir() {
+            return Err(Error::Refused {
+                attempt: format!("create {}", spec.name),
+                message: format!("there is no volume {}", spec.volume),
+            });
+        }
+        if let Some(mut old) = state.containers.remove(&spec.name) {
+            self.end(&mut old);
+        }
+        let entry =
+            Entry { spec: spec.clone(), image, state: ContainerState::Created, polls: 0, output: Output::default() };
+        state.containers.insert(spec.name.clone(), entry);
+        reply.deliver(())
+    }
+
+    async fn start(&self, name: &str) -> Result<(), Error> {
+        let (mut state, reply) = self.enter(Verb::Start)?;
+        let entry = state.containers.get(name).ok_or_else(|| Error::ContainerMissing(name.to_owned()))?;
+        if entry.state == ContainerState::Running {
+            return reply.deliver(());
+        }
+        let port = entry.spec.host_port;
+        if let Some(other) = state.running_on(port) {
+            let message = format!("port {port} is taken by the container {}", other.spec.name);
+            return Err(Error::Conflict(message));
+        }
+        if let Some(entry) = state.containers.get_mut(name) {
+            self.begin(entry);
+        }
+        reply.deliver(())
+    }
+
+    async fn stop(&self, name: &str, _grace: Duration) -> Result<(), Error> {
+        let (mut state, reply) = self.enter(Verb::Stop)?;
+        if let Some(entry) = state.containers.get_mut(name) {
+            self.end(entry);
+        }
+        reply.deliver(())
+    }
+
+    async fn remove_container(&self, name: &str) -> Result<(), Error> {
+        let (mut state, reply) = self.enter(Verb::RemoveContainer)?;
+        if let Some(mut entry) = state.containers.remove(name) {
+            self.end(&mut entry);
+        }
+        reply.deliver(())
+    }
+
+    async fn logs(
+        &self,
+        name: &str,
+        lines: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        let (state, reply) = self.enter(Verb::Logs)?;
+        let entry = state.containers.get(name).ok_or_else(|| Error::ContainerMissing(name.to_owned()))?;
+        reply.deliver(entry.output.read(lines, follow))
+    }
+
+    async fn healthy(&self, port: u16, _limit: Duration) -> bool {
+        let mut state = self.state();
+        // Health is asked of the container, not of the engine: an unreachable engine does not make it unhealthy.
+        if state.faults.take_refusal(Verb::Healthy) {
+            return false;
+        }
+        let entry = state
+            .containers
+            .values_mut()
+            .find(|entry| entry.state == ContainerState::Running && entry.spec.host_port == port);
+        entry.is_some_and(|entry| {
+            let healthy = entry.image.behaviour.healthy_after(entry.polls);
+            entry.polls = entry.polls.saturating_add(1);
+            healthy
+        })
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<PathBuf>, Error> {
+        let (_state, reply) = self.enter(Verb::Volume)?;
+        let path = self.volume_path(name);
+        reply.deliver(path.is_dir().then_some(path))
+    }
+
+    async fn volumes(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let (_state, reply) = self.enter(Verb::Volumes)?;
+        let entries = match std::fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return reply.deliver(Vec::new()),
+            Err(error) => return Err(refused("list volumes")(error)),
+        };
+        let names: BTreeSet<_> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| is_volume(&entry.path()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.starts_with(prefix))
+            .collect();
+        reply.deliver(names.into_iter().collect())
+    }
+
+    async fn ensure_volume(&self, name: &str) -> Result<(PathBuf, bool), Error> {
+        let (_state, reply) = self.enter(Verb::EnsureVolume)?;
+        let path = self.volume_path(name);
+        let made = !path.is_dir();
+        std::fs::create_dir_all(&path).map_err(refused(format!("create the volume {name}")))?;
+        reply.deliver((path, made))
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), Error> {
+        let (state, reply) = self.enter(Verb::RemoveVolume)?;
+        if let Some(user) = state.containers.values().find(|entry| entry.spec.volume == name) {
+            return Err(Error::Conflict(format!("the volume {name} is used by the container {}", user.spec.name)));
+        }
+        match std::fs::remove_dir_all(self.directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(refused(format!("remove the volume {name}"))(error))
+            }
+            _ => reply.deliver(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

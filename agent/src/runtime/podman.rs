@@ -1,0 +1,1 @@
+//! Podman. To be written.
