@@ -66,6 +66,6 @@ async fn serve(config: Config, app: App, stopping: CancellationToken) -> std::io
         () = stopping.cancelled() => return Ok(()),
     }
     let listener = tokio::net::TcpListener::bind(("0.0.0.0", config.port)).await?;
-    println!("listening port={}", config.port);
+    println!("listening port={}", listener.local_addr()?.port());
     axum::serve(listener, app::routes(app)).with_graceful_shutdown(stopping.cancelled_owned()).await
 }
