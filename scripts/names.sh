@@ -59,7 +59,9 @@ wait_for() {
   done
 }
 
-# content_hash PATH...: one digest over the names and contents of files and trees, to know whether a build is up to date.
+# content_hash PATH...: one digest over the names and contents of files and trees, the same in every checkout, to know
+# whether a build is up to date.
 content_hash() {
-  find "$@" -type f -not -path '*/target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
+  find "$@" -type f -not -path '*/target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
+    sed "s#  $ROOT/#  #" | sha256sum | cut -d' ' -f1
 }
