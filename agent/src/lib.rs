@@ -2,3 +2,4 @@
 
 pub mod router;
 pub mod runtime;
+pub mod volume;

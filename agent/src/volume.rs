@@ -1,0 +1,47 @@
+//! The volume transfer engine: a directory tree becomes a stream of frames, and a stream becomes the same tree again.
+//!
+//! Owns reading and writing volumes through directory descriptors, the wire order, the root digest that proves two volumes
+//! identical, and the tar archives at the edges. Refuses to know Podman, tenants, tickets, generations and where volumes lie:
+//! callers hand in an open directory, and record themselves whether its content is complete.
+//!
+//! The core is blocking and works on one frame at a time: a few MiB of memory per stream whatever the size of the volume,
+//! plus what one directory's names and the hard links still open take. The async ends run it on a blocking thread behind
+//! bounded channels, so that a slow disk slows the network down and the other way round; dropping an end stops the thread.
+//!
+//! Extended attributes that belong to the machine rather than to the data (SELinux labels, integrity signatures) stay out;
+//! see [`Xattr`] for those that travel.
+
+mod content;
+mod descent;
+mod digest;
+mod entry;
+mod error;
+mod inode;
+mod pax;
+mod receive;
+mod send;
+mod stream;
+mod tar_export;
+mod tar_header;
+mod tar_import;
+mod tar_sparse;
+mod walk;
+mod wire;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use digest::{Digest, Summary};
+pub use entry::{
+    Batch, Body, Chunk, DeviceNumber, Entry, Extent, Frame, Header, Inode, Kind, Metadata, Node, Timestamp, Xattr,
+};
+pub use error::Error;
+pub use inode::open_root;
+pub use receive::{Limits, Progress, Receiver};
+pub use send::{scan, send};
+pub use stream::{export_tar, frames, import_tar, receive};
+pub use tar_export::{Exported, write_tar};
+pub use tar_import::read_tar;
+pub use walk::{Expect, Usage, measure};
+pub use writer::clear;
