@@ -1,1 +1,16 @@
-fn main() {}
+//! featherctl: the operator's voice in the fleet. One command per intention; everything is decided by the controller.
+
+mod arguments;
+mod commands;
+mod confirm;
+mod connect;
+mod error;
+mod follow;
+mod outcome;
+mod output;
+mod units;
+mod view;
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(arguments::main())
+}

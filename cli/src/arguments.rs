@@ -1,0 +1,177 @@
+//! What can be typed: the global flags and the nouns, and the way from arguments to an exit code.
+//!
+//! Knows nothing of what a verb does; each one lives in its own file under `commands`.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+
+use crate::{
+    commands::{completions, operation, server, tenant, version, volume},
+    connect::{self, Connection},
+    error::Failure,
+    output::{Format, Output},
+    units,
+};
+
+/// Runs a fleet of Feather servers.
+///
+/// A tenant is one user's place: a work container with a home volume, a password and a web address. Tenants live on
+/// servers; the controller places them, and moves them with their data from one server to another.
+#[derive(Debug, Parser)]
+#[command(name = "featherctl", version, max_term_width = 100, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  featherctl server invite fra                 a token that lets a new server join
+  featherctl tenant add alice                  prints https://alice... | password: ...
+  featherctl tenant migrate alice --to fra     moves alice with all data
+  featherctl tenant list --output json         for scripts
+
+Exit codes: 0 done, 1 refused or failed, 2 usage, 3 controller or server unreachable, 70 a bug,
+130 interrupted.";
+
+/// Flags that every command understands.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Form of the data on stdout; with `json`, stderr is JSON too, one object per line.
+    #[arg(long, global = true, value_enum, default_value = "table", env = "FEATHERCTL_OUTPUT", hide_env_values = true)]
+    pub(crate) output: Format,
+    /// Where the controller listens.
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:7400",
+        env = "FEATHERCTL_CONTROLLER",
+        hide_env_values = true,
+        value_parser = connect::address
+    )]
+    pub(crate) controller: String,
+    /// File with your certificate and key [default: ~/.config/feather/admin.identity].
+    #[arg(long, global = true, value_name = "FILE", env = "FEATHERCTL_IDENTITY", hide_env_values = true)]
+    pub(crate) identity: Option<PathBuf>,
+    /// How long to wait for an answer, and to keep trying when the connection breaks while an operation is watched.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        default_value = "60s",
+        env = "FEATHERCTL_TIMEOUT",
+        hide_env_values = true,
+        value_parser = units::parse_duration
+    )]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// The machines that tenants live on.
+    #[command(subcommand)]
+    Server(server::Verb),
+    /// Users' work containers: add, look at, move, remove.
+    #[command(subcommand)]
+    Tenant(tenant::Verb),
+    /// Tenants' data: list, back up, restore, check.
+    #[command(subcommand)]
+    Volume(volume::Verb),
+    /// Changes under way or done: look at, watch, cancel.
+    #[command(subcommand)]
+    Operation(operation::Verb),
+    Completions(completions::Args),
+    Version(version::Args),
+}
+
+/// What a verb needs besides its own arguments.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    /// A connection that is opened by the first call.
+    pub(crate) fn connect(&self) -> Result<Connection, Failure> {
+        Connection::new(&self.global)
+    }
+}
+
+/// Runs the command line of this process and returns its exit code.
+pub(crate) fn main() -> u8 {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let parsed = match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return not_parsed(&error, &arguments),
+    };
+    let Arguments { global, noun } = parsed;
+    let output = Output::new(global.output);
+    // A panic is a bug of ours: the person gets the exit code for it, and the place to report.
+    let ran = std::panic::catch_unwind(|| run(noun, Context { global, output }));
+    let failure = match ran {
+        Ok(Ok(())) => return 0,
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::bug("featherctl stopped at a fault of its own (the lines above say where)"),
+    };
+    output.failure(&failure);
+    failure.exit_code()
+}
+
+fn run(noun: Noun, context: Context) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::bug(format!("cannot start the runtime: {error}")))?;
+    let done = runtime.block_on(async {
+        match noun {
+            Noun::Server(verb) => server::run(verb, &context).await,
+            Noun::Tenant(verb) => tenant::run(verb, &context).await,
+            Noun::Volume(verb) => volume::run(verb, &context).await,
+            Noun::Operation(verb) => operation::run(verb, &context).await,
+            Noun::Completions(arguments) => completions::run(&arguments, &context, Arguments::command()),
+            Noun::Version(arguments) => version::run(&arguments, &context),
+        }
+    });
+    // A read of standard input may still be blocked in a thread; nobody waits for it.
+    runtime.shutdown_background();
+    done
+}
+
+/// Help and version are data; anything else is a mistake in the command line.
+fn not_parsed(error: &clap::Error, arguments: &[OsString]) -> u8 {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked || !wants_json(arguments) {
+        // Nothing can be told to a person whose stderr is closed.
+        drop(error.print());
+    } else {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Output::new(Format::Json).failure(&Failure::usage(message, "`featherctl --help` shows what can be typed"));
+    }
+    u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
+/// The flags were not parsed, so this looks for the one that matters by itself.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let pairs = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    pairs
+        || arguments.iter().any(|one| one == "--output=json")
+        || std::env::var_os("FEATHERCTL_OUTPUT").is_some_and(|value| value == "json")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,27 @@
+//! `featherctl server`
+
+use clap::Subcommand;
+
+use crate::{arguments::Context, error::Failure};
+
+mod invite;
+mod list;
+mod remove;
+mod show;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    List(list::Args),
+    Show(show::Args),
+    Invite(invite::Args),
+    Remove(remove::Args),
+}
+
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
+    match verb {
+        Verb::List(arguments) => list::run(arguments, context).await,
+        Verb::Show(arguments) => show::run(arguments, context).await,
+        Verb::Invite(arguments) => invite::run(arguments, context).await,
+        Verb::Remove(arguments) => remove::run(arguments, context).await,
+    }
+}

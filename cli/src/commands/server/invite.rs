@@ -1,0 +1,67 @@
+//! `featherctl server invite`
+
+use std::time::Duration;
+
+use feather_proto::{ids::ServerName, pb::controller::v1 as pb};
+use serde::Serialize;
+
+use crate::{
+    arguments::Context,
+    commands::server_name,
+    error::Failure,
+    units,
+    view::{Moment, moment},
+};
+
+const TTL_MIN: Duration = Duration::from_secs(60);
+const TTL_MAX: Duration = Duration::from_secs(604_800);
+
+/// Print a token that lets a new server join the fleet.
+///
+/// The token works once, for this name only, and is a secret until it is used. It is the only thing on stdout; how to use
+/// it is said on stderr.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What the new server will be called.
+    #[arg(value_name = "NAME", value_parser = server_name)]
+    server: ServerName,
+    /// How long the token may be used: 1m to 7d.
+    #[arg(long, value_name = "DURATION", default_value = "3h", value_parser = ttl)]
+    ttl: Duration,
+}
+
+#[derive(Serialize)]
+struct InvitationView<'a> {
+    server: &'a str,
+    token: &'a str,
+    expires: Option<Moment>,
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = units::parse_duration(text)?;
+    if (TTL_MIN..=TTL_MAX).contains(&ttl) { Ok(ttl) } else { Err("it must be between 1m and 7d".into()) }
+}
+
+pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
+    let connection = context.connect()?;
+    let server = arguments.server.as_str();
+    let ttl_seconds = u32::try_from(arguments.ttl.as_secs()).unwrap_or(u32::MAX);
+    let request = pb::CreateJoinTokenRequest { server: server.to_owned(), ttl_seconds };
+    let response = connection.call(connection.enrollment().create_join_token(request)).await?;
+    let expires = moment!(response.expires);
+    let until = expires.map(|expires| format!(", until {expires}")).unwrap_or_default();
+    context.output.note(&format!(
+        "This token lets one server join as {server}, once, within {}{until}:\n",
+        units::spelled(arguments.ttl)
+    ));
+    let view = InvitationView { server, token: &response.token, expires };
+    context.output.show(&view, || response.token.clone())?;
+    context.output.note(&format!(
+        "\nOn the machine that is to be {server}, put it in place of TOKEN. To start a birth container that joins:\n\
+         \n    FEATHER_AGENT_JOIN_TOKEN=TOKEN scripts/birth up {server} IP_ADDRESS\n\
+         \nIn a birth container that runs already:\n\
+         \n    FEATHER_AGENT_JOIN_TOKEN=TOKEN podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-{server} feather-agent join\n\
+         \n`featherctl server list` shows {server} as ready once it has joined."
+    ));
+    Ok(())
+}

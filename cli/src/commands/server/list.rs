@@ -1,0 +1,25 @@
+//! `featherctl server list`
+
+use feather_proto::pb::controller::v1 as pb;
+
+use crate::{
+    arguments::Context,
+    error::Failure,
+    view::server::{self, ServerView},
+};
+
+/// Show all servers, and how much room each has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) async fn run(_: Args, context: &Context) -> Result<(), Failure> {
+    let connection = context.connect()?;
+    let response = connection.call(connection.servers().list_servers(pb::ListServersRequest {})).await?;
+    let servers: Vec<ServerView> = response.servers.into_iter().map(ServerView::from).collect();
+    context.output.show(&servers, || if servers.is_empty() { String::new() } else { server::list(&servers) })?;
+    if servers.is_empty() {
+        context.output.note("The fleet has no servers yet; `featherctl server invite NAME` lets one join.");
+    }
+    servers.iter().filter_map(ServerView::remark).for_each(|remark| context.output.note(&remark));
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `featherctl tenant`
+
+use clap::Subcommand;
+
+use crate::{arguments::Context, error::Failure};
+
+mod add;
+mod list;
+mod logs;
+mod migrate;
+mod password;
+mod remove;
+mod show;
+mod start;
+mod stop;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Add(add::Args),
+    List(list::Args),
+    Show(show::Args),
+    Migrate(migrate::Args),
+    Remove(remove::Args),
+    Start(start::Args),
+    Stop(stop::Args),
+    Password(password::Args),
+    Logs(logs::Args),
+}
+
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
+    match verb {
+        Verb::Add(arguments) => add::run(arguments, context).await,
+        Verb::List(arguments) => list::run(arguments, context).await,
+        Verb::Show(arguments) => show::run(arguments, context).await,
+        Verb::Migrate(arguments) => migrate::run(arguments, context).await,
+        Verb::Remove(arguments) => remove::run(arguments, context).await,
+        Verb::Start(arguments) => start::run(arguments, context).await,
+        Verb::Stop(arguments) => stop::run(arguments, context).await,
+        Verb::Password(arguments) => password::run(arguments, context).await,
+        Verb::Logs(arguments) => logs::run(arguments, context).await,
+    }
+}

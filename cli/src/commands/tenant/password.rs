@@ -1,0 +1,36 @@
+//! `featherctl tenant password`
+
+use feather_proto::{ids::TenantName, pb::controller::v1 as pb};
+use serde::Serialize;
+
+use crate::{
+    arguments::Context,
+    commands::{request_id, tenant_name},
+    error::Failure,
+    outcome,
+};
+
+/// Set a new random password, and print it.
+///
+/// The tenant is restarted with it, so its open connections end.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which tenant.
+    #[arg(value_name = "TENANT", value_parser = tenant_name)]
+    tenant: TenantName,
+}
+
+#[derive(Serialize)]
+struct PasswordView<'a> {
+    tenant: &'a str,
+    url: &'a str,
+    password: &'a str,
+}
+
+pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
+    let connection = context.connect()?;
+    let request = pb::ResetPasswordRequest { request_id: request_id(), tenant: arguments.tenant.into() };
+    let response = connection.change(async || connection.tenants().reset_password(request.clone()).await).await?;
+    let view = PasswordView { tenant: &request.tenant, url: &response.url, password: &response.password };
+    context.output.show(&view, || outcome::credentials(view.url, view.password))
+}

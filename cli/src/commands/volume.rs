@@ -1,0 +1,27 @@
+//! `featherctl volume`
+
+use clap::Subcommand;
+
+use crate::{arguments::Context, error::Failure};
+
+mod export;
+mod import;
+mod list;
+mod verify;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    List(list::Args),
+    Export(export::Args),
+    Import(import::Args),
+    Verify(verify::Args),
+}
+
+pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
+    match verb {
+        Verb::List(arguments) => list::run(arguments, context).await,
+        Verb::Export(arguments) => export::run(arguments, context).await,
+        Verb::Import(arguments) => import::run(arguments, context).await,
+        Verb::Verify(arguments) => verify::run(arguments, context).await,
+    }
+}

@@ -1,0 +1,32 @@
+//! Asking before something is taken away.
+
+use crate::{error::Failure, output::Output};
+
+/// What is about to happen, and to whom.
+pub(crate) struct Question<'a> {
+    /// The name that has to be typed.
+    pub(crate) name: &'a str,
+    /// A sentence that says what will happen.
+    pub(crate) consequence: &'a str,
+    /// `--yes` was given.
+    pub(crate) yes: bool,
+}
+
+/// Goes on with `--yes`, or when the name is typed on a terminal.
+pub(crate) fn confirm(output: Output, question: &Question<'_>) -> Result<(), Failure> {
+    if question.yes {
+        return Ok(());
+    }
+    let (name, consequence) = (question.name, question.consequence);
+    if !output.can_ask() {
+        return Err(Failure::usage(
+            format!("{consequence} There is no terminal to confirm this on."),
+            "add --yes if you are sure; nothing was changed",
+        ));
+    }
+    output.note(consequence);
+    match output.ask(&format!("Type {name} to go on:")) {
+        Some(answer) if answer == name => Ok(()),
+        _ => Err(Failure::refused("NOT_CONFIRMED", format!("{name} was not confirmed"), "nothing was changed")),
+    }
+}

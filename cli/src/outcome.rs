@@ -1,0 +1,153 @@
+//! What a finished operation puts on stdout, whichever verb followed it.
+
+use feather_proto::pb::controller::v1 as pb;
+use serde::Serialize;
+
+use crate::{
+    arguments::Context,
+    connect::Connection,
+    error::Failure,
+    follow::Outcome,
+    units,
+    view::operation::{MigrationView, OperationView},
+};
+
+#[derive(Serialize)]
+struct OutcomeView<'a> {
+    operation: &'a str,
+    kind: &'a str,
+    state: &'a str,
+    tenant: &'a str,
+    source: Option<&'a str>,
+    target: Option<&'a str>,
+    url: Option<&'a str>,
+    password: Option<&'a str>,
+    migration: Option<&'a MigrationView>,
+}
+
+/// For `--no-wait`: the id is the data.
+pub(crate) fn begun(context: &Context, operation: &OperationView) -> Result<(), Failure> {
+    let id = &operation.id;
+    show(context, operation, None, None, || id.clone())?;
+    let more = if operation.kind == "add" { " and prints the password" } else { "" };
+    context.output.note(&format!("`featherctl operation watch {id}` follows it{more}"));
+    Ok(())
+}
+
+/// Prints the end of an operation. The address of an added tenant is asked for when the caller does not know it.
+pub(crate) async fn report(
+    context: &Context,
+    connection: &Connection,
+    outcome: Outcome,
+    known_url: Option<String>,
+) -> Result<(), Failure> {
+    let outcome = outcome.succeeded()?;
+    let operation = &outcome.operation;
+    let tenant = &operation.tenant;
+    match operation.kind {
+        "add" => {
+            let url = match known_url.filter(|url| !url.is_empty()) {
+                Some(url) => url,
+                None => url_of(connection, tenant).await?,
+            };
+            added(context, &outcome, &url)
+        }
+        "migrate" => moved(context, operation),
+        kind => {
+            show(context, operation, None, None, String::new)?;
+            context.output.note(&match kind {
+                "remove" => format!(
+                    "{tenant} is removed. Its data is kept: `featherctl tenant add {tenant}` brings it back with all of it, \
+                     `featherctl volume list` shows it."
+                ),
+                "start" => format!("{tenant} is running"),
+                "stop" => format!("{tenant} is stopped; `featherctl tenant start {tenant}` starts it again"),
+                _ => format!("{tenant} is changed"),
+            });
+            Ok(())
+        }
+    }
+}
+
+fn added(context: &Context, outcome: &Outcome, url: &str) -> Result<(), Failure> {
+    let tenant = &outcome.operation.tenant;
+    let password = outcome.password.as_deref();
+    show(context, &outcome.operation, Some(url), password, || match password {
+        Some(password) => credentials(url, password),
+        None => url.to_owned(),
+    })?;
+    if password.is_none() {
+        context.output.note(&format!(
+            "{tenant} is added, but its password was handed out before or is lost: `featherctl tenant password {tenant}` sets a \
+             new one and prints it"
+        ));
+    }
+    Ok(())
+}
+
+/// The line that the operator passes on to the user.
+pub(crate) fn credentials(url: &str, password: &str) -> String {
+    format!("{url} | password: {password}")
+}
+
+fn moved(context: &Context, operation: &OperationView) -> Result<(), Failure> {
+    if operation.migration.as_ref().is_some_and(|migration| !migration.equal) {
+        return Err(Failure::bug(format!(
+            "the controller calls the move of {} done, but reports different root digests; the old copy is kept on {}",
+            operation.tenant,
+            operation.source.as_deref().unwrap_or("the source"),
+        ))
+        .with("operation", &operation.id));
+    }
+    show(context, operation, None, None, || {
+        let ends = format!(
+            "{} moved {} -> {}",
+            operation.tenant,
+            operation.source.as_deref().unwrap_or("?"),
+            operation.target.as_deref().unwrap_or("?"),
+        );
+        match &operation.migration {
+            Some(migration) => format!("{ends}: {}", measured(migration)),
+            None => ends,
+        }
+    })
+}
+
+/// `1.2 MiB in 34 files, root digest 5f3a... equal on both sides, outage 812 ms`
+pub(crate) fn measured(migration: &MigrationView) -> String {
+    format!(
+        "{} in {}, root digest {}… {}, outage {} ms",
+        units::bytes(migration.bytes),
+        units::counted(migration.files, "file"),
+        migration.root_digest.get(..16).unwrap_or(&migration.root_digest),
+        if migration.equal { "equal on both sides" } else { "NOT equal on both sides" },
+        migration.outage_ms,
+    )
+}
+
+fn show(
+    context: &Context,
+    operation: &OperationView,
+    url: Option<&str>,
+    password: Option<&str>,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let view = OutcomeView {
+        operation: &operation.id,
+        kind: operation.kind,
+        state: operation.state.word(),
+        tenant: &operation.tenant,
+        source: operation.source.as_deref(),
+        target: operation.target.as_deref(),
+        url,
+        password,
+        migration: operation.migration.as_ref(),
+    };
+    context.output.show(&view, text)
+}
+
+async fn url_of(connection: &Connection, tenant: &str) -> Result<String, Failure> {
+    let request = pb::GetTenantRequest { tenant: tenant.to_owned() };
+    let response = connection.call(connection.tenants().get_tenant(request)).await?;
+    Ok(response.tenant.unwrap_or_default().url)
+}

@@ -1,0 +1,138 @@
+//! Servers as they are shown.
+
+use feather_proto::pb::controller::v1 as pb;
+use serde::Serialize;
+
+use super::{ImageView, Moment, moment, set};
+use crate::{
+    output::{pairs, table},
+    units,
+};
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ServerView {
+    pub(crate) name: String,
+    pub(crate) state: &'static str,
+    pub(crate) address: Option<String>,
+    pub(crate) public_address: Option<String>,
+    pub(crate) ingress: bool,
+    pub(crate) joined: Option<Moment>,
+    pub(crate) last_seen: Option<Moment>,
+    pub(crate) agent_version: Option<String>,
+    pub(crate) slots_total: u32,
+    pub(crate) slots_free: u32,
+    pub(crate) tenants: u32,
+    pub(crate) memory_total_bytes: u64,
+    pub(crate) memory_free_bytes: u64,
+    pub(crate) disk_total_bytes: u64,
+    pub(crate) disk_free_bytes: u64,
+    pub(crate) images: Vec<ImageView>,
+    pub(crate) problems: Vec<String>,
+}
+
+impl From<pb::Server> for ServerView {
+    fn from(pb: pb::Server) -> Self {
+        let state = match pb.state() {
+            pb::ServerState::Unspecified => "unknown",
+            pb::ServerState::Connecting => "connecting",
+            pb::ServerState::Ready => "ready",
+            pb::ServerState::Degraded => "degraded",
+            pb::ServerState::Unreachable => "unreachable",
+        };
+        Self {
+            name: pb.name,
+            state,
+            address: set(pb.address),
+            public_address: set(pb.public_address),
+            ingress: pb.ingress,
+            joined: moment!(pb.joined),
+            last_seen: moment!(pb.last_seen),
+            agent_version: set(pb.agent_version),
+            slots_total: pb.slots_total,
+            slots_free: pb.slots_free,
+            tenants: pb.tenants,
+            memory_total_bytes: pb.memory_total_bytes,
+            memory_free_bytes: pb.memory_free_bytes,
+            disk_total_bytes: pb.disk_total_bytes,
+            disk_free_bytes: pb.disk_free_bytes,
+            images: pb.images.into_iter().map(ImageView::from).collect(),
+            problems: pb.problems,
+        }
+    }
+}
+
+impl ServerView {
+    fn slots(&self) -> String {
+        format!("{}/{} free", self.slots_free, self.slots_total)
+    }
+
+    fn memory(&self) -> String {
+        units::free_of(self.memory_free_bytes, self.memory_total_bytes)
+    }
+
+    fn disk(&self) -> String {
+        units::free_of(self.disk_free_bytes, self.disk_total_bytes)
+    }
+
+    fn seen(&self) -> String {
+        self.last_seen.map(|seen| format!("{} ago", seen.age())).unwrap_or_default()
+    }
+
+    /// Aligned names and values.
+    pub(crate) fn details(&self) -> String {
+        let moment = |moment: Option<Moment>| moment.map(|moment| moment.to_string()).unwrap_or_default();
+        let mut lines = vec![
+            ("name", self.name.clone()),
+            ("state", self.state.to_owned()),
+            ("agent address", self.address.clone().unwrap_or_default()),
+            ("public address", self.public_address.clone().unwrap_or_default()),
+            ("ingress", if self.ingress { "yes, the wildcard DNS record points here".into() } else { "no".into() }),
+            ("tenants", self.tenants.to_string()),
+            ("slots", self.slots()),
+            ("memory", self.memory()),
+            ("disk", self.disk()),
+            ("agent version", self.agent_version.clone().unwrap_or_default()),
+            ("joined", moment(self.joined)),
+            ("last seen", moment(self.last_seen)),
+        ];
+        for image in &self.images {
+            lines.push(("image", format!("{} {} ({})", image.reference, image.digest, units::bytes(image.size_bytes))));
+        }
+        lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        pairs(&lines)
+    }
+
+    /// What a list should draw attention to.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let name = &self.name;
+        match self.state {
+            "unreachable" => Some(format!(
+                "{name} does not answer; its tenants may well be running. Check the machine, its network and its agent."
+            )),
+            _ if !self.problems.is_empty() => Some(format!(
+                "{name} reports: {}. `featherctl server show {name}` shows all.",
+                self.problems.join("; ")
+            )),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn list(servers: &[ServerView]) -> String {
+    let rows: Vec<_> = servers
+        .iter()
+        .map(|server| {
+            [
+                server.name.clone(),
+                server.state.to_owned(),
+                server.slots(),
+                server.tenants.to_string(),
+                server.memory(),
+                server.disk(),
+                server.address.clone().unwrap_or_default(),
+                server.seen(),
+            ]
+        })
+        .collect();
+    table(["NAME", "STATE", "SLOTS", "TENANTS", "MEMORY", "DISK", "ADDRESS", "SEEN"], &rows)
+}

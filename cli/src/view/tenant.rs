@@ -1,0 +1,106 @@
+//! Tenants as they are shown.
+
+use feather_proto::pb::controller::v1 as pb;
+use serde::Serialize;
+
+use super::{Moment, moment, or_empty, set};
+use crate::output::{pairs, table};
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TenantView {
+    pub(crate) name: String,
+    pub(crate) state: &'static str,
+    pub(crate) server: Option<String>,
+    pub(crate) port: Option<u32>,
+    pub(crate) url: Option<String>,
+    pub(crate) generation: u64,
+    pub(crate) created: Option<Moment>,
+    pub(crate) operation: Option<String>,
+    pub(crate) problem: Option<String>,
+    pub(crate) image_digest: Option<String>,
+    pub(crate) previous_server: Option<String>,
+    pub(crate) dns_address: Option<String>,
+}
+
+impl From<pb::Tenant> for TenantView {
+    fn from(pb: pb::Tenant) -> Self {
+        let state = match pb.state() {
+            pb::TenantState::Unspecified | pb::TenantState::Unknown => "unknown",
+            pb::TenantState::Running => "running",
+            pb::TenantState::Stopped => "stopped",
+            pb::TenantState::Starting => "starting",
+            pb::TenantState::Changing => "changing",
+            pb::TenantState::Removed => "removed",
+            pb::TenantState::Broken => "broken",
+        };
+        Self {
+            name: pb.name,
+            state,
+            server: set(pb.server),
+            port: Some(pb.port).filter(|port| *port != 0),
+            url: set(pb.url),
+            generation: pb.generation,
+            created: moment!(pb.created),
+            operation: set(pb.operation),
+            problem: set(pb.problem),
+            image_digest: set(pb.image_digest),
+            previous_server: set(pb.previous_server),
+            dns_address: set(pb.dns_address),
+        }
+    }
+}
+
+impl TenantView {
+    fn port(&self) -> String {
+        self.port.map(|port| port.to_string()).unwrap_or_default()
+    }
+
+    /// Aligned names and values.
+    pub(crate) fn details(&self) -> String {
+        pairs(&[
+            ("name", self.name.clone()),
+            ("state", self.state.to_owned()),
+            ("problem", or_empty(self.problem.as_ref())),
+            ("server", or_empty(self.server.as_ref())),
+            ("port", self.port()),
+            ("url", or_empty(self.url.as_ref())),
+            ("dns address", or_empty(self.dns_address.as_ref())),
+            ("created", self.created.map(|created| created.to_string()).unwrap_or_default()),
+            ("operation", or_empty(self.operation.as_ref())),
+            ("moved from", or_empty(self.previous_server.as_ref())),
+            ("generation", self.generation.to_string()),
+            ("image", or_empty(self.image_digest.as_ref())),
+        ])
+    }
+
+    /// What a list should draw attention to.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let name = &self.name;
+        let server = self.server.as_deref().unwrap_or("its server");
+        match (self.state, &self.problem, &self.operation) {
+            (_, Some(problem), _) => Some(format!("{name}: {problem}")),
+            (_, None, Some(operation)) => {
+                Some(format!("{name} is being changed: `featherctl operation watch {operation}` follows it"))
+            }
+            ("unknown", ..) => Some(format!("{name}: {server} does not answer; {name} may well be running there")),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn list(tenants: &[TenantView]) -> String {
+    let rows: Vec<_> = tenants
+        .iter()
+        .map(|tenant| {
+            [
+                tenant.name.clone(),
+                or_empty(tenant.server.as_ref()),
+                tenant.port(),
+                tenant.state.to_owned(),
+                tenant.created.map(Moment::age).unwrap_or_default(),
+                or_empty(tenant.url.as_ref()),
+            ]
+        })
+        .collect();
+    table(["USERNAME", "SERVER", "PORT", "STATE", "AGE", "URL"], &rows)
+}
