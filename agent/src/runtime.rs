@@ -11,6 +11,8 @@ use bytes::Bytes;
 use feather_proto::model::{ContainerState, Image};
 use futures::stream::BoxStream;
 
+#[doc(hidden)]
+pub mod contract;
 pub mod fake;
 pub mod podman;
 
@@ -123,7 +125,8 @@ pub trait Runtime: Send + Sync {
     /// One image by reference or digest.
     async fn image(&self, reference: &str) -> Result<Option<Image>, Error>;
     /// Loads a `docker save` or OCI archive; returns what it held.
-    async fn load_image(&self, archive: BoxStream<'static, Result<Bytes, std::io::Error>>) -> Result<Vec<Image>, Error>;
+    async fn load_image(&self, archive: BoxStream<'static, Result<Bytes, std::io::Error>>)
+    -> Result<Vec<Image>, Error>;
     /// The archive of an image, in pieces of at most 1 MiB.
     async fn export_image(&self, reference: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
 
@@ -132,7 +135,8 @@ pub trait Runtime: Send + Sync {
     /// All containers whose names begin with the prefix, in the order of their names.
     async fn containers(&self, prefix: &str) -> Result<Vec<Container>, Error>;
     /// Makes sure that a container with exactly this specification exists (created, or running when it already did); one of the
-    /// same name but another specification is removed first. The specification is compared by a label with its hash.
+    /// same name but another specification is removed first. The specification is compared by a label with its hash. A volume
+    /// that does not exist is refused: an empty one is never made up for it.
     async fn ensure_container(&self, spec: &ContainerSpec) -> Result<(), Error>;
     /// Starts it; a running one is left alone.
     async fn start(&self, name: &str) -> Result<(), Error>;
@@ -141,7 +145,12 @@ pub trait Runtime: Send + Sync {
     /// Removes it, killing its process when it still runs. On return it is gone.
     async fn remove_container(&self, name: &str) -> Result<(), Error>;
     /// The last lines of its output, then, with `follow`, new ones until it ends.
-    async fn logs(&self, name: &str, lines: u32, follow: bool) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+    async fn logs(
+        &self,
+        name: &str,
+        lines: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
     /// One `GET /health` to the loopback port; true for a 200 within the time limit, false for anything else.
     async fn healthy(&self, port: u16, limit: Duration) -> bool;
 

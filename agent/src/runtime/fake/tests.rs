@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 
 use super::{Behaviour, Fake, Process, Processes, Recorder, Verb};
-use crate::runtime::{ContainerSpec, Error, Runtime};
+use crate::runtime::{ContainerSpec, Error, Runtime, contract};
 
 const IMAGE: &str = "localhost/feather-work:latest";
 
@@ -24,6 +24,21 @@ async fn started(fake: &Fake, name: &str, port: u16) {
     fake.ensure_volume(name).await.unwrap();
     fake.ensure_container(&spec(name, port)).await.unwrap();
     fake.start(name).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_fake_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::new(directory.path());
+    fake.add_image(IMAGE, "one", Behaviour::HealthyAfterPolls(2));
+    let subject = contract::Subject {
+        runtime: Arc::new(fake),
+        image: IMAGE.to_owned(),
+        prefix: "feather-user-".to_owned(),
+        ports: [9001, 9002],
+        patience: std::time::Duration::from_secs(10),
+    };
+    contract::all(&subject).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,120 @@
+//! The label that tells whether a container was created from a specification.
+//!
+//! Labels can be read by anyone on the server, and a specification holds a short password: a plain or salted hash would let
+//! the password be guessed offline. The hash is therefore keyed, and only root reads the key.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rand::TryRng;
+
+use crate::runtime::ContainerSpec;
+
+/// Name of the label.
+pub(super) const SPEC_LABEL: &str = "feather.spec";
+
+/// Reads the key that labels are hashed with, or makes one that only root can read. A lost key is no harm: containers are
+/// created again, once.
+pub fn label_key(path: &Path) -> io::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut key)) {
+        Ok(()) => return Ok(key),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {}
+        Err(error) => return Err(error),
+    }
+    rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
+    let part = path.with_extension("part");
+    // A part left by a crash may have been opened by others: never written into, always made anew.
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    Ok(key)
+}
+
+/// The label's value. Each part is preceded by its length, so that no two specifications run together.
+pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
+    let ContainerSpec { name, image, host_port, volume, environment, dns, labels } = spec;
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    let mut part = |text: &str| {
+        hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    for text in [name, image, &host_port.to_string(), volume] {
+        part(text);
+    }
+    for map in [environment, labels] {
+        part(&map.len().to_string());
+        for (name, value) in map {
+            part(name);
+            part(value);
+        }
+    }
+    for server in dns {
+        part(server);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::{label_key, spec_hash};
+    use crate::runtime::ContainerSpec;
+
+    fn spec() -> ContainerSpec {
+        ContainerSpec {
+            name: "a".into(),
+            image: "b".into(),
+            host_port: 1,
+            volume: "c".into(),
+            environment: [("K".to_owned(), "v".to_owned())].into(),
+            dns: vec!["192.0.2.1".into()],
+            labels: [("l".to_owned(), "m".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn every_field_counts_and_so_does_the_key() {
+        let base = spec();
+        let text = |text: &str| text.to_owned();
+        let others = [
+            ContainerSpec { name: text("x"), ..base.clone() },
+            ContainerSpec { image: text("x"), ..base.clone() },
+            ContainerSpec { host_port: 2, ..base.clone() },
+            ContainerSpec { volume: text("x"), ..base.clone() },
+            ContainerSpec { environment: [(text("K"), text("w"))].into(), ..base.clone() },
+            ContainerSpec { environment: [].into(), ..base.clone() },
+            ContainerSpec { dns: vec![], ..base.clone() },
+            ContainerSpec { labels: [(text("l"), text("n"))].into(), ..base.clone() },
+            ContainerSpec { labels: base.environment.clone(), environment: base.labels.clone(), ..base.clone() },
+        ];
+        let hash = spec_hash(&base, &[1; 32]);
+        assert_eq!(hash, spec_hash(&spec(), &[1; 32]));
+        assert_ne!(hash, spec_hash(&base, &[2; 32]));
+        for other in &others {
+            assert_ne!(hash, spec_hash(other, &[1; 32]), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_only_its_owner_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("label.key");
+        let key = label_key(&path).unwrap();
+        assert_eq!(label_key(&path).unwrap(), key);
+        assert_ne!(key, [0; 32]);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        std::fs::write(&path, "short").unwrap();
+        assert_ne!(label_key(&path).unwrap(), key);
+    }
+}
