@@ -217,7 +217,7 @@ impl Archive<'_> {
                 records.put_number(key, value);
             }
         }
-        if mtime.nanos != 0 || u64::try_from(mtime.seconds).is_ok_and(|seconds| seconds <= OCTAL_11_MAX) == false {
+        if mtime.nanos != 0 || !u64::try_from(mtime.seconds).is_ok_and(|seconds| seconds <= OCTAL_11_MAX) {
             records.put_time("mtime", *mtime);
         }
         for xattr in xattrs {

@@ -1,0 +1,81 @@
+//! Frames as messages and back.
+
+use feather_proto::pb::agent::v1 as pb;
+use proptest::prelude::*;
+
+use super::{
+    super::{Error, Frame},
+    frames_of,
+    tree::{build, volume},
+};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_frame_survives_its_message(plant in volume()) {
+        let source = tempfile::tempdir().unwrap();
+        build(&plant, source.path());
+        for frame in frames_of(source.path()) {
+            prop_assert_eq!(Frame::try_from(pb::VolumeFrame::from(frame.clone())).unwrap(), frame);
+        }
+    }
+}
+
+fn refused(frame: pb::volume_frame::Frame) -> &'static str {
+    match Frame::try_from(pb::VolumeFrame { frame: Some(frame) }) {
+        Err(Error::Malformed { problem }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn entry(entry: pb::VolumeEntry) -> &'static str {
+    refused(pb::volume_frame::Frame::Batch(pb::VolumeBatch { entries: vec![entry] }))
+}
+
+#[test]
+fn a_message_without_a_frame_is_refused() {
+    assert!(matches!(Frame::try_from(pb::VolumeFrame { frame: None }), Err(Error::Malformed { .. })));
+}
+
+#[test]
+fn an_entry_without_a_type_is_refused() {
+    assert_eq!(entry(pb::VolumeEntry::default()), "an entry has no type, or an unknown one");
+}
+
+#[test]
+fn an_entry_without_metadata_is_refused() {
+    let node = Some(pb::volume_entry::Node::Fifo(pb::VolumeFifo {}));
+    assert_eq!(entry(pb::VolumeEntry { node, ..Default::default() }), "an entry has no metadata");
+}
+
+#[test]
+fn a_hard_link_with_metadata_is_refused() {
+    let node = Some(pb::volume_entry::Node::HardLink(pb::VolumeHardLink { first: 0 }));
+    let metadata = Some(pb::VolumeMetadata::default());
+    assert_eq!(entry(pb::VolumeEntry { node, metadata, ..Default::default() }), "a hard link has metadata");
+}
+
+#[test]
+fn a_digest_of_another_length_is_refused() {
+    let file = pb::VolumeRegularFile { digest: vec![0; 31].into(), ..Default::default() };
+    let node = Some(pb::volume_entry::Node::RegularFile(file));
+    let metadata = Some(pb::VolumeMetadata::default());
+    let problem = entry(pb::VolumeEntry { node, metadata, ..Default::default() });
+    assert_eq!(problem, "a digest does not have 32 bytes");
+}
+
+#[test]
+fn a_digest_before_the_last_chunk_is_refused() {
+    let chunk = pb::VolumeChunk { digest: vec![0; 32].into(), ..Default::default() };
+    let problem = refused(pb::volume_frame::Frame::Chunk(chunk));
+    assert_eq!(problem, "there is a digest before the end of a file");
+}
+
+#[test]
+fn a_trailer_without_a_readable_digest_is_refused() {
+    let trailer = |summary| refused(pb::volume_frame::Frame::Trailer(pb::VolumeTrailer { summary }));
+    assert_eq!(trailer(None), "the trailer has no summary");
+    let problem = trailer(Some(Default::default()));
+    assert_eq!(problem, "a root digest is not 64 hexadecimal digits");
+}
