@@ -1,1 +1,157 @@
-//! Placeholder.
+//! The mind of the fleet: desired state, placement, operations, reconcilers.
+//!
+//! [`serve`] is the whole controller; `main.rs` and the tests call it with their own seams. Tenants and routing never depend on
+//! it being up: agents keep what they were told last.
+
+pub mod agents;
+pub mod api;
+pub mod ca;
+pub mod dns;
+pub mod enroll;
+pub mod fleet;
+pub mod forwards;
+pub mod intent;
+pub mod operations;
+pub mod placement;
+pub mod store;
+pub mod world;
+
+use std::{sync::Arc, time::Duration};
+
+use feather_proto::{
+    pb::controller::v1::{
+        enrollment_service_server::EnrollmentServiceServer, operation_service_server::OperationServiceServer,
+        server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
+        volume_service_server::VolumeServiceServer,
+    },
+    tls::{self, ClientCertificate, Incoming, Principal, Rotating},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+
+use crate::{
+    agents::Agents,
+    ca::Ca,
+    dns::Dns,
+    enroll::Enroll,
+    fleet::Fleet,
+    intent::Intent,
+    operations::engine::Engine,
+    store::Store,
+    world::{Clock, Settings, Volatile, World},
+};
+
+/// Everything outside the controller, behind its seams.
+pub struct Seams {
+    /// Desired state.
+    pub store: Store,
+    /// Ways to agents.
+    pub agents: Arc<dyn Agents>,
+    /// DNS provider.
+    pub dns: Arc<dyn Dns>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What can end a controller.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store does not answer at the start.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The identity is unusable.
+    #[error(transparent)]
+    Identity(#[from] tls::IdentityError),
+    /// The CA is unusable.
+    #[error(transparent)]
+    Ca(#[from] ca::Error),
+    /// The transport failed.
+    #[error("the gRPC server ended")]
+    Transport(#[from] tonic::transport::Error),
+    /// Reflection cannot be set up.
+    #[error("the schema cannot be served")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// At most this many calls at once on one connection.
+const CALLS_PER_CONNECTION: usize = 64;
+const STREAMS_PER_CONNECTION: u32 = 128;
+/// Requests are small; archives come in pieces of at most 1 MiB.
+const MESSAGE_MAX_BYTES: usize = 4 << 20;
+
+/// Certificate of the controller itself, made anew from the CA.
+pub fn own_identity(ca: &Ca, clock: &dyn Clock) -> Result<tls::Identity, ca::Error> {
+    ca.issue(&Principal::controller(), ca::CONTROLLER_LIFE, clock.now())
+}
+
+/// Serves until shutdown. Resumes unfinished operations before it reports healthy.
+pub async fn serve(
+    settings: Settings,
+    seams: Seams,
+    ca: Ca,
+    advertise: String,
+    identity: Rotating,
+    incoming: Incoming,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let world = Arc::new(World {
+        store: seams.store,
+        agents: seams.agents,
+        fleet: Fleet::default(),
+        dns: seams.dns,
+        clock: seams.clock,
+        settings,
+        volatile: Arc::new(Volatile::default()),
+        desired: tokio::sync::watch::Sender::new(0),
+    });
+    let engine = Engine::new(world.clone(), shutdown.clone());
+    let reconcilers = TaskTracker::new();
+    reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
+    reconcilers.spawn(dns::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(forwards::keep(world.clone(), shutdown.clone()));
+    let resumed = engine.resume().await?;
+    tracing::info!(resumed, "controller ready");
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    report_serving(&reporter).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(feather_proto::pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let intent = Intent::new(world.clone(), engine.clone());
+    let enroll = Arc::new(Enroll::new(world.clone(), ca, advertise));
+    let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional)?;
+    let stopping = shutdown.clone();
+    Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll)))
+        .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone())))
+        .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
+        .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))
+        .add_service(
+            VolumeServiceServer::new(api::volume::Volumes::new(world.clone()))
+                .max_decoding_message_size(MESSAGE_MAX_BYTES),
+        )
+        .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await })
+        .await?;
+    engine.parked().await;
+    reconcilers.close();
+    reconcilers.wait().await;
+    world.store.close().await;
+    Ok(())
+}
+
+async fn report_serving(reporter: &HealthReporter) {
+    use api::{enrollment::Enrollment, operation::Operations, server::Servers, tenant::Tenants, volume::Volumes};
+    reporter.set_serving::<EnrollmentServiceServer<Enrollment>>().await;
+    reporter.set_serving::<ServerServiceServer<Servers>>().await;
+    reporter.set_serving::<TenantServiceServer<Tenants>>().await;
+    reporter.set_serving::<OperationServiceServer<Operations>>().await;
+    reporter.set_serving::<VolumeServiceServer<Volumes>>().await;
+}

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod ids;
+pub mod join_token;
 pub mod model;
 pub mod tls;
 

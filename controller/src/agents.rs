@@ -1,0 +1,150 @@
+//! The controller's side of the agent's API: the verbs operations need, and the channels to real agents.
+//!
+//! Owns deadlines of calls. Owns no retries: whether to try again is decided where the outcome matters. [`grpc`] is the only
+//! file that names the agent's generated client.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use feather_proto::{
+    error::Error,
+    ids::{Generation, ServerName, TenantName},
+    model::{ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport, VolumeSummary},
+};
+use futures::stream::BoxStream;
+use time::OffsetDateTime;
+
+use crate::world::Password;
+
+pub mod grpc;
+
+/// A mutating call's identity: which tenant, under which generation, keyed by operation and step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Same for every repetition of the same step.
+    pub request_id: uuid::Uuid,
+    /// Whose.
+    pub tenant: TenantName,
+    /// Fence.
+    pub generation: Generation,
+}
+
+/// Answer to an add.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// As its server knows it.
+    pub tenant: TenantReport,
+    /// To log in with.
+    pub password: Password,
+    /// A kept volume was found.
+    pub found_data: bool,
+}
+
+/// How far a transfer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransferProgress {
+    /// Files written.
+    pub files: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Estimate of the whole, 0 when unknown.
+    pub total_bytes: u64,
+}
+
+/// Both ends' summaries after a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// What the source sent.
+    pub sent: VolumeSummary,
+    /// What the target wrote.
+    pub received: VolumeSummary,
+}
+
+/// Where a pull fetches from.
+#[derive(Clone)]
+pub struct PullFrom {
+    /// Server name; its certificate must carry it.
+    pub server: ServerName,
+    /// `host:port` of its agent.
+    pub address: String,
+    /// Granted on the source; a secret.
+    pub ticket: String,
+}
+
+/// One line of a tenant's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Without its line end.
+    pub text: String,
+    /// Written to standard error.
+    pub stderr: bool,
+}
+
+/// Called with the progress of a transfer.
+pub type OnProgress = Arc<dyn Fn(TransferProgress) + Send + Sync>;
+
+/// One agent. `Unavailable` and `Timeout` mean that the outcome is unknown.
+#[async_trait]
+pub trait Agent: Send + Sync {
+    /// Everything it knows.
+    async fn snapshot(&self) -> Result<ServerSnapshot, Error>;
+    /// Snapshots without end, at least one each heartbeat.
+    async fn watch(
+        &self,
+        heartbeat: std::time::Duration,
+    ) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error>;
+
+    /// Creates a tenant.
+    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error>;
+    /// Removes a tenant, keeping its volume.
+    async fn remove_tenant(&self, call: &Call) -> Result<(), Error>;
+    /// Starts it; milliseconds until it was healthy.
+    async fn start_tenant(&self, call: &Call, mode: StartMode) -> Result<u64, Error>;
+    /// Stops it; its process has ended on return.
+    async fn stop_tenant(&self, call: &Call, reason: StopReason) -> Result<(), Error>;
+    /// Sets a new password.
+    async fn reset_password(&self, call: &Call) -> Result<Password, Error>;
+    /// Its output.
+    async fn tail_logs(
+        &self,
+        tenant: &TenantName,
+        lines: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+
+    /// Holds a port for a tenant to come; returns it.
+    async fn reserve(&self, call: &Call, image_digest: &str, volume_bytes: u64) -> Result<u16, Error>;
+    /// Gives back everything that a reservation led to.
+    async fn abandon(&self, call: &Call) -> Result<(), Error>;
+    /// Makes the trial the tenant.
+    async fn activate(&self, call: &Call) -> Result<(), Error>;
+    /// Forwards requests from now on, or (no address) no more.
+    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error>;
+    /// Removes the container, keeps the volume for a time.
+    async fn retire(&self, call: &Call, keep_until: OffsetDateTime) -> Result<(), Error>;
+
+    /// The volume and the bytes it takes on disk.
+    async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error>;
+    /// Lets a peer fetch the volume.
+    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error>;
+    /// Fetches the volume from a peer.
+    async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error>;
+    /// Reads the whole volume again.
+    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error>;
+    /// The volume as a tar archive.
+    async fn export_volume(&self, tenant: &TenantName) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
+    /// Replaces the volume's content by a tar archive; an error in the stream leaves it incomplete.
+    async fn import_volume(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        archive: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<VolumeSummary, Error>;
+}
+
+/// Ways to agents.
+pub trait Agents: Send + Sync {
+    /// The agent of a server, connected when first used.
+    fn agent(&self, server: &ServerName, address: &str) -> Result<Arc<dyn Agent>, Error>;
+}

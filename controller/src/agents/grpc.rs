@@ -1,0 +1,318 @@
+//! Real agents, over gRPC with mutual TLS.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use feather_proto::{
+    error::{Error, reason},
+    ids::{Generation, ServerName, TenantName},
+    model::{
+        ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, invalid_field, required,
+        to_timestamp,
+    },
+    pb::agent::v1::{
+        self as pb, pull_volume_response::Event, server_service_client::ServerServiceClient,
+        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+    },
+    tls::{self, Dial, Principal, Rotating, Trust},
+};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status, transport::Channel};
+
+use super::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled, TransferProgress};
+use crate::world::Password;
+
+/// Deadline of calls that only look or note something down.
+const QUICK: Duration = Duration::from_secs(10);
+/// Deadline of calls that start or stop a container and wait for it; above the agent's own limits (120 s for health).
+const SLOW: Duration = Duration::from_secs(180);
+/// Deadline of one message of a transfer: progress comes several times a second.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A snapshot of a full server is some tens of KiB.
+const MESSAGE_MAX_BYTES: usize = 8 << 20;
+
+/// Channels to agents, one for each server and address.
+pub struct GrpcAgents {
+    dial: Arc<dyn Dial>,
+    identity: Rotating,
+    channels: Mutex<BTreeMap<(ServerName, String), Channel>>,
+}
+
+impl GrpcAgents {
+    /// Dials with this identity.
+    pub fn new(dial: Arc<dyn Dial>, identity: Rotating) -> Self {
+        Self { dial, identity, channels: Mutex::default() }
+    }
+}
+
+impl Agents for GrpcAgents {
+    fn agent(&self, server: &ServerName, address: &str) -> Result<Arc<dyn Agent>, Error> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (server.clone(), address.to_owned());
+        let channel = match channels.get(&key) {
+            Some(channel) => channel.clone(),
+            None => {
+                let trust = Trust::Mutual(self.identity.clone());
+                let channel = tls::channel(self.dial.clone(), address, &Principal::agent(server), &trust)
+                    .map_err(|error| Error::bug(error.to_string()))?;
+                channels.insert(key, channel.clone());
+                channel
+            }
+        };
+        Ok(Arc::new(GrpcAgent { server: server.clone(), channel }))
+    }
+}
+
+struct GrpcAgent {
+    server: ServerName,
+    channel: Channel,
+}
+
+impl GrpcAgent {
+    fn tenants(&self) -> TenantServiceClient<Channel> {
+        TenantServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    fn volumes(&self) -> VolumeServiceClient<Channel> {
+        VolumeServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    fn servers(&self) -> ServerServiceClient<Channel> {
+        ServerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    /// Our sentence for a server that cannot be reached; every other error keeps its own.
+    fn error(&self, status: Status) -> Error {
+        let error = Error::from(status);
+        if error.code.retryable() && error.is(reason::SERVER_UNREACHABLE) {
+            return Error::new(
+                error.code,
+                reason::SERVER_UNREACHABLE,
+                format!(
+                    "the agent of {} cannot be reached ({}); is the server up, and its port open to the controller?",
+                    self.server, error.message
+                ),
+            )
+            .with("server", &self.server);
+        }
+        error.with("server", &self.server)
+    }
+
+    fn value<T>(&self, reply: Result<Response<T>, Status>) -> Result<T, Error> {
+        reply.map(Response::into_inner).map_err(|status| self.error(status))
+    }
+}
+
+fn within<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}
+
+fn fields(call: &Call) -> (String, String, u64) {
+    (call.request_id.to_string(), call.tenant.to_string(), call.generation.0)
+}
+
+#[async_trait]
+impl Agent for GrpcAgent {
+    async fn snapshot(&self) -> Result<ServerSnapshot, Error> {
+        let reply = self.value(self.servers().get_info(within(pb::GetInfoRequest {}, QUICK)).await)?;
+        required(reply.snapshot, "snapshot")?.try_into()
+    }
+
+    async fn watch(&self, heartbeat: Duration) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error> {
+        let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
+        let stream = self.value(self.servers().watch(pb::WatchRequest { heartbeat_ms }).await)?;
+        Ok(stream.map(|message| required(message.map_err(Error::from)?.snapshot, "snapshot")?.try_into()).boxed())
+    }
+
+    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message =
+            pb::AddTenantRequest { request_id, tenant, generation, image: String::new(), volume: volume.into() };
+        let reply = self.value(self.tenants().add_tenant(within(message, SLOW)).await)?;
+        Ok(Added {
+            tenant: required(reply.tenant, "tenant")?.try_into()?,
+            password: Password(reply.password),
+            found_data: reply.found_data,
+        })
+    }
+
+    async fn remove_tenant(&self, call: &Call) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::RemoveTenantRequest { request_id, tenant, generation };
+        self.value(self.tenants().remove_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn start_tenant(&self, call: &Call, mode: StartMode) -> Result<u64, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::StartTenantRequest { request_id, tenant, generation, mode: mode.into() };
+        let reply = self.value(self.tenants().start_tenant(within(message, SLOW)).await)?;
+        Ok(reply.healthy_after_ms)
+    }
+
+    async fn stop_tenant(&self, call: &Call, reason: StopReason) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::StopTenantRequest { request_id, tenant, generation, reason: reason.into() };
+        self.value(self.tenants().stop_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn reset_password(&self, call: &Call) -> Result<Password, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::ResetPasswordRequest { request_id, tenant, generation };
+        let reply = self.value(self.tenants().reset_password(within(message, SLOW)).await)?;
+        Ok(Password(reply.password))
+    }
+
+    async fn tail_logs(
+        &self,
+        tenant: &TenantName,
+        lines: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        let message = pb::TailLogsRequest { tenant: tenant.to_string(), lines, follow };
+        let stream = self.value(self.tenants().tail_logs(message).await)?;
+        Ok(stream
+            .map(|message| {
+                let line = required(message.map_err(Error::from)?.line, "line")?;
+                Ok(LogLine { text: line.text, stderr: line.stderr })
+            })
+            .boxed())
+    }
+
+    async fn reserve(&self, call: &Call, image_digest: &str, volume_bytes: u64) -> Result<u16, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let image_digest = image_digest.to_owned();
+        let message = pb::ReserveTenantRequest { request_id, tenant, generation, image_digest, volume_bytes };
+        let reply = self.value(self.tenants().reserve_tenant(within(message, QUICK)).await)?;
+        u16::try_from(reply.port).map_err(|_| invalid_field("port", "a port number"))
+    }
+
+    async fn abandon(&self, call: &Call) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::AbandonTenantRequest { request_id, tenant, generation };
+        self.value(self.tenants().abandon_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn activate(&self, call: &Call) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::ActivateTenantRequest { request_id, tenant, generation };
+        self.value(self.tenants().activate_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let forward_to = forward_to.unwrap_or_default().to_owned();
+        let message = pb::HandOffTenantRequest { request_id, tenant, generation, forward_to };
+        self.value(self.tenants().hand_off_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn retire(&self, call: &Call, keep_until: OffsetDateTime) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let keep_until = Some(to_timestamp(keep_until));
+        let message = pb::RetireTenantRequest { request_id, tenant, generation, keep_until };
+        self.value(self.tenants().retire_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error> {
+        let message = pb::GetVolumeRequest { tenant: tenant.to_string() };
+        let reply = self.value(self.volumes().get_volume(within(message, SLOW)).await)?;
+        Ok((required(reply.volume, "volume")?.try_into()?, reply.disk_bytes))
+    }
+
+    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let (peer, ticket) = (peer.to_string(), ticket.to_owned());
+        let message = pb::GrantTransferRequest { request_id, tenant, generation, peer, ticket, ttl_seconds: 600 };
+        self.value(self.volumes().grant_transfer(within(message, QUICK)).await).map(drop)
+    }
+
+    async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::PullVolumeRequest {
+            request_id,
+            tenant,
+            generation,
+            source_address: from.address.clone(),
+            source_server: from.server.to_string(),
+            ticket: from.ticket.clone(),
+        };
+        let mut stream = self.value(self.volumes().pull_volume(message).await)?;
+        loop {
+            let message = tokio::time::timeout(SILENCE_MAX, stream.try_next())
+                .await
+                .map_err(|_| {
+                    Error::timeout(
+                        reason::SERVER_UNREACHABLE,
+                        format!("the transfer to {} went silent for {} s", self.server, SILENCE_MAX.as_secs()),
+                    )
+                })?
+                .map_err(|status| self.error(status))?;
+            match required(message, "event")?.event {
+                Some(Event::Progress(now)) => {
+                    progress(TransferProgress { files: now.files, bytes: now.bytes, total_bytes: now.total_bytes });
+                }
+                Some(Event::Done(done)) => {
+                    return Ok(Pulled {
+                        sent: required(done.sent, "sent")?.try_into()?,
+                        received: required(done.received, "received")?.try_into()?,
+                    });
+                }
+                None => return Err(invalid_field("event", "present")),
+            }
+        }
+    }
+
+    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
+        // No deadline of its own: a volume takes what it takes, and a dead connection is noticed by its keep-alive.
+        let message = pb::VerifyVolumeRequest { tenant: tenant.to_string() };
+        let reply = self.value(self.volumes().verify_volume(message).await)?;
+        required(reply.summary, "summary")?.try_into()
+    }
+
+    async fn export_volume(&self, tenant: &TenantName) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let message = pb::ExportVolumeRequest { tenant: tenant.to_string() };
+        let stream = self.value(self.volumes().export_volume(message).await)?;
+        Ok(stream.map(|piece| Ok(piece.map_err(Error::from)?.data)).boxed())
+    }
+
+    async fn import_volume(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        archive: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<VolumeSummary, Error> {
+        let first = pb::ImportVolumeRequest {
+            tenant: tenant.to_string(),
+            generation: generation.0,
+            data: Bytes::new(),
+            end: false,
+        };
+        let messages = futures::stream::iter([first]).chain(import_messages(archive));
+        let reply = self.value(self.volumes().import_volume(messages).await)?;
+        required(reply.summary, "summary")?.try_into()
+    }
+}
+
+/// A broken archive ends the stream without the `end` mark, and the agent refuses it as cut off.
+fn import_messages(
+    archive: BoxStream<'static, Result<Bytes, Error>>,
+) -> impl Stream<Item = pb::ImportVolumeRequest> + Send {
+    futures::stream::unfold(Some(archive), |archive| async move {
+        let mut archive = archive?;
+        match archive.next().await {
+            Some(Ok(data)) => Some((pb::ImportVolumeRequest { data, ..Default::default() }, Some(archive))),
+            Some(Err(error)) => {
+                tracing::info!(%error, "import cut off");
+                None
+            }
+            None => Some((pb::ImportVolumeRequest { end: true, ..Default::default() }, None)),
+        }
+    })
+}

@@ -1,0 +1,65 @@
+//! The controller's gRPC services: decode, call, encode. Nothing is decided here but who may call.
+
+use feather_proto::{
+    error::Error,
+    pb::controller::v1 as pb,
+    tls::{Principal, Role, require},
+};
+use tonic::Request;
+
+pub mod enrollment;
+pub mod operation;
+pub mod server;
+pub mod tenant;
+pub mod volume;
+
+/// Who may look.
+const READERS: &[Role] = &[Role::Viewer, Role::Operator, Role::Admin];
+/// Who may change tenants.
+const OPERATORS: &[Role] = &[Role::Operator, Role::Admin];
+/// Who may change the fleet.
+const ADMINS: &[Role] = &[Role::Admin];
+
+fn reader<T>(request: &Request<T>) -> Result<Principal, Error> {
+    require(request, READERS)
+}
+
+fn operator<T>(request: &Request<T>) -> Result<Principal, Error> {
+    require(request, OPERATORS)
+}
+
+fn admin<T>(request: &Request<T>) -> Result<Principal, Error> {
+    require(request, ADMINS)
+}
+
+/// Empty text means *not given*.
+fn given<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<Option<T>, Error> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+fn optional(text: Option<impl ToString>) -> String {
+    text.map(|text| text.to_string()).unwrap_or_default()
+}
+
+fn kind(kind: crate::operations::Kind) -> pb::OperationKind {
+    use crate::operations::Kind;
+    match kind {
+        Kind::Add => pb::OperationKind::Add,
+        Kind::Remove => pb::OperationKind::Remove,
+        Kind::Migrate => pb::OperationKind::Migrate,
+        Kind::Start => pb::OperationKind::Start,
+        Kind::Stop => pb::OperationKind::Stop,
+    }
+}
+
+fn state(state: crate::operations::State) -> pb::OperationState {
+    use crate::operations::State;
+    match state {
+        State::Running => pb::OperationState::Running,
+        State::Undoing => pb::OperationState::Undoing,
+        State::Stuck => pb::OperationState::Stuck,
+        State::Succeeded => pb::OperationState::Succeeded,
+        State::Failed => pb::OperationState::Failed,
+        State::Cancelled => pb::OperationState::Cancelled,
+    }
+}

@@ -1,0 +1,116 @@
+//! `ServerService`.
+
+use std::sync::Arc;
+
+use feather_proto::{
+    error::Error,
+    ids::ServerName,
+    model::to_timestamp,
+    pb::controller::v1::{self as pb, server_service_server::ServerService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{admin, reader};
+use crate::{
+    fleet::{self, Observed, Reachability},
+    placement::Candidate,
+    store::{ServerRow, TenantState, server_not_found},
+    world::World,
+};
+
+/// Lists and removes servers.
+pub struct Servers {
+    world: Arc<World>,
+}
+
+impl Servers {
+    /// Over this world.
+    pub fn new(world: Arc<World>) -> Self {
+        Self { world }
+    }
+
+    async fn views(&self) -> Result<Vec<pb::Server>, Error> {
+        let store = &self.world.store;
+        let (members, tenants, running) =
+            (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
+        let observed = self.world.fleet.all();
+        let ingress = crate::dns::wanted(&self.world).await?.ingress;
+        let candidates = fleet::candidates(&members, &observed, &tenants, &running);
+        let views = members.into_iter().zip(candidates).map(|(row, candidate)| {
+            let living = |one: &&crate::store::TenantRow| {
+                one.state == TenantState::Active && one.server.as_ref() == Some(&row.name)
+            };
+            let tenants = tenants.iter().filter(living).count();
+            let is_ingress = ingress.as_ref() == Some(&row.name);
+            encode(&row, &self.world.fleet.observed(&row.name), &candidate, tenants, is_ingress)
+        });
+        Ok(views.collect())
+    }
+}
+
+fn encode(row: &ServerRow, observed: &Observed, candidate: &Candidate, tenants: usize, ingress: bool) -> pb::Server {
+    let snapshot = observed.snapshot.as_ref();
+    let (state, mut problems) = match (&observed.reachability, snapshot) {
+        (Reachability::Alive, Some(snapshot)) if snapshot.problems.is_empty() => (pb::ServerState::Ready, vec![]),
+        (Reachability::Alive, Some(snapshot)) => (pb::ServerState::Degraded, snapshot.problems.clone()),
+        (Reachability::Silent(why), _) => (pb::ServerState::Unreachable, vec![why.clone()]),
+        _ => (pb::ServerState::Connecting, vec![]),
+    };
+    problems.dedup();
+    pb::Server {
+        name: row.name.to_string(),
+        state: state.into(),
+        address: row.address.clone(),
+        public_address: row.public_address.clone(),
+        joined: Some(to_timestamp(row.joined)),
+        last_seen: observed.last_seen.map(to_timestamp),
+        agent_version: snapshot.map(|one| one.version.clone()).unwrap_or_default(),
+        slots_total: snapshot.map_or(0, |one| u32::try_from(one.ports.len()).unwrap_or(u32::MAX)),
+        slots_free: candidate.slots_free,
+        tenants: u32::try_from(tenants).unwrap_or(u32::MAX),
+        memory_total_bytes: snapshot.map_or(0, |one| one.memory_total_bytes),
+        memory_free_bytes: snapshot.map_or(0, |one| one.memory_free_bytes),
+        disk_total_bytes: snapshot.map_or(0, |one| one.disk_total_bytes),
+        disk_free_bytes: snapshot.map_or(0, |one| one.disk_free_bytes),
+        images: snapshot.map(|one| one.images.iter().cloned().map(Into::into).collect()).unwrap_or_default(),
+        problems,
+        ingress,
+    }
+}
+
+#[tonic::async_trait]
+impl ServerService for Servers {
+    async fn list_servers(
+        &self,
+        request: Request<pb::ListServersRequest>,
+    ) -> Result<Response<pb::ListServersResponse>, Status> {
+        reader(&request)?;
+        Ok(Response::new(pb::ListServersResponse { servers: self.views().await? }))
+    }
+
+    async fn get_server(
+        &self,
+        request: Request<pb::GetServerRequest>,
+    ) -> Result<Response<pb::GetServerResponse>, Status> {
+        reader(&request)?;
+        let name: ServerName = request.get_ref().server.parse()?;
+        let server = self.views().await?.into_iter().find(|one| one.name == name.as_str());
+        Ok(Response::new(pb::GetServerResponse { server: Some(server.ok_or_else(|| server_not_found(&name))?) }))
+    }
+
+    async fn remove_server(
+        &self,
+        request: Request<pb::RemoveServerRequest>,
+    ) -> Result<Response<pb::RemoveServerResponse>, Status> {
+        admin(&request)?;
+        let name: ServerName = request.get_ref().server.parse()?;
+        if request.get_ref().dry_run {
+            self.world.store.check_server_removable(&name).await.map_err(Error::from)?;
+        } else {
+            self.world.store.remove_server(&name).await.map_err(Error::from)?;
+            self.world.ring_desired();
+            tracing::info!(server = %name, "server removed");
+        }
+        Ok(Response::new(pb::RemoveServerResponse {}))
+    }
+}

@@ -1,0 +1,279 @@
+//! `TenantService`.
+
+use std::sync::Arc;
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::{ServerName, TenantName},
+    model::{request_id, to_timestamp},
+    pb::{
+        controller::v1::{self as pb, tenant_service_server::TenantService},
+        types::v1::LogLine,
+    },
+    tls::Principal,
+};
+use futures::{StreamExt as _, stream::BoxStream};
+use tonic::{Request, Response, Status};
+
+use super::{operation, operator, optional, reader};
+use crate::{
+    agents::Call,
+    fleet::{self, Standing},
+    intent::{self, Destination, Intent, Planned},
+    store::{OperationRow, TenantRow, TenantState},
+    world::World,
+};
+
+/// Adds, lists, moves tenants.
+pub struct Tenants {
+    world: Arc<World>,
+    intent: Intent,
+}
+
+const LOG_LINES_DEFAULT: u32 = 100;
+const LOG_LINES_MAX: u32 = 10_000;
+
+fn asked(id: &str, tenant: &str, dry_run: bool, caller: &Principal) -> Result<intent::Request, Error> {
+    // A dry run changes nothing, so it needs no id of its own.
+    let request_id = if dry_run && id.is_empty() { uuid::Uuid::nil() } else { request_id(id)? };
+    Ok(intent::Request { request_id, tenant: tenant.parse()?, requested_by: caller.to_string(), dry_run })
+}
+
+impl Tenants {
+    /// Over this world.
+    pub fn new(world: Arc<World>, intent: Intent) -> Self {
+        Self { world, intent }
+    }
+
+    async fn operation(&self, planned: &Planned) -> Result<Option<pb::Operation>, Error> {
+        match &planned.operation {
+            Some(id) => operation::view(&self.world, id).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn views(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
+        let running = self.world.store.unfinished_operations().await?;
+        let wanted = crate::dns::wanted(&self.world).await?;
+        let dns_address = |name: &str| {
+            let own = wanted.records.iter().find(|record| record.name == name);
+            let record = own.or_else(|| wanted.records.iter().find(|record| record.name == crate::dns::plan::WILDCARD));
+            record.map(|record| record.address.to_string()).unwrap_or_default()
+        };
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let address =
+                    if row.state == TenantState::Active { dns_address(row.name.as_str()) } else { String::new() };
+                let operation = running.iter().find(|one| one.tenant == row.name);
+                self.encode(&row, operation, address)
+            })
+            .collect())
+    }
+
+    fn encode(&self, row: &TenantRow, operation: Option<&OperationRow>, dns_address: String) -> pb::Tenant {
+        // While it is being added, the server is the one it is added to.
+        let server = row.server.clone().or_else(|| operation.and_then(|one| one.target.clone()));
+        let observed = server.as_ref().map(|server| self.world.fleet.observed(server));
+        let report = observed.as_ref().and_then(|one| one.alive()).and_then(|snapshot| snapshot.tenant(&row.name));
+        let standing = observed.as_ref().map(|one| fleet::standing(row, operation.is_some(), one));
+        let state = match standing {
+            Some(Standing::Running) => pb::TenantState::Running,
+            Some(Standing::Stopped) => pb::TenantState::Stopped,
+            Some(Standing::Starting) => pb::TenantState::Starting,
+            Some(Standing::Changing) => pb::TenantState::Changing,
+            Some(Standing::Unknown) => pb::TenantState::Unknown,
+            Some(Standing::Broken) => pb::TenantState::Broken,
+            Some(Standing::Removed) | None => pb::TenantState::Removed,
+        };
+        let problem = match (state, report) {
+            (_, Some(report)) if report.problem.is_some() => report.problem.clone().unwrap_or_default(),
+            (pb::TenantState::Broken, None) => "its server does not know it".to_owned(),
+            (pb::TenantState::Broken, Some(report)) => {
+                format!("its server says: {:?}", report.residence).to_lowercase()
+            }
+            _ => String::new(),
+        };
+        pb::Tenant {
+            name: row.name.to_string(),
+            state: state.into(),
+            server: optional(server),
+            port: report.and_then(|one| one.port).map_or(0, u32::from),
+            url: self.world.url(&row.name),
+            generation: row.generation.0,
+            created: Some(to_timestamp(row.created)),
+            operation: optional(operation.map(|one| &one.id)),
+            problem,
+            image_digest: optional(report.and_then(|one| one.image_digest.clone())),
+            previous_server: optional(row.previous_server.as_ref()),
+            dns_address,
+        }
+    }
+
+    /// Where a living tenant is, for calls that go straight to its agent.
+    async fn home(&self, tenant: &TenantName) -> Result<(TenantRow, ServerName), Error> {
+        let row = self.world.store.require_tenant(tenant).await?;
+        let server = row.server.clone().filter(|_| row.state == TenantState::Active).ok_or_else(|| {
+            Error::refused(
+                reason::WRONG_STATE,
+                format!("{tenant} does not live anywhere now; add it with `featherctl tenant add {tenant}`"),
+            )
+        })?;
+        Ok((row, server))
+    }
+
+    async fn refuse_while_held(&self, tenant: &TenantName) -> Result<(), Error> {
+        let running = self.world.store.unfinished_operations().await?;
+        match running.into_iter().find(|one| one.tenant == *tenant) {
+            None => Ok(()),
+            Some(one) => Err(Error::refused(
+                reason::OPERATION_RUNNING,
+                format!("{tenant} is being changed by {0}; follow it with `featherctl operation watch {0}`", one.id),
+            )
+            .with("operation", one.id)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TenantService for Tenants {
+    async fn add_tenant(
+        &self,
+        request: Request<pb::AddTenantRequest>,
+    ) -> Result<Response<pb::AddTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let asked = asked(&message.request_id, &message.tenant, message.dry_run, &caller)?;
+        let planned = self.intent.add(&asked, super::given(&message.server)?).await?;
+        Ok(Response::new(pb::AddTenantResponse {
+            operation: self.operation(&planned).await?,
+            explanation: planned.explanation,
+            url: self.world.url(&asked.tenant),
+            server: optional(planned.target),
+        }))
+    }
+
+    async fn remove_tenant(
+        &self,
+        request: Request<pb::RemoveTenantRequest>,
+    ) -> Result<Response<pb::RemoveTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let asked = asked(&message.request_id, &message.tenant, message.dry_run, &caller)?;
+        let planned = self.intent.remove(&asked).await?;
+        let operation = self.operation(&planned).await?;
+        Ok(Response::new(pb::RemoveTenantResponse { operation, explanation: planned.explanation }))
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<pb::GetTenantRequest>,
+    ) -> Result<Response<pb::GetTenantResponse>, Status> {
+        reader(&request)?;
+        let row = self.world.store.require_tenant(&request.get_ref().tenant.parse()?).await.map_err(Error::from)?;
+        let tenant = self.views(vec![row]).await?.pop();
+        Ok(Response::new(pb::GetTenantResponse { tenant }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<pb::ListTenantsRequest>,
+    ) -> Result<Response<pb::ListTenantsResponse>, Status> {
+        reader(&request)?;
+        let message = request.into_inner();
+        let server: Option<ServerName> = super::given(&message.server)?;
+        let mut rows = self.world.store.tenants().await.map_err(Error::from)?;
+        rows.retain(|row| match row.state {
+            TenantState::Active | TenantState::Adding => true,
+            // One whose first add failed has no data anywhere; its row is kept for its generation only.
+            TenantState::Removed => message.include_removed && row.server.is_some(),
+        });
+        rows.retain(|row| server.is_none() || row.server == server);
+        Ok(Response::new(pb::ListTenantsResponse { tenants: self.views(rows).await? }))
+    }
+
+    async fn migrate_tenant(
+        &self,
+        request: Request<pb::MigrateTenantRequest>,
+    ) -> Result<Response<pb::MigrateTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let asked = asked(&message.request_id, &message.tenant, message.dry_run, &caller)?;
+        let to = match (super::given(&message.server)?, message.undo) {
+            (Some(_), true) => {
+                return Err(Error::invalid(
+                    reason::INVALID_FIELD,
+                    "a move back goes where the tenant came from; leave out either the server or the undo",
+                )
+                .into());
+            }
+            (Some(server), false) => Destination::Server(server),
+            (None, true) => Destination::Back,
+            (None, false) => Destination::Placement,
+        };
+        let planned = self.intent.migrate(&asked, to, message.keep_source_seconds).await?;
+        Ok(Response::new(pb::MigrateTenantResponse {
+            operation: self.operation(&planned).await?,
+            explanation: planned.explanation,
+            source: optional(planned.source),
+            target: optional(planned.target),
+            volume_bytes: planned.volume_bytes,
+        }))
+    }
+
+    async fn start_tenant(
+        &self,
+        request: Request<pb::StartTenantRequest>,
+    ) -> Result<Response<pb::StartTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let planned = self.intent.start(&asked(&message.request_id, &message.tenant, false, &caller)?).await?;
+        Ok(Response::new(pb::StartTenantResponse { operation: self.operation(&planned).await? }))
+    }
+
+    async fn stop_tenant(
+        &self,
+        request: Request<pb::StopTenantRequest>,
+    ) -> Result<Response<pb::StopTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let planned = self.intent.stop(&asked(&message.request_id, &message.tenant, false, &caller)?).await?;
+        Ok(Response::new(pb::StopTenantResponse { operation: self.operation(&planned).await? }))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<pb::ResetPasswordRequest>,
+    ) -> Result<Response<pb::ResetPasswordResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let tenant: TenantName = message.tenant.parse()?;
+        let (row, server) = self.home(&tenant).await?;
+        self.refuse_while_held(&tenant).await?;
+        let call =
+            Call { request_id: request_id(&message.request_id)?, tenant: tenant.clone(), generation: row.generation };
+        let password = self.world.agent(&server).await?.reset_password(&call).await?;
+        tracing::info!(%tenant, by = %caller, "password reset");
+        Ok(Response::new(pb::ResetPasswordResponse { password: password.0, url: self.world.url(&tenant) }))
+    }
+
+    type TailLogsStream = BoxStream<'static, Result<pb::TailLogsResponse, Status>>;
+
+    async fn tail_logs(&self, request: Request<pb::TailLogsRequest>) -> Result<Response<Self::TailLogsStream>, Status> {
+        // A tenant's output is its own business: looking needs more than the right to list.
+        operator(&request)?;
+        let message = request.into_inner();
+        let tenant: TenantName = message.tenant.parse()?;
+        if message.lines > LOG_LINES_MAX {
+            return Err(feather_proto::model::invalid_field("lines", "at most 10000").into());
+        }
+        let lines = if message.lines == 0 { LOG_LINES_DEFAULT } else { message.lines };
+        let (_, server) = self.home(&tenant).await?;
+        let stream = self.world.agent(&server).await?.tail_logs(&tenant, lines, message.follow).await?;
+        let stream = stream.map(|line| match line {
+            Ok(line) => Ok(pb::TailLogsResponse { line: Some(LogLine { text: line.text, stderr: line.stderr }) }),
+            Err(error) => Err(Status::from(error)),
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+}

@@ -1,0 +1,169 @@
+//! Who gets in: join tokens and certificates of agents.
+//!
+//! A token is good for one key until it expires: the same key may repeat its call, because the reply may have been lost. Only
+//! the hash of its secret is kept.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::ServerName,
+    join_token::JoinToken,
+    model::invalid_field,
+    tls::{Principal, sha256_hex},
+};
+use rand::{TryRng as _, rngs::SysRng};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    ca::{self, AGENT_LIFE, Ca},
+    store::ServerRow,
+    world::World,
+};
+
+/// Shortest and longest life of a token, and what it is when nobody says.
+const TTL_SECONDS: std::ops::RangeInclusive<u32> = 60..=604_800;
+const TTL_DEFAULT_SECONDS: u32 = 10_800;
+
+/// Lets agents in.
+pub struct Enroll {
+    world: Arc<World>,
+    ca: Ca,
+    /// What joining servers are told to dial.
+    advertise: String,
+}
+
+/// What a joining agent says of itself.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// Signing request, PEM.
+    pub csr_pem: String,
+    /// `host:port` of its gRPC.
+    pub address: String,
+    /// Where its Caddy is reached.
+    pub public_address: String,
+}
+
+/// A certificate for an agent.
+pub struct Admitted {
+    /// Its name.
+    pub server: ServerName,
+    /// Its certificate.
+    pub certificate_pem: String,
+    /// The CA's.
+    pub ca_pem: String,
+}
+
+impl Enroll {
+    /// With this CA, for servers that dial `advertise`.
+    pub fn new(world: Arc<World>, ca: Ca, advertise: String) -> Self {
+        Self { world, ca, advertise }
+    }
+
+    /// A token for a server that is not a member yet.
+    pub async fn invite(&self, server: ServerName, ttl_seconds: u32) -> Result<(JoinToken, OffsetDateTime), Error> {
+        let ttl_seconds = if ttl_seconds == 0 { TTL_DEFAULT_SECONDS } else { ttl_seconds };
+        if !TTL_SECONDS.contains(&ttl_seconds) {
+            return Err(invalid_field("ttl_seconds", "from 60 (a minute) to 604800 (a week)"));
+        }
+        if self.world.store.server(&server).await?.is_some() {
+            return Err(Error::exists(
+                reason::SERVER_EXISTS,
+                format!(
+                    "a server {server} is a member already; choose another name, or remove it with `featherctl server remove {server}`"
+                ),
+            ));
+        }
+        let secret = new_secret();
+        let expires = self.world.clock.now() + Duration::seconds(i64::from(ttl_seconds));
+        self.world.store.add_join_token(&sha256_hex(secret.as_bytes()), &server, expires).await?;
+        let ca_fingerprint = self.ca.fingerprint().map_err(bug)?;
+        Ok((JoinToken { controller: self.advertise.clone(), ca_fingerprint, server, secret }, expires))
+    }
+
+    /// Makes a server a member, if its token is good.
+    pub async fn join(&self, secret: &str, joining: &Joining) -> Result<Admitted, Error> {
+        check_address(&joining.address)?;
+        check_host(&joining.public_address)?;
+        let now = self.world.clock.now();
+        // Signed first, with a name to be thrown away, to learn the key: the token decides on the name.
+        let probe = self.sign(&joining.csr_pem, &Principal::agent("joining"))?;
+        let row = self
+            .world
+            .store
+            .join(
+                &sha256_hex(secret.as_bytes()),
+                |name| ServerRow {
+                    name,
+                    address: joining.address.clone(),
+                    public_address: joining.public_address.clone(),
+                    key_fingerprint: probe.key_fingerprint.clone(),
+                    joined: now,
+                },
+                now,
+            )
+            .await?;
+        let signed = self.sign(&joining.csr_pem, &Principal::agent(&row.name))?;
+        self.world.ring_desired();
+        tracing::info!(server = %row.name, address = %row.address, "server joined");
+        Ok(Admitted { server: row.name, certificate_pem: signed.certificate_pem, ca_pem: self.ca.ca_pem().to_owned() })
+    }
+
+    /// A fresh certificate for a member.
+    pub async fn renew(&self, server: &ServerName, csr_pem: &str) -> Result<Admitted, Error> {
+        if self.world.store.server(server).await?.is_none() {
+            return Err(Error::denied(
+                reason::ROLE,
+                format!(
+                    "{server} is no member of the fleet any more; invite it again with `featherctl server invite {server}`"
+                ),
+            ));
+        }
+        let signed = self.sign(csr_pem, &Principal::agent(server))?;
+        self.world.store.set_server_key(server, &signed.key_fingerprint).await?;
+        tracing::info!(%server, "certificate renewed");
+        Ok(Admitted {
+            server: server.clone(),
+            certificate_pem: signed.certificate_pem,
+            ca_pem: self.ca.ca_pem().to_owned(),
+        })
+    }
+
+    fn sign(&self, csr_pem: &str, principal: &Principal) -> Result<ca::Signed, Error> {
+        self.ca.sign(csr_pem, principal, AGENT_LIFE, self.world.clock.now()).map_err(|error| match error {
+            ca::Error::Request(_) => {
+                invalid_field("csr_pem", "a PEM certificate signing request, signed by its own key")
+            }
+            other => bug(other),
+        })
+    }
+}
+
+fn bug(error: ca::Error) -> Error {
+    Error::bug(error.to_string())
+}
+
+fn check_address(address: &str) -> Result<(), Error> {
+    let host_and_port =
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if address.parse::<SocketAddr>().is_ok() || host_and_port {
+        return Ok(());
+    }
+    Err(invalid_field("address", "host:port where the controller and other servers reach the agent"))
+}
+
+fn check_host(host: &str) -> Result<(), Error> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+    if !host.is_empty() && host.len() <= 253 && host.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(invalid_field("public_address", "an IP address or a host name, without a port"))
+}
+
+/// 256 bits from the operating system, in hexadecimal: for join secrets and transfer tickets.
+pub fn new_secret() -> String {
+    let mut bytes = [0_u8; 32];
+    // Without randomness nothing here may go on; the kernel's generator does not fail once it is seeded.
+    SysRng.try_fill_bytes(&mut bytes).expect("the operating system's random generator answers");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

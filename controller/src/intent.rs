@@ -1,0 +1,460 @@
+//! Turns requests into planned operations.
+//!
+//! Reads the store and what was observed, decides with pure functions (placement), and begins an operation bound to the
+//! version of the tenant that the plan was made on. A dry run stops before the beginning.
+
+use std::sync::Arc;
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::{OperationId, ServerName, TenantName},
+    model::{Residence, TenantReport, VolumeState},
+};
+use serde_json::json;
+
+use crate::{
+    fleet::{self, Observed, Reachability},
+    operations::{Kind, add, engine::Engine, migrate, power, remove},
+    placement::{self, Decision, Verdict},
+    store::{Begin, NewOperation, TenantRow, TenantState, server_not_found, tenant_not_found},
+    world::World,
+};
+
+/// A request for a change.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Chosen by the caller.
+    pub request_id: uuid::Uuid,
+    /// Whose.
+    pub tenant: TenantName,
+    /// Who asks.
+    pub requested_by: String,
+    /// Only plan.
+    pub dry_run: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The operation, unless it was a dry run.
+    pub operation: Option<OperationId>,
+    /// Why so, one line per server or fact.
+    pub explanation: Vec<String>,
+    /// From where.
+    pub source: Option<ServerName>,
+    /// To where.
+    pub target: Option<ServerName>,
+    /// Bytes of the volume on disk.
+    pub volume_bytes: u64,
+}
+
+/// Plans and begins operations.
+#[derive(Clone)]
+pub struct Intent {
+    world: Arc<World>,
+    engine: Arc<Engine>,
+}
+
+/// How long a move's source copy is kept unless the caller says otherwise.
+const KEEP_SOURCE_DEFAULT_SECONDS: u64 = 7 * 24 * 3600;
+
+struct Proposal {
+    kind: Kind,
+    request: serde_json::Value,
+    source: Option<ServerName>,
+    target: Option<ServerName>,
+    plan: serde_json::Value,
+    explanation: Vec<String>,
+    expected: Option<TenantRow>,
+    tenant_state: Option<TenantState>,
+    volume_bytes: u64,
+}
+
+impl Intent {
+    /// Over this world.
+    pub fn new(world: Arc<World>, engine: Arc<Engine>) -> Self {
+        Self { world, engine }
+    }
+
+    /// Adds a tenant, to a server of the caller's or of placement's choice.
+    pub async fn add(&self, request: &Request, server: Option<ServerName>) -> Result<Planned, Error> {
+        let asked = json!({ "add": request.tenant, "server": server });
+        if let Some(known) = self.known(request, &asked).await? {
+            return Ok(known);
+        }
+        let row = self.world.store.tenant(&request.tenant).await?;
+        if let Some(row) = row.as_ref().filter(|row| row.state == TenantState::Active) {
+            return Err(add::exists(&request.tenant, row.server.as_ref()));
+        }
+        if let Some(server) = &server {
+            self.member(server).await?;
+        }
+        let home = self.kept_data(&request.tenant, row.as_ref())?;
+        let (decision, mut explanation) = match &home {
+            Some(home) => self.place_at_home(request, home, server.as_ref()).await?,
+            None => {
+                let need = placement::Need { only: server, ..fleet::need(&self.world) };
+                let decision = placement::choose(self.candidates().await?, &need);
+                let explanation = decision.explanation();
+                (decision, explanation)
+            }
+        };
+        let chosen = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
+        if let Some(home) = &home {
+            explanation.insert(0, format!("{home} holds the data of {}", request.tenant));
+        }
+        let plan = add::Plan { server: chosen.clone(), data_expected: home.is_some(), returns: row.is_some() };
+        self.begin(
+            request,
+            Proposal {
+                kind: Kind::Add,
+                request: asked,
+                source: None,
+                target: Some(chosen),
+                plan: to_json(&plan)?,
+                explanation,
+                expected: row,
+                tenant_state: Some(TenantState::Adding),
+                volume_bytes: 0,
+            },
+        )
+        .await
+    }
+
+    /// Removes a tenant, keeping its volume.
+    pub async fn remove(&self, request: &Request) -> Result<Planned, Error> {
+        let asked = json!({ "remove": request.tenant });
+        if let Some(known) = self.known(request, &asked).await? {
+            return Ok(known);
+        }
+        let (row, server) = self.living(&request.tenant).await?;
+        self.reachable(&server)?;
+        let explanation = vec![format!("container and route go, the volume stays on {server}")];
+        let plan = to_json(&remove::Plan { server: server.clone() })?;
+        self.begin(request, Proposal::of(Kind::Remove, asked, server, plan, explanation, row)).await
+    }
+
+    /// Starts a stopped tenant.
+    pub async fn start(&self, request: &Request) -> Result<Planned, Error> {
+        self.power(request, Kind::Start).await
+    }
+
+    /// Stops a tenant.
+    pub async fn stop(&self, request: &Request) -> Result<Planned, Error> {
+        self.power(request, Kind::Stop).await
+    }
+
+    async fn power(&self, request: &Request, kind: Kind) -> Result<Planned, Error> {
+        let asked = json!({ kind.name(): request.tenant });
+        if let Some(known) = self.known(request, &asked).await? {
+            return Ok(known);
+        }
+        let (row, server) = self.living(&request.tenant).await?;
+        self.reachable(&server)?;
+        let plan = to_json(&power::Plan { server: server.clone() })?;
+        let explanation = vec![format!("{} on {server}", kind.name())];
+        self.begin(request, Proposal::of(kind, asked, server, plan, explanation, row)).await
+    }
+
+    /// Moves a tenant.
+    pub async fn migrate(
+        &self,
+        request: &Request,
+        to: Destination,
+        keep_source_seconds: u64,
+    ) -> Result<Planned, Error> {
+        let asked = json!({ "migrate": request.tenant, "to": to.word(), "keep": keep_source_seconds });
+        if let Some(known) = self.known(request, &asked).await? {
+            return Ok(known);
+        }
+        let (row, source) = self.living(&request.tenant).await?;
+        let only = match to {
+            Destination::Server(server) => Some(server),
+            Destination::Placement => None,
+            Destination::Back => Some(row.previous_server.clone().ok_or_else(|| never_moved(&request.tenant))?),
+        };
+        if only.as_ref() == Some(&source) {
+            return Err(Error::refused(
+                reason::WRONG_STATE,
+                format!("{} lives on {source} already; nothing to do", request.tenant),
+            ));
+        }
+        if let Some(only) = &only {
+            self.member(only).await?;
+        }
+        let report = self.movable(&request.tenant, &source)?;
+        let image_digest = report.image_digest.ok_or_else(|| Error::bug("a living tenant without an image"))?;
+        let (_, volume_bytes) = self.world.agent(&source).await?.volume(&request.tenant).await?;
+        let need = placement::Need {
+            volume_bytes,
+            image_digest: Some(image_digest.clone()),
+            only,
+            except: Some(source.clone()),
+            ..fleet::need(&self.world)
+        };
+        let decision = placement::choose(self.candidates().await?, &need);
+        let target = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
+        let keep_source_seconds =
+            if keep_source_seconds == 0 { KEEP_SOURCE_DEFAULT_SECONDS } else { keep_source_seconds };
+        let plan = migrate::Plan {
+            source: source.clone(),
+            target: target.clone(),
+            image_digest,
+            volume_bytes,
+            running: row.running,
+            keep_source_seconds,
+        };
+        let mut explanation = decision.explanation();
+        explanation.push(format!("{volume_bytes} bytes on disk to move from {source} to {target}"));
+        self.begin(
+            request,
+            Proposal {
+                target: Some(target),
+                volume_bytes,
+                ..Proposal::of(Kind::Migrate, asked, source, to_json(&plan)?, explanation, row)
+            },
+        )
+        .await
+    }
+
+    async fn begin(&self, request: &Request, proposal: Proposal) -> Result<Planned, Error> {
+        let mut planned = Planned {
+            operation: None,
+            explanation: proposal.explanation,
+            source: proposal.source.clone(),
+            target: proposal.target.clone(),
+            volume_bytes: proposal.volume_bytes,
+        };
+        if request.dry_run {
+            return Ok(planned);
+        }
+        let new = NewOperation {
+            id: OperationId::from_uuid(uuid::Uuid::now_v7()),
+            request_id: request.request_id,
+            request: proposal.request,
+            kind: proposal.kind,
+            tenant: request.tenant.clone(),
+            source: proposal.source,
+            target: proposal.target,
+            plan: proposal.plan,
+            requested_by: request.requested_by.clone(),
+            expected_version: proposal.expected.map(|row| row.version),
+            tenant_state: proposal.tenant_state,
+            explanation: planned.explanation.join("; "),
+            now: self.world.clock.now(),
+        };
+        planned.operation = Some(match self.world.store.begin_operation(&new).await? {
+            Begin::New(begun) => {
+                tracing::info!(operation = %begun.id, tenant = %new.tenant, kind = new.kind.name(), by = %new.requested_by, "operation begins");
+                self.engine.drive(begun.id.clone(), new.kind);
+                self.world.volatile.ring();
+                begun.id
+            }
+            Begin::Known(id) => id,
+        });
+        Ok(planned)
+    }
+
+    /// The operation that this request began before, if it did.
+    async fn known(&self, request: &Request, asked: &serde_json::Value) -> Result<Option<Planned>, Error> {
+        let Some(id) = self.world.store.known_request(request.request_id, asked).await? else { return Ok(None) };
+        let row = self.world.store.operation(&id).await?;
+        Ok(Some(Planned {
+            operation: Some(id),
+            explanation: vec!["this request was made before".into()],
+            source: row.source,
+            target: row.target,
+            volume_bytes: 0,
+        }))
+    }
+
+    async fn candidates(&self) -> Result<Vec<placement::Candidate>, Error> {
+        let store = &self.world.store;
+        let (members, tenants, running) =
+            (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
+        Ok(fleet::candidates(&members, &self.world.fleet.all(), &tenants, &running))
+    }
+
+    async fn member(&self, server: &ServerName) -> Result<(), Error> {
+        self.world.store.server(server).await?.map(drop).ok_or_else(|| server_not_found(server))
+    }
+
+    /// A tenant that lives somewhere.
+    async fn living(&self, tenant: &TenantName) -> Result<(TenantRow, ServerName), Error> {
+        let row = self.world.store.require_tenant(tenant).await?;
+        match (row.state, row.server.clone()) {
+            (TenantState::Active, Some(server)) => Ok((row, server)),
+            (TenantState::Removed, Some(server)) => Err(Error::refused(
+                reason::WRONG_STATE,
+                format!(
+                    "{tenant} was removed (its data is kept on {server}); bring it back with `featherctl tenant add {tenant}`"
+                ),
+            )),
+            (TenantState::Adding, _) => Err(Error::refused(
+                reason::OPERATION_RUNNING,
+                format!("{tenant} is still being added; follow it with `featherctl operation list`"),
+            )),
+            _ => Err(tenant_not_found(tenant)),
+        }
+    }
+
+    fn reachable(&self, server: &ServerName) -> Result<Observed, Error> {
+        let observed = self.world.fleet.observed(server);
+        match &observed.reachability {
+            Reachability::Alive => Ok(observed),
+            Reachability::Connecting => Err(unreachable_now(server, "not connected yet")),
+            Reachability::Silent(why) => Err(unreachable_now(server, why)),
+        }
+    }
+
+    /// The tenant as its server reports it, if it can be moved away.
+    fn movable(&self, tenant: &TenantName, source: &ServerName) -> Result<TenantReport, Error> {
+        let observed = self.reachable(source)?;
+        let report = observed.alive().and_then(|snapshot| snapshot.tenant(tenant)).cloned();
+        match report {
+            Some(report) if matches!(report.residence, Residence::Running | Residence::Stopped) => Ok(report),
+            _ => Err(Error::refused(
+                reason::WRONG_STATE,
+                format!("{source} does not say that {tenant} lives there; look with `featherctl tenant show {tenant}`"),
+            )),
+        }
+    }
+
+    /// The server that keeps the tenant's data: the store's word, otherwise what a server reports.
+    fn kept_data(&self, tenant: &TenantName, row: Option<&TenantRow>) -> Result<Option<ServerName>, Error> {
+        if let Some(server) = row.and_then(|row| row.server.clone()) {
+            self.reachable(&server).map_err(|error| {
+                error.context(format!(
+                    "the data of {tenant} is kept on {server}, and a tenant never starts empty in place of its data"
+                ))
+            })?;
+            return Ok(Some(server));
+        }
+        let all = self.world.fleet.all();
+        let mut holders = all.iter().filter(|(_, observed)| {
+            let volume = observed.alive().and_then(|snapshot| snapshot.volume(tenant));
+            volume.is_some_and(|volume| volume.state == VolumeState::Complete && volume.keep_until.is_none())
+        });
+        let first = holders.next().map(|(name, _)| name.clone());
+        if let (Some(first), Some((second, _))) = (&first, holders.next()) {
+            return Err(Error::refused(
+                reason::WRONG_STATE,
+                format!(
+                    "both {first} and {second} hold a volume of {tenant}, and nothing says which is the newer; remove one of them"
+                ),
+            ));
+        }
+        Ok(first)
+    }
+
+    /// A tenant with kept data goes where the data is, or nowhere.
+    async fn place_at_home(
+        &self,
+        request: &Request,
+        home: &ServerName,
+        wanted: Option<&ServerName>,
+    ) -> Result<(Decision, Vec<String>), Error> {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != home) {
+            return Err(Error::refused(
+                reason::WRONG_STATE,
+                format!(
+                    "the data of {0} is kept on {home}, not on {wanted}; add it there and move it: `featherctl tenant add {0}`, then \
+                     `featherctl tenant migrate {0} --to {wanted}`",
+                    request.tenant
+                ),
+            ));
+        }
+        let need = placement::Need { only: Some(home.clone()), disk_headroom_bytes: 0, ..fleet::need(&self.world) };
+        let decision = placement::choose(self.candidates().await?, &need);
+        let explanation = decision.explanation();
+        Ok((decision, explanation))
+    }
+}
+
+/// Where a move goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// There.
+    Server(ServerName),
+    /// Wherever placement says.
+    Placement,
+    /// To where it came from.
+    Back,
+}
+
+impl Destination {
+    fn word(&self) -> String {
+        match self {
+            Destination::Server(server) => server.to_string(),
+            Destination::Placement => String::new(),
+            Destination::Back => "<back>".into(),
+        }
+    }
+}
+
+impl Proposal {
+    fn of(
+        kind: Kind,
+        request: serde_json::Value,
+        source: ServerName,
+        plan: serde_json::Value,
+        explanation: Vec<String>,
+        row: TenantRow,
+    ) -> Self {
+        Self {
+            kind,
+            request,
+            source: Some(source),
+            target: None,
+            plan,
+            explanation,
+            expected: Some(row),
+            tenant_state: None,
+            volume_bytes: 0,
+        }
+    }
+}
+
+fn to_json(plan: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(plan).map_err(|error| Error::bug(error.to_string()))
+}
+
+fn never_moved(tenant: &TenantName) -> Error {
+    Error::refused(
+        reason::WRONG_STATE,
+        format!("{tenant} has not moved yet, so there is nothing to go back to; say where with --to"),
+    )
+}
+
+fn unreachable_now(server: &ServerName, why: &str) -> Error {
+    Error::unavailable(
+        reason::SERVER_UNREACHABLE,
+        format!("{server} cannot be reached ({why}); `featherctl server show {server}` shows when it was last seen"),
+    )
+    .with("server", server)
+}
+
+/// The error for a tenant that fits nowhere: names the filter that emptied the list, server by server.
+fn no_room(tenant: &TenantName, decision: &Decision) -> Error {
+    if decision.verdicts.is_empty() {
+        return Error::refused(
+            reason::NO_ROOM,
+            "the fleet has no server yet; invite one with `featherctl server invite NAME`",
+        );
+    }
+    let wanted: Vec<_> = decision.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::NotWanted).collect();
+    let message = if wanted.is_empty() {
+        format!("there is no other server that {tenant} could go to; invite one with `featherctl server invite NAME`")
+    } else {
+        format!("no server has room for {tenant}: {}", decision.explanation().join("; "))
+    };
+    let only_images = !wanted.is_empty() && wanted.iter().all(|(_, verdict)| *verdict == Verdict::NoImage);
+    let only_unready = !wanted.is_empty() && wanted.iter().all(|(_, verdict)| *verdict == Verdict::NotReady);
+    match () {
+        () if only_images => {
+            Error::refused(reason::IMAGE_MISSING, format!("{message}; load it there with `podman load`"))
+        }
+        () if only_unready => Error::unavailable(reason::SERVER_UNREACHABLE, message),
+        () => Error::full(reason::NO_ROOM, message),
+    }
+}

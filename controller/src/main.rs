@@ -1,0 +1,214 @@
+//! `feather-controller`: wires the controller to the real world.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use feather_controller::{
+    Seams,
+    agents::grpc::GrpcAgents,
+    ca::{self, Ca},
+    dns::memory::Memory,
+    own_identity, serve,
+    store::Store,
+    world::{Clock as _, Settings, SystemClock},
+};
+use feather_proto::tls::{Principal, Role, Rotating, Tcp, TcpIncoming};
+use tokio_util::sync::CancellationToken;
+
+/// Controller of a Feather fleet: places tenants, moves them between servers, keeps DNS true.
+#[derive(Parser)]
+#[command(name = "feather-controller", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Begin a new fleet: make its certificate authority and an admin identity for featherctl.
+    Init(Init),
+    /// Serve the fleet until SIGTERM or Ctrl-C.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Init {
+    /// Folder for the CA's key and certificate; created if it is missing.
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = "/var/lib/feather/controller")]
+    state_dir: PathBuf,
+    /// HOST:PORT at which servers and featherctl will reach this controller; written into join tokens.
+    #[arg(long, env = "FEATHER_CONTROLLER_ADVERTISE")]
+    advertise: String,
+    /// Login name inside the admin identity.
+    #[arg(long, default_value = "admin")]
+    admin: String,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Folder that `init` filled.
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = "/var/lib/feather/controller")]
+    state_dir: PathBuf,
+    /// Address to listen on.
+    #[arg(long, env = "FEATHER_CONTROLLER_LISTEN", default_value = "0.0.0.0:7400")]
+    listen: std::net::SocketAddr,
+    /// Where desired state is kept.
+    #[arg(long, env = "FEATHER_CONTROLLER_STORE", default_value = "sqlite:///var/lib/feather/controller.db")]
+    store: String,
+    /// Domain under which tenants are served: alice becomes alice.SUFFIX.
+    #[arg(long, env = "FEATHER_CONTROLLER_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
+    domain_suffix: String,
+    /// DNS provider. `memory` keeps the zone in this process: for fleets whose DNS is done by hand.
+    #[arg(long, env = "FEATHER_CONTROLLER_DNS", value_enum, default_value_t = Provider::Memory)]
+    dns: Provider,
+    /// Port at which the servers' Caddys take requests that another server forwards.
+    #[arg(long, env = "FEATHER_CONTROLLER_HTTP_PORT", default_value_t = 80)]
+    http_port: u16,
+    /// Own DNS records for tenants away from the ingress, at most; beyond that the ingress forwards.
+    #[arg(long, env = "FEATHER_CONTROLLER_DNS_BUDGET", default_value_t = 60)]
+    dns_budget: usize,
+    /// Memory in MiB that must be free on a server for one more tenant.
+    #[arg(long, env = "FEATHER_CONTROLLER_TENANT_MEMORY_MIB", default_value_t = 64)]
+    tenant_memory_mib: u64,
+    /// Disk in MiB that must stay free on each server.
+    #[arg(long, env = "FEATHER_CONTROLLER_DISK_HEADROOM_MIB", default_value_t = 256)]
+    disk_headroom_mib: u64,
+    /// Form of the log on standard error.
+    #[arg(long, env = "FEATHER_CONTROLLER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Provider {
+    Memory,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// File beside the CA that remembers what `init` was told.
+const ADVERTISE_FILE: &str = "advertise";
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    match Arguments::parse().command {
+        Command::Init(arguments) => init(&arguments),
+        Command::Serve(arguments) => runtime.block_on(run(arguments)),
+    }
+}
+
+#[allow(clippy::print_stdout)] // The only output of a command that people run by hand.
+fn init(arguments: &Init) -> anyhow::Result<()> {
+    let Init { state_dir, advertise, admin } = arguments;
+    anyhow::ensure!(
+        advertise.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
+        "--advertise must be HOST:PORT, for example controller.example.com:7400"
+    );
+    create_private(state_dir)?;
+    let now = SystemClock.now();
+    Ca::create(state_dir, now)?;
+    let authority = Ca::load(state_dir)?;
+    std::fs::write(state_dir.join(ADVERTISE_FILE), advertise).context("cannot write the state folder")?;
+    let person = Principal { role: Role::Admin, name: admin.clone() };
+    let identity = state_dir.join("admin.identity");
+    authority.issue(&person, ca::PERSON_LIFE, now)?.save(&identity)?;
+    println!("fleet CA fingerprint: sha256:{}", authority.fingerprint()?);
+    println!("admin identity:       {}", identity.display());
+    println!();
+    println!("Start the controller:  feather-controller serve --state-dir {}", state_dir.display());
+    println!(
+        "Point featherctl at it: export FEATHERCTL_CONTROLLER={advertise} FEATHERCTL_IDENTITY={}",
+        identity.display()
+    );
+    Ok(())
+}
+
+fn create_private(folder: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))
+}
+
+async fn run(arguments: Serve) -> anyhow::Result<()> {
+    start_log(arguments.log_format);
+    let clock = Arc::new(SystemClock);
+    let authority = Ca::load(&arguments.state_dir)?;
+    let advertise = std::fs::read_to_string(arguments.state_dir.join(ADVERTISE_FILE))
+        .with_context(|| format!("{} was not made by `feather-controller init`", arguments.state_dir.display()))?;
+    let identity = Rotating::new(own_identity(&authority, &*clock)?)?;
+    let store = Store::open(&arguments.store)
+        .await
+        .with_context(|| format!("cannot open the store {}", without_password(&arguments.store)))?;
+    let listener = tokio::net::TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
+    let settings = Settings {
+        domain_suffix: arguments.domain_suffix,
+        http_port: arguments.http_port,
+        tenant_memory_bytes: arguments.tenant_memory_mib << 20,
+        disk_headroom_bytes: arguments.disk_headroom_mib << 20,
+        dns_budget: arguments.dns_budget,
+        ..Settings::default()
+    };
+    let dns = match arguments.dns {
+        Provider::Memory => Arc::new(Memory::default()),
+    };
+    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone()));
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(arguments.state_dir, identity.clone())));
+    tracing::info!(listen = %arguments.listen, "controller starts");
+    let seams = Seams { store, agents, dns, clock };
+    serve(settings, seams, authority, advertise, identity, TcpIncoming::stream(listener), shutdown).await?;
+    tracing::info!("controller stopped");
+    Ok(())
+}
+
+/// The controller's own certificate, made anew long before it ends.
+async fn renew(state_dir: PathBuf, identity: Rotating) {
+    let third = std::time::Duration::try_from(ca::CONTROLLER_LIFE / 3).unwrap_or(std::time::Duration::from_secs(3600));
+    loop {
+        tokio::time::sleep(third).await;
+        let fresh = Ca::load(&state_dir).and_then(|authority| own_identity(&authority, &SystemClock));
+        match fresh.map(|fresh| identity.replace(fresh)) {
+            Ok(Ok(())) => tracing::info!("own certificate renewed"),
+            Ok(Err(error)) => tracing::error!(%error, "own certificate not renewed"),
+            Err(error) => tracing::error!(%error, "own certificate not renewed"),
+        }
+    }
+}
+
+async fn stop_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    tracing::info!("stopping");
+    shutdown.cancel();
+}
+
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}://...{}", &url[..scheme], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,h2=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,209 @@
+//! Operations: changes that end.
+//!
+//! Owns the one mechanism by which the fleet changes: a list of steps, each logged before it acts, each idempotent, resumed from
+//! any prefix of the log, undone before the point of no return and only driven forward after it. What to do next is decided
+//! by [`log::next`], a pure function of the log; [`engine`] acts on it and makes no choice of its own. What the steps of each
+//! kind are is in `operations/{add,remove,migrate,power}.rs`.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use feather_proto::{
+    error::Error,
+    ids::{Generation, OperationId, TenantName},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{store::TenantUpdate, world::World};
+
+pub mod add;
+mod driver;
+pub mod engine;
+pub mod log;
+pub mod migrate;
+pub mod power;
+pub mod remove;
+
+/// What an operation changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Provisions a tenant.
+    Add,
+    /// Removes a tenant, keeping its volume.
+    Remove,
+    /// Moves a tenant.
+    Migrate,
+    /// Starts a stopped tenant.
+    Start,
+    /// Stops a tenant.
+    Stop,
+}
+
+impl Kind {
+    /// The word for a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Add => "add",
+            Kind::Remove => "remove",
+            Kind::Migrate => "migrate",
+            Kind::Start => "start",
+            Kind::Stop => "stop",
+        }
+    }
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Steps are being done.
+    Running,
+    /// Steps are being undone.
+    Undoing,
+    /// Neither can go on for now; it is tried again at intervals.
+    Stuck,
+    /// Done.
+    Succeeded,
+    /// Failed, and the world is as before.
+    Failed,
+    /// Cancelled, and the world is as before.
+    Cancelled,
+}
+
+impl State {
+    /// Has it ended?
+    pub fn is_terminal(self) -> bool {
+        matches!(self, State::Succeeded | State::Failed | State::Cancelled)
+    }
+}
+
+/// A line in an operation's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The step is about to act: from here on it may have had any part of its effect.
+    Begin,
+    /// The step had its effect.
+    Done,
+    /// The step failed for good.
+    Failed,
+    /// The undo of the step is about to act.
+    UndoBegin,
+    /// The step's effect is gone.
+    Undone,
+    /// An undo, or a step past the point of no return, failed so often that a person should know. It is tried again.
+    Struggling,
+    /// Somebody asked for the end.
+    CancelRequested,
+    /// The last line.
+    End,
+    /// For people only.
+    Note,
+}
+
+impl Event {
+    /// The word in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Begin => "begin",
+            Event::Done => "done",
+            Event::Failed => "failed",
+            Event::UndoBegin => "undo-begin",
+            Event::Undone => "undone",
+            Event::Struggling => "struggling",
+            Event::CancelRequested => "cancel-requested",
+            Event::End => "end",
+            Event::Note => "note",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+/// A step of an operation: an enum with all its values in order.
+pub trait Step: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// All steps in the order of acting.
+    const ALL: &'static [Self];
+    /// The first step that is only driven forward; once it is done, nothing is undone any more.
+    const POINT_OF_NO_RETURN: Self;
+    /// Its name in the log.
+    fn name(self) -> &'static str;
+}
+
+/// What every operation decides beforehand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// For what it is to achieve.
+    pub generation: Generation,
+    /// For putting the world back.
+    pub undo_generation: Generation,
+}
+
+/// What a step knows of its surroundings.
+pub struct Context<'a, P> {
+    /// Agents, store, fleet and clock.
+    pub world: &'a World,
+    /// The operation.
+    pub id: &'a OperationId,
+    /// Whose.
+    pub tenant: &'a TenantName,
+    /// Decided beforehand.
+    pub plan: &'a P,
+    /// Generations issued for this operation.
+    pub fence: &'a Fence,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// A sentence for the log.
+    pub message: String,
+    /// Change of the tenant's row, in the same transaction as the log line.
+    pub tenant: Option<TenantUpdate>,
+}
+
+impl Outcome {
+    /// Says something.
+    pub fn note(message: impl Into<String>) -> Self {
+        Self { message: message.into(), tenant: None }
+    }
+}
+
+/// A kind of operation.
+#[async_trait]
+pub trait Procedure: Send + Sync + 'static {
+    /// Its steps.
+    type Step: Step;
+    /// What is decided beforehand.
+    type Plan: Serialize + DeserializeOwned + Send + Sync;
+    /// What the steps find out; kept with each line of the log.
+    type Facts: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
+
+    /// Does a step. Idempotent: it may have had any part of its effect before.
+    async fn act(
+        step: Self::Step,
+        context: &Context<'_, Self::Plan>,
+        facts: &mut Self::Facts,
+    ) -> Result<Outcome, Error>;
+
+    /// Takes a step back. Idempotent, and right also when the step had no effect at all. `begun` says which steps ever began.
+    async fn undo(
+        step: Self::Step,
+        context: &Context<'_, Self::Plan>,
+        facts: &mut Self::Facts,
+        begun: &[Self::Step],
+    ) -> Result<Outcome, Error>;
+
+    /// Change of the tenant's row when the operation ends without success.
+    fn on_failure(_context: &Context<'_, Self::Plan>) -> Option<TenantUpdate> {
+        None
+    }
+
+    /// What to tell a person when a step cannot go on: the next command to type.
+    fn hint(step: Self::Step, undoing: bool, context: &Context<'_, Self::Plan>) -> String;
+}

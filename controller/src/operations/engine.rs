@@ -1,0 +1,164 @@
+//! All operations of one controller: begins to drive them, resumes them, cancels them. How one is driven is in `driver.rs`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::OperationId,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Context, Kind, Outcome,
+    add::Add,
+    driver::{Cancel, Driver},
+    migrate::Migrate,
+    power::{Start, Stop},
+    remove::Remove,
+};
+use crate::{agents::Call, store, world::World};
+
+impl<P> Context<'_, P> {
+    /// A call to an agent for what is to be achieved. The same step always gives the same request id.
+    pub fn call(&self, step: &str) -> Call {
+        self.keyed(step, self.fence.generation)
+    }
+
+    /// A call that puts the world back, fenced above everything of the attempt.
+    pub fn undo_call(&self, step: &str) -> Call {
+        self.keyed(&format!("undo-{step}"), self.fence.undo_generation)
+    }
+
+    fn keyed(&self, key: &str, generation: feather_proto::ids::Generation) -> Call {
+        let digest = Sha256::digest(format!("{}/{key}", self.id));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        let request_id = uuid::Builder::from_custom_bytes(bytes).into_uuid();
+        Call { request_id, tenant: self.tenant.clone(), generation }
+    }
+
+    /// Now, in milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        i64::try_from(self.world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+/// A ticket for one transfer: 256 bits from the operating system, in hexadecimal.
+pub fn new_ticket() -> String {
+    crate::enroll::new_secret()
+}
+
+/// Brings DNS up to date now, for a bounded time. Not being able to is no failure: the reconciler keeps at it, and the ingress
+/// forwards meanwhile.
+pub async fn settle_dns(world: &World) -> Result<Outcome, Error> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let message = match tokio::time::timeout(PATIENCE, crate::dns::reconcile(world)).await {
+        Ok(Ok(message)) => message,
+        Ok(Err(error)) => format!("not up to date yet ({error}); the reconciler keeps at it"),
+        Err(_) => "not up to date yet (no answer); the reconciler keeps at it".to_owned(),
+    };
+    Ok(Outcome::note(message))
+}
+
+/// How a running operation is spoken to.
+struct Handle {
+    /// Ends the pause before the next try.
+    retry: Arc<Notify>,
+    cancel: mpsc::Sender<Cancel>,
+}
+
+/// Drives all operations of one controller.
+pub struct Engine {
+    world: Arc<World>,
+    running: Mutex<BTreeMap<OperationId, Handle>>,
+    tasks: TaskTracker,
+    /// Park at the next boundary.
+    shutdown: CancellationToken,
+}
+
+impl Engine {
+    /// An engine that has not begun yet.
+    pub fn new(world: Arc<World>, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { world, running: Mutex::default(), tasks: TaskTracker::new(), shutdown })
+    }
+
+    /// Goes on with everything that has not ended. Called once, before the controller reports healthy.
+    pub async fn resume(self: &Arc<Self>) -> Result<usize, store::Error> {
+        let unfinished = self.world.store.unfinished_operations().await?;
+        for row in &unfinished {
+            tracing::info!(operation = %row.id, tenant = %row.tenant, "operation resumed");
+            self.drive(row.id.clone(), row.kind);
+        }
+        Ok(unfinished.len())
+    }
+
+    /// Waits until every operation has ended or is parked.
+    pub async fn parked(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Begins to drive an operation that is in the store.
+    pub fn drive(self: &Arc<Self>, id: OperationId, kind: Kind) {
+        let (cancel, cancelled) = mpsc::channel(4);
+        let retry = Arc::new(Notify::new());
+        let handle = Handle { retry: retry.clone(), cancel };
+        if self.lock().insert(id.clone(), handle).is_some() {
+            return;
+        }
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            let driver = Driver::new(engine.world.clone(), engine.shutdown.clone(), id.clone(), retry, cancelled);
+            match kind {
+                Kind::Add => driver.run::<Add>().await,
+                Kind::Remove => driver.run::<Remove>().await,
+                Kind::Migrate => driver.run::<Migrate>().await,
+                Kind::Start => driver.run::<Start>().await,
+                Kind::Stop => driver.run::<Stop>().await,
+            }
+            engine.lock().remove(&id);
+            engine.world.volatile.ring();
+        });
+    }
+
+    /// Asks for an undo; returns when it is in the log.
+    pub async fn cancel(&self, id: &OperationId) -> Result<(), Error> {
+        let sender = self.lock().get(id).map(|handle| handle.cancel.clone());
+        let Some(sender) = sender else {
+            self.world.store.operation(id).await?;
+            return Err(ended(id));
+        };
+        let (answer, answered) = oneshot::channel();
+        if sender.send(answer).await.is_err() {
+            return Err(ended(id));
+        }
+        answered.await.unwrap_or_else(|_| Err(ended(id)))
+    }
+
+    /// Tries a stuck operation again now.
+    pub async fn retry(&self, id: &OperationId) -> Result<(), Error> {
+        if let Some(handle) = self.lock().get(id) {
+            handle.retry.notify_one();
+            return Ok(());
+        }
+        self.world.store.operation(id).await?;
+        Err(ended(id))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<OperationId, Handle>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ended(id: &OperationId) -> Error {
+    Error::refused(
+        reason::NOT_CANCELLABLE,
+        format!("{id} has ended already; `featherctl operation show {id}` says how"),
+    )
+}

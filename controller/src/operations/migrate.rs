@@ -1,0 +1,317 @@
+//! Moves a tenant with its data to another server.
+//!
+//! Before the commit every step can be taken back, in reverse order, and the tenant runs again where it was. After it the move
+//! is only driven forward. At every moment at most one copy may run:
+//!
+//! - the target starts its copy only after the source said, durably, that its own is sealed and has ended;
+//! - the source starts again only under a higher generation, and only after the target said that it holds nothing any more
+//!   (or was never asked to start anything).
+
+use async_trait::async_trait;
+use feather_proto::{
+    error::{Code, Error, reason},
+    ids::ServerName,
+    model::{StartMode, StopReason, VolumeSummary},
+};
+use serde::{Deserialize, Serialize};
+use time::Duration;
+
+use super::{Context, Outcome, Procedure, Step};
+use crate::{
+    agents::{PullFrom, TransferProgress},
+    store::{TenantState, TenantUpdate},
+};
+
+/// What is decided beforehand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where it lives.
+    pub source: ServerName,
+    /// Where it goes.
+    pub target: ServerName,
+    /// Image that it runs; the target must have it.
+    pub image_digest: String,
+    /// Bytes of its volume on disk when the plan was made.
+    pub volume_bytes: u64,
+    /// False: it is stopped by its operator, and stays so.
+    pub running: bool,
+    /// How long the source's copy is kept.
+    pub keep_source_seconds: u64,
+}
+
+/// What the steps find out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Port on the target.
+    pub port: Option<u16>,
+    /// When the stop began, in milliseconds since 1970.
+    pub stopped_ms: Option<i64>,
+    /// When both routes led to the target.
+    pub released_ms: Option<i64>,
+    /// Duration of the transfer.
+    pub transfer_ms: Option<u64>,
+    /// The source's volume, read again after the stop.
+    pub source: Option<VolumeSummary>,
+    /// The target's volume, read again after the transfer.
+    pub target: Option<VolumeSummary>,
+}
+
+/// The steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steps {
+    /// Looks once more whether the plan still fits. First, because nothing has been touched yet.
+    Plan,
+    /// Holds port and disk on the target. Before the stop, because a target that refuses must not cost an outage.
+    Reserve,
+    /// Seals the source: durable before its process ends, so that no reboot starts it again.
+    Stop,
+    /// Agent to agent. Behind the stop, so that what is copied no longer changes.
+    Transfer,
+    /// Both ends read everything again from disk and compare. Apart from the transfer, because it proves what lies on disk, not
+    /// what went over the wire.
+    Verify,
+    /// The target's copy must run and answer before anyone depends on it; no public request reaches it yet.
+    Start,
+    /// The tenant lives on the target. Point of no return: one store transaction.
+    Commit,
+    /// First the target serves in public, then the source forwards: in between the source answers 503 with Retry-After, never
+    /// the wrong copy.
+    Release,
+    /// The record follows the tenant. Behind the release, because forwarding covers stale DNS.
+    Dns,
+    /// The source's container goes; its volume stays as the undo copy.
+    Retire,
+}
+
+impl Step for Steps {
+    const ALL: &'static [Self] = &[
+        Steps::Plan,
+        Steps::Reserve,
+        Steps::Stop,
+        Steps::Transfer,
+        Steps::Verify,
+        Steps::Start,
+        Steps::Commit,
+        Steps::Release,
+        Steps::Dns,
+        Steps::Retire,
+    ];
+    const POINT_OF_NO_RETURN: Self = Steps::Commit;
+
+    fn name(self) -> &'static str {
+        match self {
+            Steps::Plan => "plan",
+            Steps::Reserve => "reserve",
+            Steps::Stop => "stop",
+            Steps::Transfer => "transfer",
+            Steps::Verify => "verify",
+            Steps::Start => "start",
+            Steps::Commit => "commit",
+            Steps::Release => "release",
+            Steps::Dns => "dns",
+            Steps::Retire => "retire",
+        }
+    }
+}
+
+/// The kind.
+pub struct Migrate;
+
+#[async_trait]
+impl Procedure for Migrate {
+    type Step = Steps;
+    type Plan = Plan;
+    type Facts = Facts;
+
+    async fn act(step: Steps, context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+        let (world, plan) = (context.world, context.plan);
+        match step {
+            Steps::Plan => recheck(context).await,
+            Steps::Reserve => {
+                let target = world.agent(&plan.target).await?;
+                let port = target.reserve(&context.call("reserve"), &plan.image_digest, plan.volume_bytes).await?;
+                facts.port = Some(port);
+                Ok(Outcome::note(format!("port {port} and {} bytes of disk on {}", plan.volume_bytes, plan.target)))
+            }
+            Steps::Stop => stop(context, facts).await,
+            Steps::Transfer => transfer(context, facts).await,
+            Steps::Verify => verify(context, facts).await,
+            Steps::Start => start(context).await,
+            Steps::Commit => Ok(commit(context)),
+            Steps::Release => release(context, facts).await,
+            Steps::Dns => super::engine::settle_dns(world).await,
+            Steps::Retire => retire(context).await,
+        }
+    }
+
+    async fn undo(
+        step: Steps,
+        context: &Context<'_, Plan>,
+        _facts: &mut Facts,
+        begun: &[Steps],
+    ) -> Result<Outcome, Error> {
+        match step {
+            // The target must hold nothing before the source may start again, if it was ever asked to start its copy.
+            Steps::Start => abandon(context, "start").await,
+            Steps::Stop => restart_source(context).await,
+            Steps::Reserve => abandon(context, "reserve").await,
+            // What was received goes with the reservation, behind the source's restart: its users must not wait for a target
+            // that may be gone.
+            Steps::Transfer | Steps::Verify => {
+                debug_assert!(begun.contains(&Steps::Reserve), "a transfer without a reservation");
+                Ok(Outcome::default())
+            }
+            Steps::Plan | Steps::Commit | Steps::Release | Steps::Dns | Steps::Retire => Ok(Outcome::default()),
+        }
+    }
+
+    fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
+        Some(TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation))
+    }
+
+    fn hint(step: Steps, undoing: bool, context: &Context<'_, Plan>) -> String {
+        let server = match (step, undoing) {
+            (Steps::Stop | Steps::Retire, _) | (Steps::Release, false) => &context.plan.source,
+            _ => &context.plan.target,
+        };
+        format!("featherctl server show {server}")
+    }
+}
+
+async fn recheck(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
+    let (world, plan) = (context.world, context.plan);
+    let row = world.store.require_tenant(context.tenant).await?;
+    if row.server.as_ref() != Some(&plan.source) || row.running != plan.running {
+        return Err(crate::store::world_changed(context.tenant));
+    }
+    for server in [&plan.source, &plan.target] {
+        world.agent(server).await?.snapshot().await?;
+    }
+    Ok(Outcome::note(format!("{} -> {}, both reachable", plan.source, plan.target)))
+}
+
+async fn stop(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+    // A resumed stop keeps the first time: users have been waiting since then.
+    facts.stopped_ms.get_or_insert_with(|| context.now_ms());
+    // Sealed under its own generation: the attempt's generation belongs to the target alone.
+    let row = context.world.store.require_tenant(context.tenant).await?;
+    let call = crate::agents::Call { generation: row.generation, ..context.call("stop") };
+    context.world.agent(&context.plan.source).await?.stop_tenant(&call, StopReason::Move).await?;
+    Ok(Outcome::note(format!("sealed on {}", context.plan.source)))
+}
+
+async fn transfer(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+    let (world, plan) = (context.world, context.plan);
+    let began = tokio::time::Instant::now();
+    let ticket = super::engine::new_ticket();
+    let source = world.agent(&plan.source).await?;
+    source.grant_transfer(&context.call("grant"), &plan.target, &ticket).await?;
+    let row = world.store.server(&plan.source).await?.ok_or_else(|| crate::store::server_not_found(&plan.source))?;
+    let from = PullFrom { server: plan.source.clone(), address: row.address, ticket };
+    let progress = context.on_progress();
+    let target = world.agent(&plan.target).await?;
+    let pulled = target.pull_volume(&context.call("transfer"), &from, progress).await?;
+    facts.transfer_ms = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+    if pulled.sent.root_digest != pulled.received.root_digest {
+        return Err(differs(context, &pulled.sent, &pulled.received));
+    }
+    Ok(Outcome::note(format!(
+        "{} bytes in {} files, received with root digest {}",
+        pulled.received.bytes, pulled.received.files, pulled.received.root_digest
+    )))
+}
+
+async fn verify(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+    let (world, plan) = (context.world, context.plan);
+    let (source, target) = (world.agent(&plan.source).await?, world.agent(&plan.target).await?);
+    let (source, target) =
+        tokio::try_join!(source.verify_volume(context.tenant), target.verify_volume(context.tenant))?;
+    if source.root_digest != target.root_digest {
+        return Err(differs(context, &source, &target));
+    }
+    let message = format!("root digest {} on both sides", source.root_digest);
+    (facts.source, facts.target) = (Some(source), Some(target));
+    Ok(Outcome::note(message))
+}
+
+fn differs(context: &Context<'_, Plan>, source: &VolumeSummary, target: &VolumeSummary) -> Error {
+    Error::refused(
+        reason::DATA_DIFFERS,
+        format!(
+            "the volume of {} is not the same on both sides ({} on {}, {} on {}); nothing was switched",
+            context.tenant, source.root_digest, context.plan.source, target.root_digest, context.plan.target
+        ),
+    )
+}
+
+async fn start(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
+    if !context.plan.running {
+        return Ok(Outcome::note("stopped by its operator, and stays so"));
+    }
+    let target = context.world.agent(&context.plan.target).await?;
+    let ms = target.start_tenant(&context.call("start"), StartMode::Trial).await?;
+    Ok(Outcome::note(format!("healthy on {} after {ms} ms, by its port and by its host name", context.plan.target)))
+}
+
+fn commit(context: &Context<'_, Plan>) -> Outcome {
+    Outcome {
+        message: format!("{} lives on {}", context.tenant, context.plan.target),
+        tenant: Some(TenantUpdate {
+            tenant: context.tenant.clone(),
+            generation: context.fence.generation,
+            state: Some(TenantState::Active),
+            server: Some(context.plan.target.clone()),
+            previous_server: Some(context.plan.source.clone()),
+            running: None,
+        }),
+    }
+}
+
+async fn release(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+    let (world, plan) = (context.world, context.plan);
+    world.agent(&plan.target).await?.activate(&context.call("activate")).await?;
+    let forward_to = world.caddy_address(&plan.target).await?;
+    let source = world.agent(&plan.source).await?;
+    source.hand_off(&context.call("hand-off"), Some(&forward_to)).await?;
+    facts.released_ms.get_or_insert_with(|| context.now_ms());
+    Ok(Outcome::note(format!("{} serves, {} forwards to {forward_to}", plan.target, plan.source)))
+}
+
+async fn retire(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
+    let keep = Duration::seconds(i64::try_from(context.plan.keep_source_seconds).unwrap_or(i64::MAX));
+    let keep_until = context.world.clock.now().checked_add(keep).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let source = context.world.agent(&context.plan.source).await?;
+    source.retire(&context.call("retire"), keep_until).await?;
+    Ok(Outcome::note(format!("the copy on {} is kept until {}", context.plan.source, keep_until.date())))
+}
+
+async fn abandon(context: &Context<'_, Plan>, step: &str) -> Result<Outcome, Error> {
+    let target = context.world.agent(&context.plan.target).await?;
+    // Under the attempt's own generation: it names what is to be given back.
+    target.abandon(&context.call(&format!("abandon-{step}"))).await?;
+    Ok(Outcome::note(format!("{} holds nothing of it", context.plan.target)))
+}
+
+async fn restart_source(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
+    let source = context.world.agent(&context.plan.source).await?;
+    let call = context.undo_call("stop");
+    if context.plan.running {
+        source.start_tenant(&call, StartMode::Serve).await.map_err(|error| match error.code {
+            // It was healthy before the move. Whatever ails it now, going on with the undo would only hide it.
+            Code::Refused => {
+                error.context(format!("{} does not start again on {}", context.tenant, context.plan.source))
+            }
+            _ => error,
+        })?;
+        return Ok(Outcome::note(format!("runs again on {}", context.plan.source)));
+    }
+    source.stop_tenant(&call, StopReason::Operator).await?;
+    Ok(Outcome::note(format!("stopped on {} as before", context.plan.source)))
+}
+
+impl Context<'_, Plan> {
+    fn on_progress(&self) -> crate::agents::OnProgress {
+        let (volatile, id) = (self.world.volatile.clone(), self.id.clone());
+        std::sync::Arc::new(move |now: TransferProgress| volatile.note_progress(&id, now))
+    }
+}

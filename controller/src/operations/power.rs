@@ -1,0 +1,147 @@
+//! Starts and stops a tenant where it lives.
+
+use async_trait::async_trait;
+use feather_proto::{
+    error::Error,
+    ids::ServerName,
+    model::{StartMode, StopReason},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Outcome, Procedure, Step};
+use crate::store::TenantUpdate;
+
+/// What is decided beforehand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Where it lives.
+    pub server: ServerName,
+}
+
+/// What the steps find out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Facts {}
+
+/// The steps of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartSteps {
+    /// Starts it and waits for health. Before the commit: one that does not start stays stopped.
+    Launch,
+    /// From here on it should run.
+    Commit,
+}
+
+/// The steps of a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSteps {
+    /// From here on it should not run. First, so that nothing starts it again.
+    Commit,
+    /// Its process ends.
+    Halt,
+}
+
+impl Step for StartSteps {
+    const ALL: &'static [Self] = &[StartSteps::Launch, StartSteps::Commit];
+    const POINT_OF_NO_RETURN: Self = StartSteps::Commit;
+
+    fn name(self) -> &'static str {
+        match self {
+            StartSteps::Launch => "launch",
+            StartSteps::Commit => "commit",
+        }
+    }
+}
+
+impl Step for StopSteps {
+    const ALL: &'static [Self] = &[StopSteps::Commit, StopSteps::Halt];
+    const POINT_OF_NO_RETURN: Self = StopSteps::Commit;
+
+    fn name(self) -> &'static str {
+        match self {
+            StopSteps::Commit => "commit",
+            StopSteps::Halt => "halt",
+        }
+    }
+}
+
+/// The kind that starts.
+pub struct Start;
+/// The kind that stops.
+pub struct Stop;
+
+fn running(context: &Context<'_, Plan>, running: bool) -> Option<TenantUpdate> {
+    Some(TenantUpdate {
+        running: Some(running),
+        ..TenantUpdate::generation(context.tenant.clone(), context.fence.generation)
+    })
+}
+
+#[async_trait]
+impl Procedure for Start {
+    type Step = StartSteps;
+    type Plan = Plan;
+    type Facts = Facts;
+
+    async fn act(step: StartSteps, context: &Context<'_, Plan>, _facts: &mut Facts) -> Result<Outcome, Error> {
+        match step {
+            StartSteps::Launch => {
+                let agent = context.world.agent(&context.plan.server).await?;
+                let ms = agent.start_tenant(&context.call("launch"), StartMode::Serve).await?;
+                Ok(Outcome::note(format!("healthy after {ms} ms")))
+            }
+            StartSteps::Commit => Ok(Outcome { message: "running".into(), tenant: running(context, true) }),
+        }
+    }
+
+    async fn undo(
+        step: StartSteps,
+        context: &Context<'_, Plan>,
+        _facts: &mut Facts,
+        _begun: &[StartSteps],
+    ) -> Result<Outcome, Error> {
+        if step == StartSteps::Launch {
+            let agent = context.world.agent(&context.plan.server).await?;
+            agent.stop_tenant(&context.undo_call("launch"), StopReason::Operator).await?;
+        }
+        Ok(Outcome::note("stopped as before"))
+    }
+
+    fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
+        Some(TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation))
+    }
+
+    fn hint(_step: StartSteps, _undoing: bool, context: &Context<'_, Plan>) -> String {
+        format!("featherctl server show {}", context.plan.server)
+    }
+}
+
+#[async_trait]
+impl Procedure for Stop {
+    type Step = StopSteps;
+    type Plan = Plan;
+    type Facts = Facts;
+
+    async fn act(step: StopSteps, context: &Context<'_, Plan>, _facts: &mut Facts) -> Result<Outcome, Error> {
+        match step {
+            StopSteps::Commit => Ok(Outcome { message: "should not run".into(), tenant: running(context, false) }),
+            StopSteps::Halt => {
+                let agent = context.world.agent(&context.plan.server).await?;
+                agent.stop_tenant(&context.call("halt"), StopReason::Operator).await?;
+                Ok(Outcome::note("its process has ended"))
+            }
+        }
+    }
+
+    async fn undo(
+        _step: StopSteps,
+        _context: &Context<'_, Plan>,
+        _facts: &mut Facts,
+        _begun: &[StopSteps],
+    ) -> Result<Outcome, Error> {
+        Ok(Outcome::default())
+    }
+
+    fn hint(_step: StopSteps, _undoing: bool, context: &Context<'_, Plan>) -> String {
+        format!("featherctl server show {}", context.plan.server)
+    }
+}

@@ -1,0 +1,264 @@
+//! Which server a tenant goes to: filter, score, choose. Pure.
+//!
+//! Knows nothing of agents or the store: candidates and needs are plain numbers. Filters: ready, a free port, memory, disk
+//! headroom, the image. Score: most free slots, then most free memory (in steps of 256 MiB: less is noise, and would make
+//! the choice flap), then the longest membership, then the name, so that equal worlds give equal answers.
+
+use feather_proto::ids::ServerName;
+use serde::{Deserialize, Serialize};
+
+/// A server that could take a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub server: ServerName,
+    /// When it joined, in milliseconds since 1970.
+    pub joined_ms: i64,
+    /// Why it cannot take anything now ("unreachable"), if so.
+    pub not_ready: Option<String>,
+    /// No new tenants wanted.
+    pub cordoned: bool,
+    /// Ports neither used, reserved, nor promised to a running operation.
+    pub slots_free: u32,
+    /// Free memory in bytes.
+    pub memory_free_bytes: u64,
+    /// Free disk in bytes.
+    pub disk_free_bytes: u64,
+    /// Digests of its images.
+    pub image_digests: Vec<String>,
+    /// Digest of what tenants get there, if that image is loaded.
+    pub work_image_digest: Option<String>,
+}
+
+/// What a tenant needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Memory that must be free, in bytes.
+    pub memory_bytes: u64,
+    /// Bytes that its volume has now; 110 % of it must be free.
+    pub volume_bytes: u64,
+    /// Disk that must stay free after that, in bytes.
+    pub disk_headroom_bytes: u64,
+    /// Image by digest; `None`: the server's own work image.
+    pub image_digest: Option<String>,
+    /// Only this server.
+    pub only: Option<ServerName>,
+    /// Not this server.
+    pub except: Option<ServerName>,
+}
+
+/// Why a server was not chosen, or that it could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Could take it.
+    Fits,
+    /// Not the one that was asked for, or the one it leaves.
+    NotWanted,
+    /// Not reachable or not well.
+    NotReady,
+    /// Takes no new tenants.
+    Cordoned,
+    /// All ports taken.
+    NoPort,
+    /// Too little memory.
+    NoMemory,
+    /// Too little disk.
+    NoDisk,
+    /// Image missing.
+    NoImage,
+}
+
+/// The choice with its reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Where to, if anywhere.
+    pub chosen: Option<ServerName>,
+    /// One verdict for each candidate, best first.
+    pub verdicts: Vec<(Candidate, Verdict)>,
+}
+
+/// Differences of free memory below this are noise.
+const MEMORY_STEP_BYTES: u64 = 256 << 20;
+
+/// Bytes that must be free for a volume of this size: 10 % more.
+pub fn with_headroom(volume_bytes: u64) -> u64 {
+    volume_bytes.saturating_add(volume_bytes / 10)
+}
+
+/// Judges one candidate; filters in the order in which a person would ask.
+pub fn judge(candidate: &Candidate, need: &Need) -> Verdict {
+    let wanted = need.only.as_ref().is_none_or(|only| *only == candidate.server);
+    if !wanted || need.except.as_ref() == Some(&candidate.server) {
+        return Verdict::NotWanted;
+    }
+    if candidate.not_ready.is_some() {
+        return Verdict::NotReady;
+    }
+    if candidate.cordoned {
+        return Verdict::Cordoned;
+    }
+    let has_image = match &need.image_digest {
+        Some(digest) => candidate.image_digests.contains(digest),
+        None => candidate.work_image_digest.is_some(),
+    };
+    let disk_needed = with_headroom(need.volume_bytes).saturating_add(need.disk_headroom_bytes);
+    match () {
+        () if candidate.slots_free == 0 => Verdict::NoPort,
+        () if candidate.memory_free_bytes < need.memory_bytes => Verdict::NoMemory,
+        () if candidate.disk_free_bytes < disk_needed => Verdict::NoDisk,
+        () if !has_image => Verdict::NoImage,
+        () => Verdict::Fits,
+    }
+}
+
+/// Chooses.
+pub fn choose(candidates: Vec<Candidate>, need: &Need) -> Decision {
+    let mut verdicts: Vec<(Candidate, Verdict)> = candidates
+        .into_iter()
+        .map(|candidate| {
+            let verdict = judge(&candidate, need);
+            (candidate, verdict)
+        })
+        .collect();
+    verdicts.sort_by(|(left, left_verdict), (right, right_verdict)| {
+        let fits = |verdict: &Verdict| *verdict == Verdict::Fits;
+        fits(right_verdict)
+            .cmp(&fits(left_verdict))
+            .then(right.slots_free.cmp(&left.slots_free))
+            .then((right.memory_free_bytes / MEMORY_STEP_BYTES).cmp(&(left.memory_free_bytes / MEMORY_STEP_BYTES)))
+            .then(left.joined_ms.cmp(&right.joined_ms))
+            .then(left.server.cmp(&right.server))
+    });
+    let chosen = verdicts.first().filter(|(_, verdict)| *verdict == Verdict::Fits).map(|(best, _)| best.server.clone());
+    Decision { chosen, verdicts }
+}
+
+impl Decision {
+    /// One line for each server: what spoke for or against it.
+    pub fn explanation(&self) -> Vec<String> {
+        self.verdicts.iter().map(|(candidate, verdict)| self.line(candidate, *verdict)).collect()
+    }
+
+    fn line(&self, candidate: &Candidate, verdict: Verdict) -> String {
+        let name = &candidate.server;
+        match verdict {
+            Verdict::Fits => {
+                let chosen = if self.chosen.as_ref() == Some(name) { "chosen" } else { "fits" };
+                format!(
+                    "{name}: {chosen} ({} free slots, {} MiB memory and {} MiB disk free)",
+                    candidate.slots_free,
+                    candidate.memory_free_bytes >> 20,
+                    candidate.disk_free_bytes >> 20
+                )
+            }
+            Verdict::NotWanted => format!("{name}: not asked for"),
+            Verdict::NotReady => {
+                format!("{name}: not ready ({})", candidate.not_ready.as_deref().unwrap_or("no reason known"))
+            }
+            Verdict::Cordoned => format!("{name}: cordoned"),
+            Verdict::NoPort => format!("{name}: no free port"),
+            Verdict::NoMemory => format!("{name}: only {} MiB memory free", candidate.memory_free_bytes >> 20),
+            Verdict::NoDisk => format!("{name}: only {} MiB disk free", candidate.disk_free_bytes >> 20),
+            Verdict::NoImage => format!("{name}: the image is not loaded there"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Candidate, Need, Verdict, choose, judge};
+
+    fn candidate(name: &str, slots: u32, memory: u64) -> Candidate {
+        Candidate {
+            server: name.parse().unwrap(),
+            joined_ms: 0,
+            not_ready: None,
+            cordoned: false,
+            slots_free: slots,
+            memory_free_bytes: memory,
+            disk_free_bytes: 1 << 30,
+            image_digests: vec!["sha256:a".into()],
+            work_image_digest: Some("sha256:a".into()),
+        }
+    }
+
+    fn need() -> Need {
+        Need { memory_bytes: 10, volume_bytes: 0, disk_headroom_bytes: 0, image_digest: None, only: None, except: None }
+    }
+
+    #[test]
+    fn most_free_slots_win_then_memory_then_membership_then_the_name() {
+        let chosen = |candidates| choose(candidates, &need()).chosen.unwrap().to_string();
+        assert_eq!(chosen(vec![candidate("a", 1, 1 << 40), candidate("b", 2, 11)]), "b");
+        assert_eq!(chosen(vec![candidate("a", 2, 1 << 30), candidate("b", 2, 2 << 30)]), "b");
+        assert_eq!(chosen(vec![candidate("a", 2, 11), candidate("b", 2, 12)]), "a");
+        let later = Candidate { joined_ms: 5, ..candidate("a", 2, 12) };
+        assert_eq!(chosen(vec![later, candidate("b", 2, 12)]), "b");
+        assert_eq!(chosen(vec![candidate("b", 2, 12), candidate("a", 2, 12)]), "a");
+    }
+
+    #[test]
+    fn every_filter_has_its_verdict() {
+        let base = candidate("a", 1, 99);
+        let need = Need { volume_bytes: 1000, ..need() };
+        assert_eq!(judge(&base, &need), Verdict::Fits);
+        let cases = [
+            (Candidate { not_ready: Some("unreachable".into()), ..base.clone() }, Verdict::NotReady),
+            (Candidate { cordoned: true, ..base.clone() }, Verdict::Cordoned),
+            (Candidate { slots_free: 0, ..base.clone() }, Verdict::NoPort),
+            (Candidate { memory_free_bytes: 9, ..base.clone() }, Verdict::NoMemory),
+            (Candidate { disk_free_bytes: 1099, ..base.clone() }, Verdict::NoDisk),
+            (Candidate { work_image_digest: None, ..base.clone() }, Verdict::NoImage),
+        ];
+        for (candidate, verdict) in cases {
+            assert_eq!(judge(&candidate, &need), verdict, "{candidate:?}");
+            let decision = choose(vec![candidate], &need);
+            assert_eq!(decision.chosen, None);
+            assert!(decision.explanation()[0].starts_with("a: "));
+        }
+        let elsewhere = Need { except: Some("a".parse().unwrap()), ..need };
+        assert_eq!(judge(&base, &elsewhere), Verdict::NotWanted);
+    }
+
+    fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
+        let one = (0u32..4, 0u64..40, any::<bool>(), any::<bool>(), 0u64..4000);
+        prop::collection::vec(one, 0..8).prop_map(|all| {
+            all.into_iter()
+                .enumerate()
+                .map(|(index, (slots, memory, cordoned, image, disk))| Candidate {
+                    cordoned,
+                    disk_free_bytes: disk,
+                    work_image_digest: image.then(|| "sha256:a".into()),
+                    ..candidate(&format!("s{index}"), slots, memory)
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_choice_fits_and_none_that_fits_has_more_slots(candidates in any_candidates(), volume in 0u64..3000) {
+            let need = Need { volume_bytes: volume, ..need() };
+            let decision = choose(candidates.clone(), &need);
+            let fitting: Vec<_> = candidates.iter().filter(|one| judge(one, &need) == Verdict::Fits).collect();
+            match &decision.chosen {
+                None => prop_assert!(fitting.is_empty()),
+                Some(name) => {
+                    let chosen = fitting.iter().find(|one| one.server == *name).expect("the choice must fit");
+                    prop_assert!(fitting.iter().all(|one| one.slots_free <= chosen.slots_free));
+                }
+            }
+            prop_assert_eq!(decision.verdicts.len(), candidates.len());
+        }
+
+        #[test]
+        fn the_order_of_the_candidates_does_not_matter(candidates in any_candidates()) {
+            let mut reversed = candidates.clone();
+            reversed.reverse();
+            prop_assert_eq!(choose(candidates, &need()).chosen, choose(reversed, &need()).chosen);
+        }
+    }
+}

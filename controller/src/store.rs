@@ -1,0 +1,176 @@
+//! The controller's store: desired state, in SQL that SQLite and PostgreSQL both speak.
+//!
+//! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
+//! logs, settings. Not kept, because it can be asked again: anything observed (containers, ports, free memory, volumes). Never
+//! kept, because it must not be: passwords, API keys, transfer tickets, join secrets, private keys.
+//!
+//! Each method is one transaction. Generations are issued here and nowhere else.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use feather_proto::error::{Error as WireError, reason};
+use sqlx::{
+    AnyPool,
+    any::{AnyPoolOptions, AnyRow},
+};
+use time::OffsetDateTime;
+
+mod members;
+mod operations;
+mod tenants;
+
+pub use members::ServerRow;
+pub(crate) use members::server_not_found;
+pub use operations::{Append, Begin, Begun, End, LogRow, NewOperation, OperationRow};
+pub use tenants::{TenantRow, TenantState, TenantUpdate};
+pub(crate) use tenants::{tenant_not_found, world_changed};
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused or is gone.
+    #[error("the store does not answer")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the store's schema cannot be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row that this version cannot read.
+    #[error("the store holds a value that this version cannot read: {0}")]
+    Corrupt(String),
+    /// A precondition of the change does not hold.
+    #[error(transparent)]
+    Refused(#[from] WireError),
+}
+
+impl From<Error> for WireError {
+    fn from(error: Error) -> WireError {
+        match error {
+            Error::Refused(error) => error,
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "store failed");
+                WireError::unavailable(
+                    reason::STORAGE,
+                    "the controller's store does not answer; look at its disk and its log, then try again",
+                )
+            }
+        }
+    }
+}
+
+/// Result of a store call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Called after each committed write. A test that never returns from it has a controller that died right after that write.
+pub type AfterCommit = Arc<dyn Fn(&'static str) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Handle to the store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: AnyPool,
+    after_commit: AfterCommit,
+}
+
+impl Store {
+    /// Opens (for SQLite: creates) the store at a URL and brings its schema up to date.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::open_watched(url, Arc::new(|_| Box::pin(std::future::ready(())))).await
+    }
+
+    /// The same, with a hook behind each committed write.
+    pub async fn open_watched(url: &str, after_commit: AfterCommit) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let sqlite = url.starts_with("sqlite:");
+        let (url, connections) = match (sqlite, url.contains('?')) {
+            (true, false) => (format!("{url}?mode=rwc"), 1),
+            (true, true) => (url.to_owned(), 1),
+            (false, _) => (url.to_owned(), 8),
+        };
+        // One connection for SQLite: it has one writer anyway, and a queue in the pool is fairer than its busy handler.
+        let pool = AnyPoolOptions::new()
+            .max_connections(connections)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if sqlite {
+                        for pragma in
+                            ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 5000"]
+                        {
+                            sqlx::query(pragma).execute(&mut *connection).await?;
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&url)
+            .await?;
+        sqlx::migrate!("./migrations").run(&pool).await?;
+        Ok(Self { pool, after_commit })
+    }
+
+    /// Closes all connections; later calls fail.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>> {
+        Ok(self.pool.begin().await?)
+    }
+
+    async fn commit(&self, transaction: sqlx::Transaction<'static, sqlx::Any>, what: &'static str) -> Result<()> {
+        transaction.commit().await?;
+        (self.after_commit)(what).await;
+        Ok(())
+    }
+}
+
+fn corrupt(what: impl std::fmt::Display) -> Error {
+    Error::Corrupt(what.to_string())
+}
+
+fn parse<T>(text: &str) -> Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(corrupt)
+}
+
+fn parse_option<T>(text: Option<String>) -> Result<Option<T>>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.map(|text| parse(&text)).transpose()
+}
+
+/// Reads a word of a closed set, written by [`word`].
+fn from_word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(corrupt)
+}
+
+/// The word of a unit variant, as serde names it.
+fn word<T: serde::Serialize>(value: &T) -> Result<String> {
+    match serde_json::to_value(value).map_err(corrupt)? {
+        serde_json::Value::String(text) => Ok(text),
+        other => Err(corrupt(other)),
+    }
+}
+
+fn to_ms(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn from_ms(ms: i64) -> Result<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).map_err(corrupt)
+}
+
+fn column<'row, T>(row: &'row AnyRow, name: &'static str) -> Result<T>
+where
+    T: sqlx::Decode<'row, sqlx::Any> + sqlx::Type<sqlx::Any>,
+{
+    use sqlx::Row as _;
+    Ok(row.try_get(name)?)
+}
+
+fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}

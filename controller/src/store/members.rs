@@ -1,0 +1,223 @@
+//! Servers, join tokens and settings.
+
+use feather_proto::{
+    error::{Error as WireError, reason},
+    ids::ServerName,
+};
+use sqlx::any::AnyRow;
+use time::OffsetDateTime;
+
+use super::{Result, Store, column, from_ms, parse, to_ms};
+
+/// A member of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerRow {
+    /// Its name.
+    pub name: ServerName,
+    /// `host:port` of its agent.
+    pub address: String,
+    /// Where the world and other servers reach its Caddy.
+    pub public_address: String,
+    /// SHA-256 of the agent's public key.
+    pub key_fingerprint: String,
+    /// When it joined.
+    pub joined: OffsetDateTime,
+}
+
+fn server(row: &AnyRow) -> Result<ServerRow> {
+    Ok(ServerRow {
+        name: parse(&column::<String>(row, "name")?)?,
+        address: column(row, "address")?,
+        public_address: column(row, "public_address")?,
+        key_fingerprint: column(row, "key_fingerprint")?,
+        joined: from_ms(column(row, "joined_ms")?)?,
+    })
+}
+
+fn token_refused() -> WireError {
+    WireError::denied(
+        reason::JOIN_TOKEN,
+        "the join token is unknown, used or expired; ask for a new one with `featherctl server invite NAME`",
+    )
+}
+
+impl Store {
+    /// All members in the order of their names.
+    pub async fn servers(&self) -> Result<Vec<ServerRow>> {
+        let rows = sqlx::query("SELECT * FROM servers ORDER BY name").fetch_all(&self.pool).await?;
+        rows.iter().map(server).collect()
+    }
+
+    /// One member.
+    pub async fn server(&self, name: &ServerName) -> Result<Option<ServerRow>> {
+        let row =
+            sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(server).transpose()
+    }
+
+    /// Keeps the hash of a new join token.
+    pub async fn add_join_token(
+        &self,
+        secret_sha256: &str,
+        server: &ServerName,
+        expires: OffsetDateTime,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query("INSERT INTO join_tokens (secret_sha256, server, expires_ms) VALUES ($1, $2, $3)")
+            .bind(secret_sha256)
+            .bind(server.as_str())
+            .bind(to_ms(expires))
+            .execute(&mut *transaction)
+            .await?;
+        self.commit(transaction, "join token").await
+    }
+
+    /// Uses a join token for a key and makes its server a member. The same token with the same key may be used again until it
+    /// expires, because the first reply may have been lost.
+    pub async fn join(
+        &self,
+        secret_sha256: &str,
+        member: impl FnOnce(ServerName) -> ServerRow,
+        now: OffsetDateTime,
+    ) -> Result<ServerRow> {
+        let mut transaction = self.begin().await?;
+        let token = sqlx::query("SELECT * FROM join_tokens WHERE secret_sha256 = $1")
+            .bind(secret_sha256)
+            .fetch_optional(&mut *transaction)
+            .await?
+            .ok_or_else(token_refused)?;
+        if column::<i64>(&token, "expires_ms")? <= to_ms(now) {
+            return Err(token_refused().into());
+        }
+        let row = member(parse(&column::<String>(&token, "server")?)?);
+        let used_by: Option<String> = column(&token, "used_by")?;
+        if used_by.as_ref().is_some_and(|key| *key != row.key_fingerprint) {
+            return Err(token_refused().into());
+        }
+        // A member of that name with another key is replaced only by a token made after it was removed.
+        let present = sqlx::query("SELECT key_fingerprint FROM servers WHERE name = $1")
+            .bind(row.name.as_str())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if let Some(present) = present {
+            if column::<String>(&present, "key_fingerprint")? != row.key_fingerprint {
+                return Err(WireError::exists(
+                    reason::SERVER_EXISTS,
+                    format!(
+                        "a server {} is a member already; remove it first with `featherctl server remove {0}`",
+                        row.name
+                    ),
+                )
+                .into());
+            }
+            sqlx::query("UPDATE servers SET address = $2, public_address = $3 WHERE name = $1")
+                .bind(row.name.as_str())
+                .bind(&row.address)
+                .bind(&row.public_address)
+                .execute(&mut *transaction)
+                .await?;
+        } else {
+            sqlx::query("INSERT INTO servers (name, address, public_address, key_fingerprint, joined_ms) VALUES ($1, $2, $3, $4, $5)")
+                .bind(row.name.as_str())
+                .bind(&row.address)
+                .bind(&row.public_address)
+                .bind(&row.key_fingerprint)
+                .bind(to_ms(row.joined))
+                .execute(&mut *transaction)
+                .await?;
+        }
+        sqlx::query("UPDATE join_tokens SET used_by = $2 WHERE secret_sha256 = $1")
+            .bind(secret_sha256)
+            .bind(&row.key_fingerprint)
+            .execute(&mut *transaction)
+            .await?;
+        self.commit(transaction, "join").await?;
+        Ok(row)
+    }
+
+    /// A renewed certificate belongs to a new key.
+    pub async fn set_server_key(&self, name: &ServerName, key_fingerprint: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query("UPDATE servers SET key_fingerprint = $2 WHERE name = $1")
+            .bind(name.as_str())
+            .bind(key_fingerprint)
+            .execute(&mut *transaction)
+            .await?;
+        self.commit(transaction, "server key").await
+    }
+
+    /// Says why a server cannot be forgotten, if it cannot.
+    pub async fn check_server_removable(&self, name: &ServerName) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        removable(&mut transaction, name).await
+    }
+
+    /// Forgets a server that nothing depends on. The check and the removal are one transaction.
+    pub async fn remove_server(&self, name: &ServerName) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        removable(&mut transaction, name).await?;
+        sqlx::query("DELETE FROM servers WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM settings WHERE name = 'ingress' AND value = $1")
+            .bind(name.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        self.commit(transaction, "remove server").await
+    }
+
+    /// A setting, if it was ever written.
+    pub async fn setting(&self, name: &str) -> Result<Option<String>> {
+        let row =
+            sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(&self.pool).await?;
+        row.as_ref().map(|row| column(row, "value")).transpose()
+    }
+
+    /// Writes a setting.
+    pub async fn set_setting(&self, name: &'static str, value: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+            .bind(name)
+            .bind(value)
+            .execute(&mut *transaction)
+            .await?;
+        self.commit(transaction, "setting").await
+    }
+}
+
+/// The error for a server that is no member.
+pub(crate) fn server_not_found(name: &ServerName) -> WireError {
+    WireError::not_found(
+        reason::SERVER_NOT_FOUND,
+        format!("there is no server {name}; `featherctl server list` shows the members"),
+    )
+    .with("server", name)
+}
+
+async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
+    let member = sqlx::query("SELECT name FROM servers WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if member.is_none() {
+        return Err(server_not_found(name).into());
+    }
+    let tenants = sqlx::query("SELECT name FROM tenants WHERE server = $1 ORDER BY name")
+        .bind(name.as_str())
+        .fetch_all(&mut *connection)
+        .await?;
+    if !tenants.is_empty() {
+        let names: Vec<String> = tenants.iter().map(|row| column(row, "name")).collect::<Result<_>>()?;
+        let message = format!(
+            "{name} holds the data of {}; move them away first with `featherctl tenant migrate NAME --to OTHER`",
+            names.join(", ")
+        );
+        return Err(WireError::refused(reason::WRONG_STATE, message).into());
+    }
+    let running = sqlx::query("SELECT id FROM operations WHERE ended_ms IS NULL AND (source = $1 OR target = $1)")
+        .bind(name.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let Some(running) = running else { return Ok(()) };
+    let id: String = column(&running, "id")?;
+    let message = format!("an operation runs on {name}; wait for it with `featherctl operation watch {id}`");
+    Err(WireError::refused(reason::OPERATION_RUNNING, message).with("operation", id).into())
+}

@@ -1,0 +1,402 @@
+//! Operations: their rows, their logs, and the hold that keeps a tenant to one at a time.
+
+use feather_proto::{
+    error::{Error as WireError, reason},
+    ids::{Generation, OperationId, ServerName, TenantName},
+};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+use time::OffsetDateTime;
+
+use super::{
+    Result, Store, column, corrupt, from_ms, from_word, is_unique_violation, parse, parse_option,
+    tenants::{TenantState, TenantUpdate, tenant, tenant_not_found, update, world_changed},
+    to_ms, word,
+};
+use crate::operations::{Event, Kind, State};
+
+/// What to begin.
+#[derive(Debug, Clone)]
+pub struct NewOperation {
+    /// Its id.
+    pub id: OperationId,
+    /// Chosen by the caller; the same one again finds the same operation.
+    pub request_id: uuid::Uuid,
+    /// What was asked, to be compared when the request id comes again.
+    pub request: Value,
+    /// What it changes.
+    pub kind: Kind,
+    /// Whose.
+    pub tenant: TenantName,
+    /// From where.
+    pub source: Option<ServerName>,
+    /// To where.
+    pub target: Option<ServerName>,
+    /// Everything decided beforehand, except the generations, which the store issues.
+    pub plan: Value,
+    /// Who asked.
+    pub requested_by: String,
+    /// Version of the tenant's row that the plan was made on; `None` when there was no row.
+    pub expected_version: Option<i64>,
+    /// State of the tenant's row from now on, if it changes at once.
+    pub tenant_state: Option<TenantState>,
+    /// A line for the log: why so.
+    pub explanation: String,
+    /// Now.
+    pub now: OffsetDateTime,
+}
+
+/// Outcome of a begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// A new one.
+    New(Begun),
+    /// The request id was seen before, with the same request.
+    Known(OperationId),
+}
+
+/// A new operation with its generations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Its id.
+    pub id: OperationId,
+    /// For what it is to achieve.
+    pub generation: Generation,
+    /// For putting the world back: higher, so that late messages of the attempt are fenced off.
+    pub undo_generation: Generation,
+}
+
+/// An operation's row.
+#[derive(Debug, Clone)]
+pub struct OperationRow {
+    /// Its id.
+    pub id: OperationId,
+    /// What it changes.
+    pub kind: Kind,
+    /// Whose.
+    pub tenant: TenantName,
+    /// From where.
+    pub source: Option<ServerName>,
+    /// To where.
+    pub target: Option<ServerName>,
+    /// Where it stands.
+    pub state: State,
+    /// What was decided, with `generation` and `undo_generation`.
+    pub plan: Value,
+    /// What the steps found out.
+    pub facts: Value,
+    /// Who asked.
+    pub requested_by: String,
+    /// Why it failed or is stuck.
+    pub error: Option<WireError>,
+    /// The next command to type.
+    pub hint: Option<String>,
+    /// When it began.
+    pub created: OffsetDateTime,
+    /// When it ended.
+    pub ended: Option<OffsetDateTime>,
+}
+
+/// A line of an operation's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRow {
+    /// From 0, without gaps.
+    pub sequence: i64,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Name of the step.
+    pub step: String,
+    /// What happened.
+    pub event: Event,
+    /// A sentence, possibly empty.
+    pub message: String,
+}
+
+/// What to append to a log, with everything that must become true in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Append<'a> {
+    /// Whose log.
+    pub operation: &'a OperationId,
+    /// Must be the next one: a second controller that drives the same operation loses here.
+    pub sequence: i64,
+    /// Name of the step.
+    pub step: &'a str,
+    /// What happened.
+    pub event: Event,
+    /// A sentence, possibly empty.
+    pub message: &'a str,
+    /// State of the operation from now on.
+    pub state: State,
+    /// New facts.
+    pub facts: Option<Value>,
+    /// Why it failed or is stuck; `None` clears it.
+    pub error: Option<&'a WireError>,
+    /// The next command to type; `None` clears it.
+    pub hint: Option<&'a str>,
+    /// Change of the tenant's row.
+    pub tenant: Option<TenantUpdate>,
+    /// Set at the end.
+    pub end: Option<End>,
+    /// Now.
+    pub now: OffsetDateTime,
+}
+
+/// The end of an operation: the hold is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End;
+
+fn operation(row: &AnyRow) -> Result<OperationRow> {
+    let json = |name| -> Result<Value> { serde_json::from_str(&column::<String>(row, name)?).map_err(corrupt) };
+    let error: Option<String> = column(row, "error")?;
+    let ended: Option<i64> = column(row, "ended_ms")?;
+    Ok(OperationRow {
+        id: parse(&column::<String>(row, "id")?)?,
+        kind: from_word(&column::<String>(row, "kind")?)?,
+        tenant: parse(&column::<String>(row, "tenant")?)?,
+        source: parse_option(column(row, "source")?)?,
+        target: parse_option(column(row, "target")?)?,
+        state: from_word(&column::<String>(row, "state")?)?,
+        plan: json("plan")?,
+        facts: json("facts")?,
+        requested_by: column(row, "requested_by")?,
+        error: error.map(|text| serde_json::from_str(&text).map_err(corrupt)).transpose()?,
+        hint: column(row, "hint")?,
+        created: from_ms(column(row, "created_ms")?)?,
+        ended: ended.map(from_ms).transpose()?,
+    })
+}
+
+fn log_row(row: &AnyRow) -> Result<LogRow> {
+    Ok(LogRow {
+        sequence: column(row, "sequence")?,
+        at: from_ms(column(row, "at_ms")?)?,
+        step: column(row, "step")?,
+        event: from_word(&column::<String>(row, "event")?)?,
+        message: column(row, "message")?,
+    })
+}
+
+/// The operation that a request id began, if what was asked is the same.
+async fn known(
+    connection: &mut sqlx::AnyConnection,
+    request_id: uuid::Uuid,
+    request: &Value,
+) -> Result<Option<OperationId>> {
+    let row = sqlx::query("SELECT id, request FROM operations WHERE request_id = $1")
+        .bind(request_id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let asked: Value = serde_json::from_str(&column::<String>(&row, "request")?).map_err(corrupt)?;
+    if asked != *request {
+        return Err(WireError::invalid(
+            reason::REQUEST_ID_REUSED,
+            "this request id was used for another request; choose a new one for each change",
+        )
+        .into());
+    }
+    Ok(Some(parse(&column::<String>(&row, "id")?)?))
+}
+
+/// Issues the two generations of an operation, making the tenant's row if there is none.
+async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Result<(Generation, Generation)> {
+    let row = match new.expected_version {
+        Some(version) => {
+            sqlx::query(
+                "UPDATE tenants SET generation_issued = generation_issued + 2, state = COALESCE($3, state), \
+                 version = version + 1 WHERE name = $1 AND version = $2 RETURNING *",
+            )
+            .bind(new.tenant.as_str())
+            .bind(version)
+            .bind(new.tenant_state.as_ref().map(word).transpose()?)
+            .fetch_optional(&mut *connection)
+            .await?
+        }
+        None => {
+            sqlx::query(
+                "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version) \
+             VALUES ($1, $2, 0, 2, 1, $3, 1) ON CONFLICT (name) DO NOTHING RETURNING *",
+            )
+            .bind(new.tenant.as_str())
+            .bind(word(&new.tenant_state.unwrap_or(TenantState::Adding))?)
+            .bind(to_ms(new.now))
+            .fetch_optional(&mut *connection)
+            .await?
+        }
+    };
+    let row = row.ok_or_else(|| world_changed(&new.tenant))?;
+    let issued = tenant(&row)?.generation_issued;
+    Ok((Generation(issued.0 - 1), issued))
+}
+
+async fn hold(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Result<()> {
+    let held = sqlx::query("SELECT operation FROM operation_holds WHERE tenant = $1")
+        .bind(new.tenant.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(held) = held {
+        let running: String = column(&held, "operation")?;
+        return Err(WireError::refused(
+            reason::OPERATION_RUNNING,
+            format!(
+                "{} is being changed by {running}; follow it with `featherctl operation watch {running}`",
+                new.tenant
+            ),
+        )
+        .with("operation", running)
+        .with("tenant", &new.tenant)
+        .into());
+    }
+    let inserted = sqlx::query("INSERT INTO operation_holds (tenant, operation) VALUES ($1, $2)")
+        .bind(new.tenant.as_str())
+        .bind(new.id.as_str())
+        .execute(connection)
+        .await;
+    match inserted {
+        Err(error) if is_unique_violation(&error) => Err(world_changed(&new.tenant).into()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+impl Store {
+    /// Begins an operation: request id, hold, generations, row and first log line in one transaction.
+    pub async fn begin_operation(&self, new: &NewOperation) -> Result<Begin> {
+        let mut transaction = self.begin().await?;
+        if let Some(id) = known(&mut transaction, new.request_id, &new.request).await? {
+            return Ok(Begin::Known(id));
+        }
+        hold(&mut transaction, new).await?;
+        let (generation, undo_generation) = issue(&mut transaction, new).await?;
+        let mut plan = new.plan.clone();
+        plan["generation"] = generation.0.into();
+        plan["undo_generation"] = undo_generation.0.into();
+        sqlx::query(
+            "INSERT INTO operations (id, request_id, request, kind, tenant, source, target, state, plan, facts, requested_by, \
+             created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $10, $11)",
+        )
+        .bind(new.id.as_str())
+        .bind(new.request_id.to_string())
+        .bind(new.request.to_string())
+        .bind(word(&new.kind)?)
+        .bind(new.tenant.as_str())
+        .bind(new.source.as_ref().map(|server| server.as_str().to_owned()))
+        .bind(new.target.as_ref().map(|server| server.as_str().to_owned()))
+        .bind(word(&State::Running)?)
+        .bind(plan.to_string())
+        .bind(&new.requested_by)
+        .bind(to_ms(new.now))
+        .execute(&mut *transaction)
+        .await?;
+        insert_log(&mut transaction, &new.id, 0, new.now, ("plan", Event::Note, &new.explanation)).await?;
+        self.commit(transaction, "begin operation").await?;
+        Ok(Begin::New(Begun { id: new.id.clone(), generation, undo_generation }))
+    }
+
+    /// The operation that a request id began, if what was asked is the same. For callers that would otherwise refuse a repeated
+    /// request because its first run already changed the world.
+    pub async fn known_request(&self, request_id: uuid::Uuid, request: &Value) -> Result<Option<OperationId>> {
+        let mut connection = self.pool.acquire().await?;
+        known(&mut connection, request_id, request).await
+    }
+
+    /// Appends one line and everything that goes with it.
+    pub async fn append(&self, append: Append<'_>) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let line = (append.step, append.event, append.message);
+        insert_log(&mut transaction, append.operation, append.sequence, append.now, line).await?;
+        sqlx::query(
+            "UPDATE operations SET state = $2, facts = COALESCE($3, facts), error = $4, hint = $5, ended_ms = $6 WHERE id = $1",
+        )
+        .bind(append.operation.as_str())
+        .bind(word(&append.state)?)
+        .bind(append.facts.as_ref().map(ToString::to_string))
+        .bind(append.error.map(serde_json::to_string).transpose().map_err(corrupt)?)
+        .bind(append.hint.map(ToOwned::to_owned))
+        .bind(append.end.map(|End| to_ms(append.now)))
+        .execute(&mut *transaction)
+        .await?;
+        if let Some(change) = &append.tenant {
+            update(&mut transaction, change).await?;
+        }
+        if append.end.is_some() {
+            sqlx::query("DELETE FROM operation_holds WHERE operation = $1")
+                .bind(append.operation.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        self.commit(transaction, append.event.name()).await
+    }
+
+    /// One operation.
+    pub async fn operation(&self, id: &OperationId) -> Result<OperationRow> {
+        let row =
+            sqlx::query("SELECT * FROM operations WHERE id = $1").bind(id.as_str()).fetch_optional(&self.pool).await?;
+        let row = row.ok_or_else(|| {
+            WireError::not_found(
+                reason::OPERATION_NOT_FOUND,
+                format!("there is no operation {id}; `featherctl operation list` shows the latest"),
+            )
+        })?;
+        operation(&row)
+    }
+
+    /// An operation's log, oldest first.
+    pub async fn operation_log(&self, id: &OperationId) -> Result<Vec<LogRow>> {
+        let rows = sqlx::query("SELECT * FROM operation_log WHERE operation = $1 ORDER BY sequence")
+            .bind(id.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(log_row).collect()
+    }
+
+    /// Operations, newest first.
+    pub async fn operations(&self, of: Option<&TenantName>, limit: u32) -> Result<Vec<OperationRow>> {
+        let rows = sqlx::query(
+            "SELECT * FROM operations WHERE ($1 = '' OR tenant = $1) ORDER BY created_ms DESC, id DESC LIMIT $2",
+        )
+        .bind(of.map_or("", TenantName::as_str).to_owned())
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(operation).collect()
+    }
+
+    /// Operations that have not ended, oldest first.
+    pub async fn unfinished_operations(&self) -> Result<Vec<OperationRow>> {
+        let rows = sqlx::query("SELECT * FROM operations WHERE ended_ms IS NULL ORDER BY created_ms, id")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(operation).collect()
+    }
+
+    /// The tenant's row, or the error that says there is none.
+    pub async fn require_tenant(&self, name: &TenantName) -> Result<super::TenantRow> {
+        Ok(self.tenant(name).await?.ok_or_else(|| tenant_not_found(name))?)
+    }
+}
+
+async fn insert_log(
+    connection: &mut sqlx::AnyConnection,
+    id: &OperationId,
+    sequence: i64,
+    at: OffsetDateTime,
+    (step, event, message): (&str, Event, &str),
+) -> Result<()> {
+    let inserted = sqlx::query(
+        "INSERT INTO operation_log (operation, sequence, at_ms, step, event, message) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(id.as_str())
+    .bind(sequence)
+    .bind(to_ms(at))
+    .bind(step)
+    .bind(word(&event)?)
+    .bind(message)
+    .execute(connection)
+    .await;
+    match inserted {
+        Err(error) if is_unique_violation(&error) => {
+            Err(WireError::stale(reason::WORLD_CHANGED, format!("{id} is driven by somebody else")).into())
+        }
+        other => Ok(other.map(drop)?),
+    }
+}

@@ -1,0 +1,147 @@
+//! Tenants: where each lives, under which generation, and what its operator wants.
+
+use feather_proto::{
+    error::{Error as WireError, reason},
+    ids::{Generation, ServerName, TenantName},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+use time::OffsetDateTime;
+
+use super::{Result, Store, column, corrupt, from_ms, from_word, parse, parse_option, word};
+
+/// What the fleet wants of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TenantState {
+    /// An add is under way; it has never been here, or was removed.
+    Adding,
+    /// It lives on its server.
+    Active,
+    /// Removed; its data is kept on its server, if it has one.
+    Removed,
+}
+
+/// A tenant's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    /// Its name.
+    pub name: TenantName,
+    /// What the fleet wants.
+    pub state: TenantState,
+    /// Where its data is.
+    pub server: Option<ServerName>,
+    /// Where it lived before its last move.
+    pub previous_server: Option<ServerName>,
+    /// Of the placement in force.
+    pub generation: Generation,
+    /// Highest ever issued.
+    pub generation_issued: Generation,
+    /// False: stopped by its operator.
+    pub running: bool,
+    /// When it was added.
+    pub created: OffsetDateTime,
+    /// Counts changes; a plan made on another version is refused.
+    pub version: i64,
+}
+
+/// How a row changes at the end of a step. `None` leaves a column as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantUpdate {
+    /// Whose row.
+    pub tenant: TenantName,
+    /// Generation of the placement from now on; a row with a higher one is not changed (the operation is stale).
+    pub generation: Generation,
+    /// New state.
+    pub state: Option<TenantState>,
+    /// New server.
+    pub server: Option<ServerName>,
+    /// New previous server.
+    pub previous_server: Option<ServerName>,
+    /// Should it run?
+    pub running: Option<bool>,
+}
+
+impl TenantUpdate {
+    /// Changes the generation only.
+    pub fn generation(tenant: TenantName, generation: Generation) -> Self {
+        Self { tenant, generation, state: None, server: None, previous_server: None, running: None }
+    }
+}
+
+pub(super) fn tenant(row: &AnyRow) -> Result<TenantRow> {
+    let generation =
+        |name| -> Result<Generation> { Ok(Generation(u64::try_from(column::<i64>(row, name)?).map_err(corrupt)?)) };
+    Ok(TenantRow {
+        name: parse(&column::<String>(row, "name")?)?,
+        state: from_word(&column::<String>(row, "state")?)?,
+        server: parse_option(column(row, "server")?)?,
+        previous_server: parse_option(column(row, "previous_server")?)?,
+        generation: generation("generation")?,
+        generation_issued: generation("generation_issued")?,
+        running: column::<i64>(row, "running")? != 0,
+        created: from_ms(column(row, "created_ms")?)?,
+        version: column(row, "version")?,
+    })
+}
+
+fn generation_column(generation: Generation) -> Result<i64> {
+    i64::try_from(generation.0).map_err(corrupt)
+}
+
+pub(super) async fn update(connection: &mut sqlx::AnyConnection, change: &TenantUpdate) -> Result<()> {
+    let changed = sqlx::query(
+        "UPDATE tenants SET generation = $2, state = COALESCE($3, state), server = COALESCE($4, server), \
+         previous_server = COALESCE($5, previous_server), running = COALESCE($6, running), version = version + 1 \
+         WHERE name = $1 AND generation <= $2 AND generation_issued >= $2",
+    )
+    .bind(change.tenant.as_str())
+    .bind(generation_column(change.generation)?)
+    .bind(change.state.as_ref().map(word).transpose()?)
+    .bind(change.server.as_ref().map(|server| server.as_str().to_owned()))
+    .bind(change.previous_server.as_ref().map(|server| server.as_str().to_owned()))
+    .bind(change.running.map(i64::from))
+    .execute(connection)
+    .await?;
+    if changed.rows_affected() == 1 {
+        return Ok(());
+    }
+    Err(WireError::stale(
+        reason::STALE_GENERATION,
+        format!("{} was placed anew under a higher generation than {}", change.tenant, change.generation),
+    )
+    .into())
+}
+
+impl Store {
+    /// All tenants in the order of their names, removed ones included.
+    pub async fn tenants(&self) -> Result<Vec<TenantRow>> {
+        let rows = sqlx::query("SELECT * FROM tenants ORDER BY name").fetch_all(&self.pool).await?;
+        rows.iter().map(tenant).collect()
+    }
+
+    /// One tenant.
+    pub async fn tenant(&self, name: &TenantName) -> Result<Option<TenantRow>> {
+        let row =
+            sqlx::query("SELECT * FROM tenants WHERE name = $1").bind(name.as_str()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(tenant).transpose()
+    }
+}
+
+/// The error for a plan that was made on another state of the world.
+pub(crate) fn world_changed(name: &TenantName) -> WireError {
+    WireError::stale(
+        reason::WORLD_CHANGED,
+        format!("{name} was changed by someone else meanwhile; look again and repeat the command"),
+    )
+    .with("tenant", name)
+}
+
+/// The error for a tenant that is not there.
+pub(crate) fn tenant_not_found(name: &TenantName) -> WireError {
+    WireError::not_found(
+        reason::TENANT_NOT_FOUND,
+        format!("there is no tenant {name}; `featherctl tenant list --all` shows them, also removed ones"),
+    )
+    .with("tenant", name)
+}

@@ -1,0 +1,197 @@
+//! Everything that operations and reconcilers act on: agents, store, what was observed, DNS, the clock.
+//!
+//! Owns only the bundle; each part has its own file. Tests put fakes or faults behind the same seams.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use feather_proto::{
+    error::Error,
+    ids::{OperationId, ServerName, TenantName},
+};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::{
+    agents::{Agent, Agents, TransferProgress},
+    dns::Dns,
+    fleet::Fleet,
+    store::Store,
+};
+
+/// Wall clock. Timers are tokio's; this is for what people read and for expiry.
+pub trait Clock: Send + Sync {
+    /// The time now.
+    fn now(&self) -> OffsetDateTime;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+}
+
+/// Knobs of the controller.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `alice` is served as `alice.{domain_suffix}`.
+    pub domain_suffix: String,
+    /// Port at which servers' Caddys take forwarded requests.
+    pub http_port: u16,
+    /// Tries of a step whose outcome is unknown, before it counts as failed (or, where it cannot fail, as struggling).
+    pub attempts: u32,
+    /// Pause after the first try; doubled each time.
+    pub backoff: Duration,
+    /// Longest pause.
+    pub backoff_max: Duration,
+    /// Longest silence of an agent's stream before its server counts as unreachable is three times this.
+    pub heartbeat: Duration,
+    /// Interval of reconcilers that nothing woke.
+    pub reconcile: Duration,
+    /// Memory that must be free for one more tenant, in bytes.
+    pub tenant_memory_bytes: u64,
+    /// Disk that must stay free on each server, in bytes.
+    pub disk_headroom_bytes: u64,
+    /// Own DNS records for tenants away from the ingress, at most.
+    pub dns_budget: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            domain_suffix: "users.inceptel.ai".into(),
+            http_port: 80,
+            attempts: 5,
+            backoff: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(3),
+            reconcile: Duration::from_secs(10),
+            tenant_memory_bytes: 64 << 20,
+            disk_headroom_bytes: 256 << 20,
+            dns_budget: 60,
+        }
+    }
+}
+
+/// A tenant's password on its way to the person who asked for it. In memory only, never in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Password(..)")
+    }
+}
+
+/// What is known about operations and never written down.
+#[derive(Debug)]
+pub struct Volatile {
+    passwords: Mutex<BTreeMap<OperationId, Password>>,
+    progress: Mutex<BTreeMap<OperationId, TransferProgress>>,
+    /// Rung when an operation or its progress changed.
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Volatile {
+    fn default() -> Self {
+        Self { passwords: Mutex::default(), progress: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Volatile {
+    /// Keeps the password of an added tenant until it is handed out.
+    pub fn keep_password(&self, id: &OperationId, password: Password) {
+        lock(&self.passwords).insert(id.clone(), password);
+    }
+
+    /// Hands it out, once.
+    pub fn take_password(&self, id: &OperationId) -> Option<Password> {
+        lock(&self.passwords).remove(id)
+    }
+
+    /// Notes how far a transfer is.
+    pub fn note_progress(&self, id: &OperationId, now: TransferProgress) {
+        lock(&self.progress).insert(id.clone(), now);
+        self.ring();
+    }
+
+    /// How far a transfer is, while it runs.
+    pub fn progress(&self, id: &OperationId) -> Option<TransferProgress> {
+        lock(&self.progress).get(id).copied()
+    }
+
+    /// The step is over.
+    pub fn clear_progress(&self, id: &OperationId) {
+        lock(&self.progress).remove(id);
+    }
+
+    /// Says that an operation changed.
+    pub fn ring(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Rings when an operation or its progress changed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bundle.
+pub struct World {
+    /// Desired state.
+    pub store: Store,
+    /// Ways to agents.
+    pub agents: Arc<dyn Agents>,
+    /// Observed state.
+    pub fleet: Fleet,
+    /// DNS provider.
+    pub dns: Arc<dyn Dns>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Knobs.
+    pub settings: Settings,
+    /// In memory only.
+    pub volatile: Arc<Volatile>,
+    /// Rung when desired state changed: reconcilers look again.
+    pub desired: watch::Sender<u64>,
+}
+
+impl World {
+    /// The agent of a member.
+    pub async fn agent(&self, server: &ServerName) -> Result<Arc<dyn Agent>, Error> {
+        let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        self.agents.agent(&row.name, &row.address)
+    }
+
+    /// Public URL of a tenant.
+    pub fn url(&self, tenant: &TenantName) -> String {
+        format!("https://{}", tenant.host(&self.settings.domain_suffix))
+    }
+
+    /// `host:port` at which other servers reach a server's Caddy.
+    pub async fn caddy_address(&self, server: &ServerName) -> Result<String, Error> {
+        let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        let port = self.settings.http_port;
+        Ok(match row.public_address.parse::<std::net::Ipv6Addr>() {
+            Ok(address) => format!("[{address}]:{port}"),
+            Err(_) => format!("{}:{port}", row.public_address),
+        })
+    }
+
+    /// Says that desired state changed.
+    pub fn ring_desired(&self) {
+        self.desired.send_modify(|count| *count += 1);
+    }
+}
