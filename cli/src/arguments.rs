@@ -4,7 +4,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     commands::{completions, operation, server, tenant, version, volume},
@@ -41,8 +41,17 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 3 controller or server unreach
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Form of the data on stdout; with `json`, stderr is JSON too, one object per line.
-    #[arg(long, global = true, value_enum, default_value = "table", env = "FEATHERCTL_OUTPUT", hide_env_values = true)]
+    /// Form of the data.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "table|json",
+        default_value = "table",
+        env = "FEATHERCTL_OUTPUT",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
     pub(crate) output: Format,
     /// Where the controller listens.
     #[arg(
@@ -55,10 +64,10 @@ pub(crate) struct Global {
         value_parser = connect::address
     )]
     pub(crate) controller: String,
-    /// File with your certificate and key [default: ~/.config/feather/admin.identity].
+    /// Your certificate and key [default: ~/.config/feather/admin.identity].
     #[arg(long, global = true, value_name = "FILE", env = "FEATHERCTL_IDENTITY", hide_env_values = true)]
     pub(crate) identity: Option<PathBuf>,
-    /// How long to wait for an answer, and to keep trying when the connection breaks while an operation is watched.
+    /// How long to wait for the controller.
     #[arg(
         long,
         global = true,
@@ -105,7 +114,8 @@ impl Context {
 /// Runs the command line of this process and returns its exit code.
 pub(crate) fn main() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let parsed = match Arguments::try_parse_from(&arguments) {
+    let parsed = command().try_get_matches_from(&arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return not_parsed(&error, &arguments),
     };
@@ -133,13 +143,31 @@ fn run(noun: Noun, context: Context) -> Result<(), Failure> {
             Noun::Tenant(verb) => tenant::run(verb, &context).await,
             Noun::Volume(verb) => volume::run(verb, &context).await,
             Noun::Operation(verb) => operation::run(verb, &context).await,
-            Noun::Completions(arguments) => completions::run(&arguments, &context, Arguments::command()),
+            Noun::Completions(arguments) => completions::run(&arguments, &context, command()),
             Noun::Version(arguments) => version::run(&arguments, &context),
         }
     });
     // A read of standard input may still be blocked in a thread; nobody waits for it.
     runtime.shutdown_background();
     done
+}
+
+/// Summary, details, usage, options: one compact page, whether asked by `-h` or `--help`.
+const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+fn command() -> Command {
+    compact(Arguments::command())
+}
+
+/// clap spreads the help of a command that has details over many lines; showing the details as another part avoids that.
+fn compact(command: Command) -> Command {
+    let details = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+    let details = details.split_once("\n\n").map(|(_, details)| details.to_owned());
+    let command = command.help_template(HELP).long_about(None).mut_subcommands(compact);
+    match details {
+        Some(details) => command.before_help(details),
+        None => command,
+    }
 }
 
 /// Help and version are data; anything else is a mistake in the command line.
@@ -166,12 +194,8 @@ fn wants_json(arguments: &[OsString]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
-    use super::Arguments;
-
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        super::command().debug_assert();
     }
 }

@@ -17,9 +17,10 @@ pub(crate) use table::{pairs, table};
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// Aligned columns, for people.
+    // Documentation of the values would spread every help page over many lines.
+    // Aligned columns, for people.
     Table,
-    /// Stable JSON, for programs.
+    // Stable JSON, for programs.
     Json,
 }
 

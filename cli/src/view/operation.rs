@@ -141,9 +141,9 @@ impl From<pb::OperationLogEntry> for LogEntryView {
 /// How the times of a log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Times {
-    /// Since the operation began.
+    // Since the operation began.
     Relative,
-    /// RFC 3339 in UTC.
+    // RFC 3339 in UTC.
     Absolute,
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// Which operation, for example op-0198c7d2-5a4e-7cc3-98c4-dc0c0c07398f.
     #[arg(value_name = "ID", value_parser = operation_id)]
     id: OperationId,
-    /// How the log's times are written.
+    /// How the log's times are written: since the operation began, or as UTC.
     #[arg(long, value_enum, default_value = "relative")]
     times: Times,
 }

@@ -1,0 +1,366 @@
+//! A controller that follows a script: for each call a queue of answers, refusals and streams; and the binary run against it.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use feather_proto::{
+    error::Error,
+    pb::controller::v1 as pb,
+    tls::{ClientCertificate, Identity, Principal, Rotating, TcpIncoming, incoming},
+};
+use futures::{Stream, StreamExt as _};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    process::Command,
+    task::JoinSet,
+};
+use tonic::{Request, Response, Status, transport::Server};
+
+use crate::identity::{Fleet, admin};
+
+/// One thing that a scripted stream does.
+pub(crate) enum Act<T> {
+    /// Sends a message.
+    Send(T),
+    /// Ends with an error that no controller made, as a broken connection does.
+    Break,
+    /// Cuts the connection itself.
+    Cut,
+    /// Says nothing more, and tells that it has come so far.
+    Hang(Arc<tokio::sync::Notify>),
+}
+
+type Answer = Result<Box<dyn Any + Send>, Status>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<BTreeMap<&'static str, VecDeque<Answer>>>>,
+    calls: Arc<Mutex<Vec<String>>>,
+    links: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Script {
+    fn next<Out: 'static>(&self, rpc: &'static str, call: &impl fmt::Debug) -> Result<Out, Status> {
+        self.calls.lock().unwrap().push(format!("{rpc}: {call:?}"));
+        let answer = self.answers.lock().unwrap().get_mut(rpc).and_then(VecDeque::pop_front);
+        let answer = answer.unwrap_or_else(|| Err(Status::unimplemented("not in the script")))?;
+        Ok(*answer.downcast::<Out>().expect("the script answers with the message of the call"))
+    }
+
+    fn unary<In: fmt::Debug, Out: 'static>(
+        &self,
+        rpc: &'static str,
+        request: Request<In>,
+    ) -> Result<Response<Out>, Status> {
+        self.next(rpc, request.get_ref()).map(Response::new)
+    }
+
+    fn stream<In, Out>(&self, rpc: &'static str, request: Request<In>) -> Result<Response<Answers<Out>>, Status>
+    where
+        In: fmt::Debug,
+        Out: Send + 'static,
+    {
+        let acts: Vec<Act<Out>> = self.next(rpc, request.get_ref())?;
+        let links = self.links.clone();
+        let stream = futures::stream::iter(acts).then(move |act| {
+            let links = links.clone();
+            async move {
+                match act {
+                    Act::Send(message) => Ok(message),
+                    Act::Break => Err(Status::unavailable("gone")),
+                    Act::Cut => {
+                        links.lock().unwrap().abort_all();
+                        std::future::pending().await
+                    }
+                    Act::Hang(reached) => {
+                        reached.notify_one();
+                        std::future::pending().await
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+macro_rules! service {
+    ($module:ident :: $service:ident {
+        $($method:ident: $rpc:ident($request:ident) -> $response:ident),* $(,)?
+    } streams {
+        $($stream_method:ident: $stream_rpc:ident($stream_request:ident) -> $stream_response:ident as $stream:ident),*
+    }) => {
+        #[tonic::async_trait]
+        impl pb::$module::$service for Script {
+            $(type $stream = Answers<pb::$stream_response>;
+
+            async fn $stream_method(
+                &self,
+                request: Request<pb::$stream_request>,
+            ) -> Result<Response<Self::$stream>, Status> {
+                self.stream(stringify!($stream_rpc), request)
+            })*
+
+            $(async fn $method(&self, request: Request<pb::$request>) -> Result<Response<pb::$response>, Status> {
+                self.unary(stringify!($rpc), request)
+            })*
+        }
+    };
+}
+
+service! { server_service_server::ServerService {
+    list_servers: ListServers(ListServersRequest) -> ListServersResponse,
+    get_server: GetServer(GetServerRequest) -> GetServerResponse,
+    remove_server: RemoveServer(RemoveServerRequest) -> RemoveServerResponse,
+} streams {} }
+
+service! { tenant_service_server::TenantService {
+    add_tenant: AddTenant(AddTenantRequest) -> AddTenantResponse,
+    remove_tenant: RemoveTenant(RemoveTenantRequest) -> RemoveTenantResponse,
+    get_tenant: GetTenant(GetTenantRequest) -> GetTenantResponse,
+    list_tenants: ListTenants(ListTenantsRequest) -> ListTenantsResponse,
+    migrate_tenant: MigrateTenant(MigrateTenantRequest) -> MigrateTenantResponse,
+    start_tenant: StartTenant(StartTenantRequest) -> StartTenantResponse,
+    stop_tenant: StopTenant(StopTenantRequest) -> StopTenantResponse,
+    reset_password: ResetPassword(ResetPasswordRequest) -> ResetPasswordResponse,
+} streams {
+    tail_logs: TailLogs(TailLogsRequest) -> TailLogsResponse as TailLogsStream
+} }
+
+service! { operation_service_server::OperationService {
+    get_operation: GetOperation(GetOperationRequest) -> GetOperationResponse,
+    list_operations: ListOperations(ListOperationsRequest) -> ListOperationsResponse,
+    cancel_operation: CancelOperation(CancelOperationRequest) -> CancelOperationResponse,
+    retry_operation: RetryOperation(RetryOperationRequest) -> RetryOperationResponse,
+} streams {
+    watch_operation: WatchOperation(WatchOperationRequest) -> WatchOperationResponse as WatchOperationStream
+} }
+
+#[tonic::async_trait]
+impl pb::enrollment_service_server::EnrollmentService for Script {
+    async fn create_join_token(
+        &self,
+        request: Request<pb::CreateJoinTokenRequest>,
+    ) -> Result<Response<pb::CreateJoinTokenResponse>, Status> {
+        self.unary("CreateJoinToken", request)
+    }
+
+    async fn join(&self, _: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        Err(Status::unimplemented("only agents join"))
+    }
+
+    async fn renew_certificate(
+        &self,
+        _: Request<pb::RenewCertificateRequest>,
+    ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
+        Err(Status::unimplemented("only agents renew"))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::volume_service_server::VolumeService for Script {
+    type ExportVolumeStream = Answers<pb::ExportVolumeResponse>;
+
+    async fn list_volumes(
+        &self,
+        request: Request<pb::ListVolumesRequest>,
+    ) -> Result<Response<pb::ListVolumesResponse>, Status> {
+        self.unary("ListVolumes", request)
+    }
+
+    async fn export_volume(
+        &self,
+        request: Request<pb::ExportVolumeRequest>,
+    ) -> Result<Response<Self::ExportVolumeStream>, Status> {
+        self.stream("ExportVolume", request)
+    }
+
+    /// Takes the whole stream before it answers, and refuses one without its end, as the real one does.
+    async fn import_volume(
+        &self,
+        request: Request<tonic::Streaming<pb::ImportVolumeRequest>>,
+    ) -> Result<Response<pb::ImportVolumeResponse>, Status> {
+        let mut stream = request.into_inner();
+        let (mut tenant, mut data, mut whole) = (String::new(), Vec::new(), false);
+        while let Some(message) = stream.message().await? {
+            tenant.push_str(&message.tenant);
+            data.extend_from_slice(&message.data);
+            whole = message.end;
+        }
+        self.next("ImportVolume", &format_args!("{tenant}, {} bytes, whole: {whole}", data.len())).map(Response::new)
+    }
+
+    async fn verify_volume(
+        &self,
+        request: Request<pb::VerifyVolumeRequest>,
+    ) -> Result<Response<pb::VerifyVolumeResponse>, Status> {
+        self.unary("VerifyVolume", request)
+    }
+}
+
+/// A scripted controller with a home directory for the binary.
+pub(crate) struct Controller {
+    script: Script,
+    pub(crate) fleet: Fleet,
+    address: String,
+    home: tempfile::TempDir,
+    _tasks: JoinSet<()>,
+}
+
+impl Controller {
+    pub(crate) async fn start() -> Self {
+        let fleet = Fleet::new();
+        let identity = fleet.issue(&Principal::controller());
+        Self::start_as(fleet, identity).await
+    }
+
+    /// A controller that shows some other identity.
+    pub(crate) async fn start_as(fleet: Fleet, identity: Identity) -> Self {
+        let script = Script::default();
+        let rotating = Rotating::new(identity).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let behind = listener.local_addr().unwrap();
+        let connections = incoming(TcpIncoming::stream(listener), &rotating, ClientCertificate::Optional).unwrap();
+        let router = Server::builder()
+            .add_service(pb::enrollment_service_server::EnrollmentServiceServer::new(script.clone()))
+            .add_service(pb::server_service_server::ServerServiceServer::new(script.clone()))
+            .add_service(pb::tenant_service_server::TenantServiceServer::new(script.clone()))
+            .add_service(pb::operation_service_server::OperationServiceServer::new(script.clone()))
+            .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { router.serve_with_incoming(connections).await.unwrap() });
+
+        // Connections go through a relay, so that a test can cut them.
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = relay.local_addr().unwrap().to_string();
+        let links = script.links.clone();
+        tasks.spawn(async move {
+            while let Ok((mut near, _)) = relay.accept().await {
+                links.lock().unwrap().spawn(async move {
+                    if let Ok(mut far) = TcpStream::connect(behind).await {
+                        drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
+                    }
+                });
+            }
+        });
+        let home = tempfile::tempdir().unwrap();
+        let controller = Self { script, fleet, address, home, _tasks: tasks };
+        controller.use_identity(&controller.fleet.issue(&admin()));
+        controller
+    }
+
+    /// Puts an identity where featherctl looks by itself.
+    pub(crate) fn use_identity(&self, identity: &Identity) {
+        let folder = self.home.path().join(".config/feather");
+        std::fs::create_dir_all(&folder).unwrap();
+        identity.save(&folder.join("admin.identity")).unwrap();
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The next answer to a call: a message, or the acts of a stream.
+    pub(crate) fn answers<T: Any + Send>(&self, rpc: &'static str, answer: T) -> &Self {
+        self.push(rpc, Ok(Box::new(answer)))
+    }
+
+    pub(crate) fn refuses(&self, rpc: &'static str, error: Error) -> &Self {
+        self.push(rpc, Err(error.into()))
+    }
+
+    pub(crate) fn breaks(&self, rpc: &'static str) -> &Self {
+        self.push(rpc, Err(Status::unavailable("gone")))
+    }
+
+    fn push(&self, rpc: &'static str, answer: Answer) -> &Self {
+        self.script.answers.lock().unwrap().entry(rpc).or_default().push_back(answer);
+        self
+    }
+
+    /// The calls so far, with request ids replaced by the order of their first use.
+    pub(crate) fn calls(&self) -> String {
+        let mut ids = Vec::new();
+        let mut lines = Vec::new();
+        for call in self.script.calls.lock().unwrap().iter() {
+            let mut line = call.clone();
+            if let Some((_, rest)) = call.split_once("request_id: \"") {
+                let id = rest.split('"').next().unwrap().to_owned();
+                assert!(id.parse::<uuid::Uuid>().is_ok(), "{id:?} is not a UUID");
+                let place = ids.iter().position(|known| *known == id).unwrap_or(ids.len());
+                line = line.replace(&id, &format!("id-{place}"));
+                ids.push(id);
+            }
+            lines.push(line);
+        }
+        lines.join("\n")
+    }
+
+    pub(crate) fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_featherctl"));
+        command
+            .args(arguments.split_whitespace().map(|word| word.replace("HOME", &self.home().display().to_string())))
+            .env_clear()
+            .env("HOME", self.home())
+            .env("FEATHERCTL_CONTROLLER", &self.address)
+            .current_dir(self.home())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    pub(crate) async fn run(&self, arguments: &str) -> Ran {
+        self.finish(self.command(arguments).spawn().unwrap()).await
+    }
+
+    pub(crate) async fn run_with_input(&self, arguments: &str, input: &[u8]) -> Ran {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // The binary may have refused without reading.
+        drop(stdin.write_all(input).await);
+        drop(stdin);
+        self.finish(child).await
+    }
+
+    pub(crate) async fn finish(&self, child: tokio::process::Child) -> Ran {
+        let output = child.wait_with_output().await.unwrap();
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).unwrap();
+            text.replace(&self.address, "CONTROLLER").replace(&self.home().display().to_string(), "HOME")
+        };
+        Ran { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code() }
+    }
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: Option<i32>,
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !text.is_empty() {
+                writeln!(formatter, "--- {name}\n{}", text.trim_end_matches('\n'))?;
+            }
+        }
+        writeln!(formatter, "--- exit {}", self.code.map_or("by signal".to_owned(), |code| code.to_string()))
+    }
+}

@@ -1,0 +1,295 @@
+//! Changing tenants and servers: what is sent, what is asked, what ends up on stdout.
+
+use feather_proto::{
+    model::to_timestamp,
+    pb::{controller::v1 as pb, types::v1 as types_pb},
+};
+use insta::assert_snapshot;
+use time::{Duration, macros::datetime};
+
+use crate::controller::{Act, Controller};
+
+pub(crate) const ID: &str = "op-00000000-0000-0000-0000-000000000001";
+
+pub(crate) fn operation(kind: pb::OperationKind, state: pb::OperationState) -> pb::Operation {
+    pb::Operation {
+        id: ID.into(),
+        kind: kind.into(),
+        state: state.into(),
+        tenant: "alice".into(),
+        source: "nyc".into(),
+        created: Some(to_timestamp(datetime!(2026-03-01 12:00 UTC))),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn entry(sequence: u32, milliseconds: i64, step: &str, event: &str, message: &str) -> pb::OperationLogEntry {
+    pb::OperationLogEntry {
+        sequence,
+        at: Some(to_timestamp(datetime!(2026-03-01 12:00 UTC) + Duration::milliseconds(milliseconds))),
+        step: step.into(),
+        event: event.into(),
+        message: message.into(),
+    }
+}
+
+pub(crate) fn says(operation: pb::Operation) -> Act<pb::WatchOperationResponse> {
+    Act::Send(pb::WatchOperationResponse { operation: Some(operation), ..Default::default() })
+}
+
+/// The controller takes the add, and watching shows this.
+pub(crate) fn add_is_taken(controller: &Controller, acts: Vec<Act<pb::WatchOperationResponse>>) {
+    let running = operation(pb::OperationKind::Add, pb::OperationState::Running);
+    controller.answers(
+        "AddTenant",
+        pb::AddTenantResponse {
+            operation: Some(running),
+            url: "https://alice.users.inceptel.ai".into(),
+            server: "nyc".into(),
+            explanation: vec![],
+        },
+    );
+    controller.answers("WatchOperation", acts);
+}
+
+pub(crate) fn added(password: &str) -> Vec<Act<pb::WatchOperationResponse>> {
+    let done = operation(pb::OperationKind::Add, pb::OperationState::Succeeded);
+    vec![Act::Send(pb::WatchOperationResponse {
+        operation: Some(done),
+        password: password.into(),
+        ..Default::default()
+    })]
+}
+
+#[tokio::test]
+async fn add_prints_one_line_and_nothing_else_on_stdout() {
+    let controller = Controller::start().await;
+    add_is_taken(&controller, added("x7k9m2"));
+    let ran = controller.run("tenant add alice --server nyc").await;
+    assert_eq!(ran.stdout, "https://alice.users.inceptel.ai | password: x7k9m2\n");
+    assert_snapshot!(ran, @"");
+    assert_snapshot!(controller.calls(), @"");
+}
+
+#[tokio::test]
+async fn add_as_json() {
+    let controller = Controller::start().await;
+    add_is_taken(&controller, added("x7k9m2"));
+    assert_snapshot!(controller.run("tenant add alice --output json").await, @"");
+}
+
+#[tokio::test]
+async fn a_password_that_is_lost_can_be_set_anew() {
+    let controller = Controller::start().await;
+    add_is_taken(&controller, added(""));
+    assert_snapshot!(controller.run("tenant add alice").await, @"");
+    controller.answers(
+        "ResetPassword",
+        pb::ResetPasswordResponse { password: "abc123".into(), url: "https://alice.users.inceptel.ai".into() },
+    );
+    assert_snapshot!(controller.run("tenant password alice").await, @"");
+}
+
+#[tokio::test]
+async fn no_wait_prints_the_id_and_watch_prints_the_rest() {
+    let controller = Controller::start().await;
+    add_is_taken(&controller, added("x7k9m2"));
+    assert_snapshot!(controller.run("tenant add alice --no-wait").await, @"");
+    let tenant = pb::Tenant { url: "https://alice.users.inceptel.ai".into(), ..Default::default() };
+    controller.answers("GetTenant", pb::GetTenantResponse { tenant: Some(tenant) });
+    assert_snapshot!(controller.run(&format!("operation watch {ID}")).await, @"");
+}
+
+#[tokio::test]
+async fn a_dry_run_explains_and_begins_nothing() {
+    let controller = Controller::start().await;
+    controller.answers(
+        "AddTenant",
+        pb::AddTenantResponse {
+            operation: None,
+            url: "https://alice.users.inceptel.ai".into(),
+            server: "nyc".into(),
+            explanation: vec!["nyc: chosen, 9 free slots".into(), "fra: 8 free slots".into()],
+        },
+    );
+    controller.answers(
+        "MigrateTenant",
+        pb::MigrateTenantResponse {
+            operation: None,
+            explanation: vec!["fra: 9 slots and 38.0 GiB of disk are left".into()],
+            source: "nyc".into(),
+            target: "fra".into(),
+            volume_bytes: 1_258_291,
+        },
+    );
+    controller.answers(
+        "RemoveTenant",
+        pb::RemoveTenantResponse { operation: None, explanation: vec!["nyc: container and route go".into()] },
+    );
+    controller.answers("RemoveServer", pb::RemoveServerResponse {});
+    assert_snapshot!(controller.run("tenant add alice --dry-run").await, @"");
+    assert_snapshot!(controller.run("tenant migrate alice --to fra --dry-run").await, @"");
+    assert_snapshot!(controller.run("tenant remove alice --dry-run").await, @"");
+    assert_snapshot!(controller.run("server remove fra --dry-run").await, @"");
+}
+
+fn migration(source_digest: &str, target_digest: &str) -> pb::MigrationResult {
+    let summary = |digest: &str| types_pb::VolumeSummary {
+        files: 34,
+        bytes: 1_258_291,
+        root_digest: digest.repeat(16),
+        ..Default::default()
+    };
+    pb::MigrationResult {
+        source: Some(summary(source_digest)),
+        target: Some(summary(target_digest)),
+        outage_ms: 812,
+        transfer_ms: 95,
+    }
+}
+
+fn migrate_is_taken(controller: &Controller, acts: Vec<Act<pb::WatchOperationResponse>>) {
+    let running = moving(pb::OperationState::Running, vec![]);
+    let response = pb::MigrateTenantResponse { operation: Some(running), ..Default::default() };
+    controller.answers("MigrateTenant", response).answers("WatchOperation", acts);
+}
+
+fn moving(state: pb::OperationState, log: Vec<pb::OperationLogEntry>) -> pb::Operation {
+    pb::Operation { target: "fra".into(), log, ..operation(pb::OperationKind::Migrate, state) }
+}
+
+#[tokio::test]
+async fn migrate_tells_its_steps_and_ends_in_one_line() {
+    let controller = Controller::start().await;
+    let log = vec![
+        entry(1, 5, "reserve", "begin", ""),
+        entry(2, 25, "reserve", "done", "port 9001 on fra"),
+        entry(3, 30, "transfer", "begin", ""),
+        entry(4, 125, "transfer", "done", ""),
+    ];
+    let transferring =
+        pb::Operation { step: "transfer".into(), ..moving(pb::OperationState::Running, log[..3].to_vec()) };
+    let progress = |bytes| {
+        Act::Send(pb::WatchOperationResponse {
+            operation: Some(transferring.clone()),
+            progress: Some(pb::TransferProgress { files: 1, bytes, total_bytes: 1_258_291 }),
+            ..Default::default()
+        })
+    };
+    let done =
+        pb::Operation { migration: Some(migration("5f3a", "5f3a")), ..moving(pb::OperationState::Succeeded, log) };
+    let acts = vec![progress(100), progress(400_000), progress(500_000), progress(1_258_291), says(done)];
+    migrate_is_taken(&controller, acts);
+    assert_snapshot!(controller.run("tenant migrate alice --to fra --keep-source 2d").await, @"");
+    assert_snapshot!(controller.calls(), @"");
+}
+
+#[tokio::test]
+async fn migrate_as_json() {
+    let controller = Controller::start().await;
+    let done =
+        pb::Operation { migration: Some(migration("5f3a", "5f3a")), ..moving(pb::OperationState::Succeeded, vec![]) };
+    migrate_is_taken(&controller, vec![says(done)]);
+    assert_snapshot!(controller.run("tenant migrate alice --undo --output json").await, @"");
+}
+
+#[tokio::test]
+async fn different_digests_are_never_reported_as_done() {
+    let controller = Controller::start().await;
+    let done =
+        pb::Operation { migration: Some(migration("5f3a", "0000")), ..moving(pb::OperationState::Succeeded, vec![]) };
+    migrate_is_taken(&controller, vec![says(done)]);
+    assert_snapshot!(controller.run("tenant migrate alice --to fra").await, @"");
+}
+
+#[tokio::test]
+async fn a_failed_move_says_why_and_how_the_world_is() {
+    let controller = Controller::start().await;
+    let log = vec![
+        entry(1, 0, "start", "begin", ""),
+        entry(2, 900, "start", "failed", "the container never got healthy"),
+        entry(3, 950, "transfer", "undo-begin", ""),
+        entry(4, 1000, "transfer", "undone", ""),
+    ];
+    let failed = pb::Operation {
+        error: "the container never got healthy on fra; its last lines:\n  boom".into(),
+        reason: "NEVER_HEALTHY".into(),
+        ..moving(pb::OperationState::Failed, log)
+    };
+    migrate_is_taken(&controller, vec![says(failed.clone())]);
+    assert_snapshot!(controller.run("tenant migrate alice --to fra").await, @"");
+    migrate_is_taken(&controller, vec![says(failed)]);
+    assert_snapshot!(controller.run("tenant migrate alice --to fra --output json").await, @"");
+}
+
+#[tokio::test]
+async fn a_stuck_move_says_what_to_type() {
+    let controller = Controller::start().await;
+    let stuck = pb::Operation {
+        error: "nyc cannot be reached to start alice again".into(),
+        reason: "SERVER_UNREACHABLE".into(),
+        hint: format!("bring nyc back, then `featherctl operation retry {ID}`"),
+        ..moving(pb::OperationState::Stuck, vec![])
+    };
+    migrate_is_taken(&controller, vec![says(stuck)]);
+    assert_snapshot!(controller.run("tenant migrate alice --to fra").await, @"");
+}
+
+#[tokio::test]
+async fn start_and_stop_say_how_the_tenant_is_now() {
+    let controller = Controller::start().await;
+    let ended = |kind| vec![says(operation(kind, pb::OperationState::Succeeded))];
+    let begun = |kind| Some(operation(kind, pb::OperationState::Running));
+    controller
+        .answers("StopTenant", pb::StopTenantResponse { operation: begun(pb::OperationKind::Stop) })
+        .answers("WatchOperation", ended(pb::OperationKind::Stop))
+        .answers("StartTenant", pb::StartTenantResponse { operation: begun(pb::OperationKind::Start) })
+        .answers("WatchOperation", ended(pb::OperationKind::Start));
+    assert_snapshot!(controller.run("tenant stop alice").await, @"");
+    assert_snapshot!(controller.run("tenant start alice").await, @"");
+}
+
+#[tokio::test]
+async fn removing_needs_yes_where_nobody_can_be_asked() {
+    let controller = Controller::start().await;
+    assert_snapshot!(controller.run("tenant remove alice").await, @"");
+    assert_snapshot!(controller.run("server remove fra").await, @"");
+    assert_eq!(controller.calls(), "");
+
+    let running = Some(operation(pb::OperationKind::Remove, pb::OperationState::Running));
+    controller
+        .answers("RemoveTenant", pb::RemoveTenantResponse { operation: running, explanation: vec![] })
+        .answers("WatchOperation", vec![says(operation(pb::OperationKind::Remove, pb::OperationState::Succeeded))])
+        .answers("RemoveServer", pb::RemoveServerResponse {});
+    assert_snapshot!(controller.run("tenant remove alice --yes").await, @"");
+    assert_snapshot!(controller.run("server remove fra --yes").await, @"");
+}
+
+#[tokio::test]
+async fn an_invitation_is_a_token_on_stdout_and_the_way_to_use_it_beside() {
+    let controller = Controller::start().await;
+    for _ in 0..2 {
+        let expires = Some(to_timestamp(datetime!(2026-03-01 15:00 UTC)));
+        controller
+            .answers("CreateJoinToken", pb::CreateJoinTokenResponse { token: "feather-join-abc".into(), expires });
+    }
+    let ran = controller.run("server invite nyc").await;
+    assert_eq!(ran.stdout, "feather-join-abc\n");
+    assert_snapshot!(ran, @"");
+    assert_snapshot!(controller.run("server invite nyc --ttl 90s --output json").await, @"");
+    assert_snapshot!(controller.calls(), @"");
+}
+
+#[tokio::test]
+async fn logs_are_data() {
+    let controller = Controller::start().await;
+    let line = |text: &str, stderr| {
+        Act::Send(pb::TailLogsResponse { line: Some(types_pb::LogLine { text: text.into(), stderr }) })
+    };
+    for _ in 0..2 {
+        controller.answers("TailLogs", vec![line("listening on 8080", false), line("", false), line("careful", true)]);
+    }
+    assert_snapshot!(controller.run("tenant logs alice -n 3").await, @"");
+    assert_snapshot!(controller.run("tenant logs alice --output json").await, @"");
+    assert_snapshot!(controller.calls(), @"");
+}

@@ -1,0 +1,99 @@
+//! Archives in and out: never half a file that looks whole.
+
+use feather_proto::{
+    error::{Error, reason},
+    pb::{controller::v1 as pb, types::v1 as types_pb},
+};
+use insta::assert_snapshot;
+
+use crate::controller::{Act, Controller};
+
+fn chunk(text: &str) -> Act<pb::ExportVolumeResponse> {
+    Act::Send(pb::ExportVolumeResponse { data: text.to_owned().into() })
+}
+
+fn summary() -> Option<types_pb::VolumeSummary> {
+    Some(types_pb::VolumeSummary {
+        files: 1,
+        directories: 2,
+        entries: 4,
+        bytes: 2048,
+        data_bytes: 2048,
+        skipped_sockets: 1,
+        root_digest: "5f3a".repeat(16),
+    })
+}
+
+#[tokio::test]
+async fn export_writes_the_archive_to_stdout() {
+    let controller = Controller::start().await;
+    controller.answers("ExportVolume", vec![chunk("first "), chunk("second")]);
+    let ran = controller.run("volume export alice").await;
+    assert_eq!((ran.stdout.as_str(), ran.code), ("first second", Some(0)), "{ran}");
+}
+
+#[tokio::test]
+async fn an_export_file_appears_only_when_it_is_whole() {
+    let controller = Controller::start().await;
+    controller.answers("ExportVolume", vec![chunk("first "), Act::Break]);
+    assert_snapshot!(controller.run("volume export alice --file HOME/alice.tar").await, @"");
+    assert!(!controller.file("alice.tar").exists() && !controller.file("alice.tar.part").exists());
+
+    controller.answers("ExportVolume", vec![chunk("first "), chunk("second")]);
+    assert_snapshot!(controller.run("volume export alice --file HOME/alice.tar").await, @"");
+    assert_eq!(std::fs::read_to_string(controller.file("alice.tar")).unwrap(), "first second");
+    assert!(!controller.file("alice.tar.part").exists());
+
+    assert_snapshot!(controller.run("volume export alice --file HOME/alice.tar").await, @"");
+    controller.answers("ExportVolume", vec![chunk("new")]);
+    assert_eq!(controller.run("volume export alice --file HOME/alice.tar --yes").await.code, Some(0));
+    assert_eq!(std::fs::read_to_string(controller.file("alice.tar")).unwrap(), "new");
+}
+
+#[tokio::test]
+async fn an_export_to_stdout_that_breaks_fails() {
+    let controller = Controller::start().await;
+    controller.answers("ExportVolume", vec![chunk("first "), Act::Break]);
+    let ran = controller.run("volume export alice").await;
+    assert_eq!(ran.code, Some(3), "{ran}");
+}
+
+#[tokio::test]
+async fn import_asks_before_it_replaces() {
+    let controller = Controller::start().await;
+    assert_snapshot!(controller.run_with_input("volume import alice", b"archive").await, @"");
+    assert_eq!(controller.calls(), "");
+}
+
+#[tokio::test]
+async fn import_sends_all_and_says_so() {
+    let controller = Controller::start().await;
+    for _ in 0..2 {
+        controller.answers("ImportVolume", pb::ImportVolumeResponse { summary: summary() });
+    }
+    let archive = vec![7; 700_000];
+    assert_snapshot!(controller.run_with_input("volume import alice --yes", &archive).await, @"");
+    std::fs::write(controller.file("alice.tar"), &archive).unwrap();
+    assert_snapshot!(controller.run("volume import alice HOME/alice.tar --yes --output json").await, @"");
+    assert_snapshot!(controller.calls(), @"");
+}
+
+#[tokio::test]
+async fn an_archive_that_cannot_be_read_is_not_sent_as_whole() {
+    let controller = Controller::start().await;
+    assert_snapshot!(controller.run("volume import alice HOME/nothing.tar --yes").await, @"");
+    controller.refuses("ImportVolume", Error::invalid(reason::BAD_STREAM, "the archive was not sent whole"));
+    // A folder can be opened and not be read.
+    assert_snapshot!(controller.run("volume import alice HOME --yes").await, @"");
+    assert!(controller.calls().ends_with("whole: false"), "{}", controller.calls());
+}
+
+#[tokio::test]
+async fn verify_prints_the_whole_digest() {
+    let controller = Controller::start().await;
+    for _ in 0..2 {
+        controller.answers("VerifyVolume", pb::VerifyVolumeResponse { server: "fra".into(), summary: summary() });
+    }
+    assert_snapshot!(controller.run("volume verify alice").await, @"");
+    assert_snapshot!(controller.run("volume verify alice --output json").await, @"");
+}
