@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use feather_proto::ids::TenantName;
 
 pub mod caddy;
+#[doc(hidden)]
+pub mod contract;
 pub mod fake;
 
 /// What can go wrong with the proxy.

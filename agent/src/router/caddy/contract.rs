@@ -1,0 +1,302 @@
+//! A real Caddy to hold to the contract, and the promises that only a real one can break.
+//!
+//! Owns one Caddy process on loopback ports of its own, and a small server behind it that says what it was sent.
+#![allow(clippy::unwrap_used, reason = "these are tests, exported")]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use feather_proto::ids::TenantName;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::Mutex,
+    task::JoinHandle,
+};
+
+use super::{Caddy, CaddyOptions};
+use crate::router::{
+    Error, HOP_HEADER, PROBE_HEADER, Route, Router,
+    contract::{Answer, World},
+};
+
+const SUFFIX: &str = "users.example.com";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Caddy process, killed when dropped.
+pub struct Process {
+    binary: PathBuf,
+    config: PathBuf,
+    options: CaddyOptions,
+    caddy: Arc<Caddy>,
+    child: Mutex<Option<Child>>,
+    backend: JoinHandle<()>,
+    backend_port: u16,
+    dead_port: u16,
+    http: reqwest::Client,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.backend.abort();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn base_config(admin: u16, public: u16) -> Value {
+    // Characters and numbers that a careless re-encoding would change.
+    let other = json!({
+        "@id": "other",
+        "match": [{ "path": ["/<&>/*"] }],
+        "handle": [{ "handler": "static_response", "status_code": 200, "body": "\u{2028}<&>" }],
+    });
+    let catch_all = json!({ "handle": [{ "handler": "static_response", "status_code": 404 }] });
+    json!({
+        "admin": { "listen": format!("127.0.0.1:{admin}"), "config": { "persist": false } },
+        "logging": { "logs": { "default": { "level": "ERROR" } } },
+        "apps": { "http": { "servers": { "feather": {
+            "listen": [format!("127.0.0.1:{public}")],
+            "automatic_https": { "disable": true },
+            "routes": [other, catch_all],
+        } } } },
+    })
+}
+
+impl Process {
+    /// Starts the binary with a base configuration in the directory.
+    pub async fn start(binary: &Path, directory: &Path) -> Self {
+        let [admin, public, dead_port] = [(); 3].map(|()| free_port());
+        let config = directory.join("caddy.json");
+        std::fs::write(&config, base_config(admin, public).to_string()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend_port = listener.local_addr().unwrap().port();
+        let options = CaddyOptions {
+            admin: format!("http://127.0.0.1:{admin}"),
+            public: format!("http://127.0.0.1:{public}"),
+            ..CaddyOptions::new("nyc", SUFFIX)
+        };
+        let process = Self {
+            binary: binary.to_owned(),
+            config,
+            caddy: Arc::new(Caddy::new(options.clone()).unwrap()),
+            options,
+            child: Mutex::new(None),
+            backend: tokio::spawn(serve(listener)),
+            backend_port,
+            dead_port,
+            http: reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap(),
+        };
+        process.come_back().await;
+        process
+    }
+
+    fn public_address(&self) -> String {
+        self.options.public.trim_start_matches("http://").to_owned()
+    }
+
+    async fn config(&self) -> String {
+        let url = format!("{}/config/", self.options.admin);
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    async fn fetch(&self, tenant: &TenantName, headers: &[(&str, &str)]) -> reqwest::Response {
+        let request = self.http.get(format!("{}/health", self.options.public)).header("host", tenant.host(SUFFIX));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.send().await.unwrap()
+    }
+}
+
+#[async_trait]
+impl World for Process {
+    fn router(&self) -> Arc<dyn Router> {
+        Arc::<Caddy>::clone(&self.caddy)
+    }
+
+    fn port(&self) -> u16 {
+        self.backend_port
+    }
+
+    fn dead_port(&self) -> u16 {
+        self.dead_port
+    }
+
+    fn elsewhere(&self) -> String {
+        format!("127.0.0.1:{}", self.backend_port)
+    }
+
+    fn itself(&self) -> String {
+        self.public_address()
+    }
+
+    async fn get(&self, tenant: &TenantName, headers: &[(&str, &str)]) -> Answer {
+        let response = self.fetch(tenant, headers).await;
+        Answer { status: response.status().as_u16(), served: response.headers().contains_key("served-by") }
+    }
+
+    async fn revision(&self) -> String {
+        self.config().await
+    }
+
+    async fn foreign(&self) -> String {
+        let mut config: Value = serde_json::from_str(&self.config().await).unwrap();
+        let routes = config["apps"]["http"]["servers"]["feather"]["routes"].as_array_mut().unwrap();
+        routes.retain(|route| !route["@id"].as_str().is_some_and(|id| id.starts_with("tenant-")));
+        config.to_string()
+    }
+
+    async fn lose_routes(&self) {
+        self.go_away().await;
+        self.come_back().await;
+    }
+
+    async fn come_back(&self) {
+        let mut command = Command::new(&self.binary);
+        command.args(["run", "--config"]).arg(&self.config).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).kill_on_drop(true);
+        *self.child.lock().await = Some(command.spawn().unwrap());
+        let answers = async {
+            while TcpStream::connect(self.public_address()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, answers).await.unwrap();
+    }
+
+    async fn go_away(&self) {
+        if let Some(mut child) = self.child.lock().await.take() {
+            child.kill().await.unwrap();
+        }
+    }
+}
+
+/// Answers every request with what it was sent; upgrades a connection to an echo when asked.
+async fn serve(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            // A client that goes away is none of the tests' business.
+            let _ = answer(stream).await;
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    if head.contains("upgrade: websocket") {
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await?;
+        let (mut reader, mut writer) = stream.split();
+        tokio::io::copy(&mut reader, &mut writer).await?;
+        return Ok(());
+    }
+    let length = head.len();
+    let reply =
+        format!("HTTP/1.1 200 OK\r\nServed-By: backend\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{head}");
+    stream.write_all(reply.as_bytes()).await
+}
+
+fn alice() -> TenantName {
+    "alice".parse().unwrap()
+}
+
+fn only(route: Route) -> BTreeMap<TenantName, Route> {
+    [(alice(), route)].into()
+}
+
+/// The host name stays, the mark is set, and a tenant never sees a probe token.
+pub async fn forwarded_requests_carry_host_and_mark(world: &Process) {
+    let caddy = &world.caddy;
+    caddy.ensure(&only(Route::Forward { to: world.elsewhere() })).await.unwrap();
+    let seen = world.fetch(&alice(), &[]).await.text().await.unwrap();
+    assert!(seen.contains("host: alice.users.example.com\r\n"), "{seen}");
+    assert!(seen.contains(&format!("{}: nyc\r\n", HOP_HEADER.to_lowercase())), "{seen}");
+    let probe = Route::Probe { port: world.port(), token: "0123abcd".to_owned(), otherwise: None };
+    caddy.ensure(&only(probe)).await.unwrap();
+    let seen = world.fetch(&alice(), &[(PROBE_HEADER, "0123abcd")]).await.text().await.unwrap();
+    assert!(seen.contains("host: alice.users.example.com\r\n") && !seen.contains("0123abcd"), "{seen}");
+    caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// Clients are told when to ask again.
+pub async fn unavailable_says_when_to_ask_again(world: &Process) {
+    world.caddy.ensure(&only(Route::Unavailable)).await.unwrap();
+    let response = world.fetch(&alice(), &[]).await;
+    assert_eq!(response.headers()["retry-after"], "2");
+    assert!(!response.text().await.unwrap().is_empty());
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// Two agents' worth of callers and somebody else change the configuration at once; nobody's change is lost.
+pub async fn concurrent_changes_are_all_kept(world: &Process) {
+    let url = format!("{}/config/apps/http/servers/feather/routes/0", world.options.admin);
+    let others = async {
+        for number in 0..10 {
+            let route = json!({ "@id": format!("other-{number}"), "match": [{ "path": ["/other"] }], "handle": [] });
+            // The admin listener is replaced at each change, which can cost a caller its connection.
+            while world.http.put(&url).json(&route).send().await.is_err() {}
+        }
+    };
+    let ours = async {
+        for number in 0..20 {
+            let route = if number % 2 == 0 { Route::Unavailable } else { Route::Serve { port: world.port() } };
+            world.caddy.ensure(&only(route)).await.unwrap();
+        }
+    };
+    tokio::join!(others, ours);
+    let config = world.config().await;
+    for number in 0..10 {
+        assert!(config.contains(&format!("\"other-{number}\"")), "{number} was lost");
+    }
+    assert_eq!(world.caddy.observe().await.unwrap(), only(Route::Serve { port: world.port() }));
+    world.lose_routes().await;
+}
+
+/// An open WebSocket of one tenant lives through changes for others. Caddy 2.7 or later.
+pub async fn open_streams_outlive_changes(world: &Process) {
+    let mut wanted = only(Route::Serve { port: world.port() });
+    world.caddy.ensure(&wanted).await.unwrap();
+    let mut stream = TcpStream::connect(world.public_address()).await.unwrap();
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        alice().host(SUFFIX)
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    for name in ["bob", "carol"] {
+        wanted.insert(name.parse().unwrap(), Route::Unavailable);
+        assert!(world.caddy.ensure(&wanted).await.unwrap());
+        stream.write_all(name.as_bytes()).await.unwrap();
+        let mut echo = vec![0; name.len()];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(echo, name.as_bytes());
+    }
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// A configuration without our server is refused with words, not filled in.
+pub async fn a_missing_server_is_unsuitable(world: &Process) {
+    let options = CaddyOptions { server: "absent".to_owned(), ..world.options.clone() };
+    let caddy = Caddy::new(options).unwrap();
+    let before = world.config().await;
+    assert!(matches!(caddy.observe().await, Err(Error::Unsuitable(_))));
+    assert!(matches!(caddy.ensure(&only(Route::Unavailable)).await, Err(Error::Unsuitable(_))));
+    assert_eq!(world.config().await, before);
+}
