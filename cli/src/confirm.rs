@@ -20,8 +20,8 @@ pub(crate) fn confirm(output: Output, question: &Question<'_>) -> Result<(), Fai
     let (name, consequence) = (question.name, question.consequence);
     if !output.can_ask() {
         return Err(Failure::usage(
-            format!("{consequence} There is no terminal to confirm this on."),
-            "add --yes if you are sure; nothing was changed",
+            "nobody can be asked to confirm this here, and --yes was not given",
+            format!("add --yes if you mean it. {consequence}"),
         ));
     }
     output.note(consequence);

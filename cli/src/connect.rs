@@ -28,6 +28,14 @@ use crate::{
     units,
 };
 
+/// What HTTP/2 and proxies make of a connection that breaks: nobody knows what became of the call.
+const BROKEN: &[tonic::Code] = &[
+    tonic::Code::Unknown,
+    tonic::Code::Internal,
+    tonic::Code::Unavailable,
+    tonic::Code::Cancelled,
+    tonic::Code::DeadlineExceeded,
+];
 const DEFAULT_PORT: u16 = 7400;
 /// Pauses between attempts of a change whose outcome is unknown; there is one attempt more than pauses.
 const CHANGE_PAUSES_MS: &[u64] = &[100, 300, 900, 2700];
@@ -129,7 +137,7 @@ impl Connection {
                 match self.call(call()).await {
                     Err(failure) if failure.retryable => {
                         // Nothing was sent at all: there is no doubt to clear up.
-                        if number == 0 && failure.metadata.contains_key(NOT_CONNECTED) {
+                        if number == 0 && failure.never_sent {
                             return Err(failure);
                         }
                     }
@@ -156,9 +164,24 @@ impl Connection {
     /// What a status means to a person.
     pub(crate) fn failure(&self, status: Status) -> Failure {
         match status.source() {
+            // Without a source it came over the wire; without details it is not the controller's own word.
+            None if status.details().is_empty() && BROKEN.contains(&status.code()) => self.broken(&format!(
+                "the connection to the controller at {} broke ({})",
+                self.address,
+                status.message()
+            )),
             None => Failure::from(Error::from(status)),
             Some(source) => self.transport_failure(source),
         }
+    }
+
+    fn broken(&self, message: &str) -> Failure {
+        let mut failure = Failure::unreachable(
+            message,
+            "check that feather-controller runs and that --controller (FEATHERCTL_CONTROLLER) is its address",
+        );
+        failure.retryable = true;
+        failure.with("controller", &self.address)
     }
 
     /// The status was made on this side, so nothing of it comes from the controller: says why there is no connection.
@@ -167,41 +190,39 @@ impl Connection {
         let chain: Vec<&(dyn StdError + 'static)> =
             std::iter::successors(Some(source), |error: &&'_ (dyn StdError + 'static)| (*error).source()).collect();
         let never_connected = chain.iter().any(|error| error.is::<tonic::ConnectError>());
-        let tls = chain.iter().find_map(|error| tls_error(*error));
-        let mut failure = match tls {
+        let cause = chain.last().map(ToString::to_string).unwrap_or_default();
+        let mut failure = match chain.iter().find_map(|error| tls_error(*error)) {
             Some(error) => tls_failure(error, address),
-            None => {
-                let cause = chain.last().map(ToString::to_string).unwrap_or_default();
-                let message = if never_connected {
-                    format!("no controller answers at {address} ({cause})")
-                } else {
-                    format!("the connection to the controller at {address} broke ({cause})")
-                };
-                let mut failure = Failure::unreachable(
-                    message,
-                    "check that feather-controller runs and that --controller (FEATHERCTL_CONTROLLER) is its address",
-                );
-                failure.retryable = true;
-                failure
-            }
+            // In TLS 1.3 the controller judges our certificate after our side of the handshake is over: its refusal arrives with
+            // the first answer, and HTTP/2 keeps no more of it than the kind of error that TLS gives.
+            None if chain.iter().any(|error| is_invalid_data(*error)) => not_accepted(address, &cause),
+            None if never_connected => self.broken(&format!("no controller answers at {address} ({cause})")),
+            None => self.broken(&format!("the connection to the controller at {address} broke ({cause})")),
         };
-        if never_connected {
-            failure = failure.with(NOT_CONNECTED, true);
-        }
+        failure.never_sent = never_connected;
         failure.with("controller", address)
     }
 }
-
-/// Key of the fact that a call never left this machine.
-const NOT_CONNECTED: &str = "not_connected";
 
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     error.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
 }
 
+fn is_invalid_data(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
+}
+
+fn not_accepted(address: &str, cause: &str) -> Failure {
+    Failure::refused(
+        "IDENTITY",
+        format!("the controller at {address} does not accept your identity ({cause})"),
+        format!("{ANOTHER_IDENTITY}; check that the clocks of both machines are right"),
+    )
+}
+
 fn tls_failure(error: &rustls::Error, address: &str) -> Failure {
-    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};
+    use rustls::{CertificateError as Certificate, Error as Tls};
     let refused = |message: String, hint: &str| Failure::refused("IDENTITY", message, hint);
     match error {
         Tls::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => refused(
@@ -219,10 +240,6 @@ fn tls_failure(error: &rustls::Error, address: &str) -> Failure {
         Tls::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => refused(
             format!("what answers at {address} is a member of your fleet, but not its controller"),
             "point --controller (FEATHERCTL_CONTROLLER) at the controller, usually on port 7400",
-        ),
-        Tls::AlertReceived(Alert::CertificateExpired) => refused(
-            format!("the controller at {address} finds your certificate expired"),
-            "check this machine's clock and the controller's, or ask for a new identity file",
         ),
         Tls::AlertReceived(_) => {
             refused(format!("the controller at {address} does not accept your identity ({error})"), ANOTHER_IDENTITY)

@@ -43,6 +43,8 @@ pub(crate) struct Failure {
     pub(crate) metadata: BTreeMap<String, String>,
     /// True if the call may be repeated with the same request id: nobody knows what became of it.
     pub(crate) retryable: bool,
+    /// True if the call never left this machine, so that nothing can have come of it.
+    pub(crate) never_sent: bool,
 }
 
 #[derive(Serialize)]
@@ -70,6 +72,7 @@ impl Failure {
             hint: hint.into(),
             metadata: BTreeMap::new(),
             retryable: false,
+            never_sent: false,
         }
     }
 
@@ -191,6 +194,7 @@ impl From<Error> for Failure {
             hint,
             metadata: error.metadata,
             retryable,
+            never_sent: false,
         }
     }
 }

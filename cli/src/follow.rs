@@ -71,7 +71,7 @@ pub(crate) async fn follow(
         last_word: Instant::now(),
     };
     tokio::select! {
-        outcome = watch.to_the_end(connection, id, context.global.timeout) => outcome,
+        outcome = watch.until_the_end(connection, id, context.global.timeout) => outcome,
         () = interrupt() => Err(Failure::interrupted(
             format!("stopped watching; the operation {id} goes on"),
             format!("`featherctl operation watch {id}` follows it again, `featherctl operation cancel {id}` undoes it"),
@@ -89,7 +89,12 @@ struct Watch {
 }
 
 impl Watch {
-    async fn to_the_end(&mut self, connection: &Connection, id: &str, patience: Duration) -> Result<Outcome, Failure> {
+    async fn until_the_end(
+        &mut self,
+        connection: &Connection,
+        id: &str,
+        patience: Duration,
+    ) -> Result<Outcome, Failure> {
         let mut pause = PAUSE_MIN;
         let mut told = false;
         loop {

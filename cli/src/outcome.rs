@@ -18,6 +18,8 @@ struct OutcomeView<'a> {
     kind: &'a str,
     state: &'a str,
     tenant: &'a str,
+    /// Where the tenant is, or was to be.
+    server: Option<&'a str>,
     source: Option<&'a str>,
     target: Option<&'a str>,
     url: Option<&'a str>,
@@ -137,6 +139,7 @@ fn show(
         kind: operation.kind,
         state: operation.state.word(),
         tenant: &operation.tenant,
+        server: operation.target.as_deref().or(operation.source.as_deref()),
         source: operation.source.as_deref(),
         target: operation.target.as_deref(),
         url,

@@ -78,7 +78,7 @@ impl Progress {
             }
             Display::Plain if total > 0 => {
                 let quarter = u64::try_from(u128::from(done) * 4 / u128::from(total)).unwrap_or(4).min(4);
-                if quarter > self.quarters_told {
+                if quarter > self.quarters_told && quarter < 4 {
                     self.quarters_told = quarter;
                     self.line(&format!("  {} of {} sent", units::bytes(done), units::bytes(total)));
                 }

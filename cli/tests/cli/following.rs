@@ -22,7 +22,16 @@ async fn a_broken_stream_is_followed_again_and_nothing_is_told_twice() {
     add_is_taken(&controller, vec![running(vec![first.clone()]), Act::Break]);
     let again = vec![running(vec![first, entry(2, 9, "provision", "done", "")])];
     controller.answers("WatchOperation", again.into_iter().chain(added("x7k9m2")).collect::<Vec<_>>());
-    assert_snapshot!(controller.run("tenant add alice").await, @"");
+    assert_snapshot!(controller.run("tenant add alice").await, @r"
+    --- stdout
+    https://alice.users.inceptel.ai | password: x7k9m2
+    --- stderr
+    operation op-00000000-0000-0000-0000-000000000001
+      place      done: on nyc
+      lost the connection to the controller; the operation goes on, connecting again
+      provision  done
+    --- exit 0
+    ");
 }
 
 #[tokio::test]
@@ -49,7 +58,14 @@ async fn patience_ends_and_the_operation_goes_on() {
     for _ in 0..20 {
         controller.breaks("WatchOperation");
     }
-    assert_snapshot!(controller.run("tenant add alice --timeout 1s").await, @"");
+    assert_snapshot!(controller.run("tenant add alice --timeout 1s").await, @r"
+    --- stderr
+    operation op-00000000-0000-0000-0000-000000000001
+      lost the connection to the controller; the operation goes on, connecting again
+    unreachable: the connection to the controller at CONTROLLER broke (gone)
+    next: the operation goes on without featherctl; `featherctl operation watch op-00000000-0000-0000-0000-000000000001` follows it again
+    --- exit 3
+    ");
 }
 
 #[tokio::test]
@@ -59,7 +75,12 @@ async fn a_change_whose_reply_was_lost_is_repeated_with_the_same_id() {
     add_is_taken(&controller, added("x7k9m2"));
     let ran = controller.run("tenant add alice").await;
     assert_eq!(ran.code, Some(0), "{ran}");
-    assert_snapshot!(controller.calls(), @"");
+    assert_snapshot!(controller.calls(), @r#"
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false }
+    WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
+    "#);
 }
 
 #[tokio::test]
@@ -68,7 +89,12 @@ async fn a_change_that_never_gets_an_answer_is_reported_as_unknown() {
     for _ in 0..5 {
         controller.breaks("AddTenant");
     }
-    assert_snapshot!(controller.run("tenant add alice").await, @"");
+    assert_snapshot!(controller.run("tenant add alice").await, @r"
+    --- stderr
+    unreachable: the connection to the controller at CONTROLLER broke (gone)
+    next: whether the change began is unknown: `featherctl operation list` shows it once the controller answers
+    --- exit 3
+    ");
 }
 
 #[tokio::test]
@@ -80,7 +106,13 @@ async fn ctrl_c_stops_watching_and_not_the_operation() {
     reached.notified().await;
     let id = child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
-    assert_snapshot!(controller.finish(child).await, @"");
+    assert_snapshot!(controller.finish(child).await, @r"
+    --- stderr
+    operation op-00000000-0000-0000-0000-000000000001
+    interrupted: stopped watching; the operation op-00000000-0000-0000-0000-000000000001 goes on
+    next: `featherctl operation watch op-00000000-0000-0000-0000-000000000001` follows it again, `featherctl operation cancel op-00000000-0000-0000-0000-000000000001` undoes it
+    --- exit 130
+    ");
     assert!(!controller.calls().contains("Cancel"));
 }
 
@@ -94,7 +126,13 @@ async fn watch_stays_with_a_stuck_operation() {
     };
     let done = operation(pb::OperationKind::Stop, pb::OperationState::Succeeded);
     controller.answers("WatchOperation", vec![says(stuck.clone()), says(stuck), says(done)]);
-    assert_snapshot!(controller.run(&format!("operation watch {ID}")).await, @"");
+    assert_snapshot!(controller.run(&format!("operation watch {ID}")).await, @r"
+    --- stderr
+      stuck, tried again at intervals: nyc cannot be reached
+      next: bring nyc back
+    alice is stopped; `featherctl tenant start alice` starts it again
+    --- exit 0
+    ");
 }
 
 #[tokio::test]
@@ -106,10 +144,20 @@ async fn cancel_follows_the_undo() {
     let log = vec![entry(1, 10, "provision", "undo-begin", ""), entry(2, 40, "provision", "undone", "")];
     let cancelled = pb::Operation { log, ..operation(pb::OperationKind::Add, pb::OperationState::Cancelled) };
     controller.answers("WatchOperation", vec![says(undoing), says(cancelled)]);
-    assert_snapshot!(controller.run(&format!("operation cancel {ID}")).await, @"");
+    assert_snapshot!(controller.run(&format!("operation cancel {ID}")).await, @r"
+    --- stderr
+      provision  undone in 0.030 s
+    op-00000000-0000-0000-0000-000000000001 is cancelled; everything is as before it
+    --- exit 0
+    ");
 
     controller.answers("WatchOperation", added("x7k9m2"));
-    assert_snapshot!(controller.run(&format!("operation cancel {ID}")).await, @"");
+    assert_snapshot!(controller.run(&format!("operation cancel {ID}")).await, @r"
+    --- stderr
+    error: op-00000000-0000-0000-0000-000000000001 could not be cancelled any more: it has succeeded
+    next: `featherctl operation show op-00000000-0000-0000-0000-000000000001` shows what it did
+    --- exit 1
+    ");
 }
 
 #[tokio::test]
@@ -126,5 +174,11 @@ async fn retry_does_not_take_the_old_failure_for_a_new_one() {
         .answers("GetOperation", pb::GetOperationResponse { operation: Some(stuck.clone()) })
         .answers("RetryOperation", pb::RetryOperationResponse { operation: Some(stuck.clone()) })
         .answers("WatchOperation", vec![says(stuck), says(done)]);
-    assert_snapshot!(controller.run(&format!("operation retry {ID}")).await, @"");
+    assert_snapshot!(controller.run(&format!("operation retry {ID}")).await, @r"
+    --- stderr
+      start      failed: nyc cannot be reached
+      start      done
+    alice is running
+    --- exit 0
+    ");
 }

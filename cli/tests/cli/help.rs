@@ -12,17 +12,112 @@ async fn help(of: &str) -> String {
 
 #[tokio::test]
 async fn the_first_page_says_what_this_is() {
-    assert_snapshot!(help("").await, @"");
+    assert_snapshot!(help("").await, @r"
+    Runs a fleet of Feather servers
+
+    A tenant is one user's place: a work container with a home volume, a password and a web address.
+    Tenants live on servers; the controller places them, and moves them with their data from one server
+    to another.
+
+    Usage: featherctl [OPTIONS] <COMMAND>
+
+    Commands:
+      server       The machines that tenants live on
+      tenant       Users' work containers: add, look at, move, remove
+      volume       Tenants' data: list, back up, restore, check
+      operation    Changes under way or done: look at, watch, cancel
+      completions  Print a completion script for your shell
+      version      Print featherctl's version
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Global options:
+          --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]
+          --controller <HOST:PORT>  Where the controller listens [env: FEATHERCTL_CONTROLLER] [default:
+                                    127.0.0.1:7400]
+          --identity <FILE>         Your certificate and key [default: ~/.config/feather/admin.identity]
+                                    [env: FEATHERCTL_IDENTITY]
+          --timeout <DURATION>      How long to wait for the controller [env: FEATHERCTL_TIMEOUT]
+                                    [default: 60s]
+
+    Examples:
+      featherctl server invite fra                 a token that lets a new server join
+      featherctl tenant add alice                  prints https://alice... | password: ...
+      featherctl tenant migrate alice --to fra     moves alice with all data
+      featherctl tenant list --output json         for scripts
+
+    Exit codes: 0 done, 1 refused or failed, 2 usage, 3 controller or server unreachable, 70 a bug,
+    130 interrupted.
+    ");
 }
 
 #[tokio::test]
 async fn tenant_verbs_are_listed() {
-    assert_snapshot!(help("tenant").await, @"");
+    assert_snapshot!(help("tenant").await, @r"
+    Users' work containers: add, look at, move, remove
+
+    Usage: featherctl tenant [OPTIONS] <COMMAND>
+
+    Commands:
+      add       Add a tenant, and print its address and password
+      list      Show all tenants, and where they live
+      show      Show everything about one tenant
+      migrate   Move a tenant with all its data to another server
+      remove    Remove a tenant; its data is kept
+      start     Start a stopped tenant
+      stop      Stop a tenant
+      password  Set a new random password, and print it
+      logs      Show what a tenant's container has printed
+
+    Options:
+      -h, --help  Print help
+
+    Global options:
+          --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]
+          --controller <HOST:PORT>  Where the controller listens [env: FEATHERCTL_CONTROLLER] [default:
+                                    127.0.0.1:7400]
+          --identity <FILE>         Your certificate and key [default: ~/.config/feather/admin.identity]
+                                    [env: FEATHERCTL_IDENTITY]
+          --timeout <DURATION>      How long to wait for the controller [env: FEATHERCTL_TIMEOUT]
+                                    [default: 60s]
+    ");
 }
 
 #[tokio::test]
 async fn migrate_explains_its_promise() {
-    assert_snapshot!(help("tenant migrate").await, @"");
+    assert_snapshot!(help("tenant migrate").await, @r"
+    Move a tenant with all its data to another server
+
+    The data is proved identical on both sides before anything is switched; until then every failure
+    puts the tenant back where it was. The copy on the old server is kept for a while: --undo moves
+    back.
+
+    Usage: featherctl tenant migrate [OPTIONS] <TENANT>
+
+    Arguments:
+      <TENANT>  Which tenant
+
+    Options:
+          --to <SERVER>             Server to move to, instead of the one with most room
+          --undo                    Move back to the server it came from
+          --keep-source <DURATION>  How long the old server keeps its copy [default: 7d]
+          --dry-run                 Only print what would move, and what the new server has left then
+          --wait                    Follow the operation to its end (this is the default)
+          --no-wait                 Print the operation's id on stdout as soon as it is recorded, and
+                                    leave it to itself
+      -h, --help                    Print help
+
+    Global options:
+          --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]
+          --controller <HOST:PORT>  Where the controller listens [env: FEATHERCTL_CONTROLLER] [default:
+                                    127.0.0.1:7400]
+          --identity <FILE>         Your certificate and key [default: ~/.config/feather/admin.identity]
+                                    [env: FEATHERCTL_IDENTITY]
+          --timeout <DURATION>      How long to wait for the controller [env: FEATHERCTL_TIMEOUT]
+                                    [default: 60s]
+    ");
 }
 
 #[tokio::test]
@@ -68,10 +163,32 @@ async fn mistakes_in_the_command_line_exit_with_2() {
         let ran = controller.run(arguments).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{arguments}: {ran}");
     }
-    assert_snapshot!(controller.run("tenant add Alice").await, @"");
-    assert_snapshot!(controller.run("operation show op-1").await, @"");
-    assert_snapshot!(controller.run("server invite nyc --ttl 8d").await, @"");
-    assert_snapshot!(controller.run("tenant add Alice --output json").await, @"");
+    assert_snapshot!(controller.run("tenant add Alice").await, @r#"
+    --- stderr
+    error: invalid value 'Alice' for '<TENANT>': "Alice" is not a tenant name: use 1 to 20 of a-z, 0-9 and '-', beginning with a letter and not ending in '-'
+
+    For more information, try '--help'.
+    --- exit 2
+    "#);
+    assert_snapshot!(controller.run("operation show op-1").await, @r#"
+    --- stderr
+    error: invalid value 'op-1' for '<ID>': "op-1" is not an operation id; `featherctl operation list` shows them
+
+    For more information, try '--help'.
+    --- exit 2
+    "#);
+    assert_snapshot!(controller.run("server invite nyc --ttl 8d").await, @r"
+    --- stderr
+    error: invalid value '8d' for '--ttl <DURATION>': it must be between 1m and 7d
+
+    For more information, try '--help'.
+    --- exit 2
+    ");
+    assert_snapshot!(controller.run("tenant add Alice --output json").await, @r#"
+    --- stderr
+    {"error":{"code":"usage","reason":"USAGE","message":"invalid value 'Alice' for '<TENANT>': \"Alice\" is not a tenant name: use 1 to 20 of a-z, 0-9 and '-', beginning with a letter and not ending in '-'","hint":"`featherctl --help` shows what can be typed","exit_code":2,"metadata":{}}}
+    --- exit 2
+    "#);
     assert_eq!(controller.calls(), "");
 }
 

@@ -72,7 +72,15 @@ fn alice() -> pb::Tenant {
 async fn server_list_shows_room_and_warns_of_silence() {
     let controller = Controller::start().await;
     controller.answers("ListServers", pb::ListServersResponse { servers: vec![nyc(), fra()] });
-    assert_snapshot!(controller.run("server list").await, @"");
+    assert_snapshot!(controller.run("server list").await, @r"
+    --- stdout
+    NAME  STATE        SLOTS       TENANTS  MEMORY            DISK                 ADDRESS          SEEN
+    nyc   ready        9/10 free   1        1.5/2.0 GiB free  40.0/100.0 GiB free  10.77.0.11:7443  1h ago
+    fra   unreachable  10/10 free  0        -                 -                    10.77.0.12:7443  3h ago
+    --- stderr
+    fra does not answer; its tenants may well be running. Check the machine, its network and its agent.
+    --- exit 0
+    ");
 }
 
 #[tokio::test]
@@ -83,8 +91,55 @@ async fn server_show_lists_everything() {
     for _ in 0..2 {
         controller.answers("GetServer", pb::GetServerResponse { server: Some(server.clone()) });
     }
-    assert_snapshot!(controller.run("server show nyc").await, @"");
-    assert_snapshot!(controller.run("server show nyc --output json").await, @"");
+    assert_snapshot!(controller.run("server show nyc").await, @r"
+    --- stdout
+    name            nyc
+    state           ready
+    agent address   10.77.0.11:7443
+    public address  10.77.0.11
+    ingress         yes, the wildcard DNS record points here
+    tenants         1
+    slots           9/10 free
+    memory          1.5/2.0 GiB free
+    disk            40.0/100.0 GiB free
+    agent version   0.1.0
+    joined          2026-03-01T12:00:00.5Z
+    last seen       2026-03-01T13:00:00Z
+    image           localhost/feather-work:latest sha256:5f3a (3.0 MiB)
+    problem         disk is nearly full
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("server show nyc --output json").await, @r#"
+    --- stdout
+    {
+      "name": "nyc",
+      "state": "ready",
+      "address": "10.77.0.11:7443",
+      "public_address": "10.77.0.11",
+      "ingress": true,
+      "joined": "2026-03-01T12:00:00.5Z",
+      "last_seen": "2026-03-01T13:00:00Z",
+      "agent_version": "0.1.0",
+      "slots_total": 10,
+      "slots_free": 9,
+      "tenants": 1,
+      "memory_total_bytes": 2147483648,
+      "memory_free_bytes": 1610612736,
+      "disk_total_bytes": 107374182400,
+      "disk_free_bytes": 42949672960,
+      "images": [
+        {
+          "reference": "localhost/feather-work:latest",
+          "digest": "sha256:5f3a",
+          "size_bytes": 3145728
+        }
+      ],
+      "problems": [
+        "disk is nearly full"
+      ]
+    }
+    --- exit 0
+    "#);
 }
 
 #[tokio::test]
@@ -94,10 +149,26 @@ async fn empty_lists_say_what_to_type() {
     controller.answers("ListTenants", pb::ListTenantsResponse::default());
     controller.answers("ListTenants", pb::ListTenantsResponse::default());
     controller.answers("ListOperations", pb::ListOperationsResponse::default());
-    assert_snapshot!(controller.run("server list").await, @"");
-    assert_snapshot!(controller.run("tenant list --server fra").await, @"");
-    assert_snapshot!(controller.run("operation list").await, @"");
-    assert_snapshot!(controller.run("tenant list --output json").await, @"");
+    assert_snapshot!(controller.run("server list").await, @r"
+    --- stderr
+    The fleet has no servers yet; `featherctl server invite NAME` lets one join.
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("tenant list --server fra").await, @r"
+    --- stderr
+    There are no tenants on fra; `featherctl tenant add NAME` adds one.
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("operation list").await, @r"
+    --- stderr
+    There are no operations yet; `featherctl tenant add NAME` begins one.
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("tenant list --output json").await, @r"
+    --- stdout
+    []
+    --- exit 0
+    ");
 }
 
 #[tokio::test]
@@ -128,8 +199,20 @@ async fn tenant_list_shows_where_each_lives_and_what_needs_a_person() {
     };
     let alice = pb::Tenant { created: ago(75), ..alice() };
     controller.answers("ListTenants", pb::ListTenantsResponse { tenants: vec![alice, bob, carol, moving] });
-    assert_snapshot!(controller.run("tenant list --all").await, @"");
-    assert_snapshot!(controller.calls(), @"");
+    assert_snapshot!(controller.run("tenant list --all").await, @r"
+    --- stdout
+    USERNAME  SERVER  PORT  STATE     AGE  URL
+    alice     nyc     9001  running   3d   https://alice.users.inceptel.ai
+    bob       fra     9001  unknown   2h   https://bob.users.inceptel.ai
+    carol     nyc     -     broken    2d   -
+    dave      -       -     changing  -    -
+    --- stderr
+    bob: fra does not answer; bob may well be running there
+    carol: data expected but missing on nyc
+    dave is being changed: `featherctl operation watch op-00000000-0000-0000-0000-000000000007` follows it
+    --- exit 0
+    ");
+    assert_snapshot!(controller.calls(), @r#"ListTenants: ListTenantsRequest { include_removed: true, server: "" }"#);
 }
 
 #[tokio::test]
@@ -138,8 +221,38 @@ async fn tenant_show_lists_everything() {
     for _ in 0..2 {
         controller.answers("GetTenant", pb::GetTenantResponse { tenant: Some(alice()) });
     }
-    assert_snapshot!(controller.run("tenant show alice").await, @"");
-    assert_snapshot!(controller.run("tenant show alice --output json").await, @"");
+    assert_snapshot!(controller.run("tenant show alice").await, @r"
+    --- stdout
+    name         alice
+    state        running
+    server       nyc
+    port         9001
+    url          https://alice.users.inceptel.ai
+    dns address  10.77.0.11
+    created      2026-03-01T12:00:00Z
+    moved from   fra
+    generation   3
+    image        sha256:5f3a
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("tenant show alice --output json").await, @r#"
+    --- stdout
+    {
+      "name": "alice",
+      "state": "running",
+      "server": "nyc",
+      "port": 9001,
+      "url": "https://alice.users.inceptel.ai",
+      "generation": 3,
+      "created": "2026-03-01T12:00:00Z",
+      "operation": null,
+      "problem": null,
+      "image_digest": "sha256:5f3a",
+      "previous_server": "fra",
+      "dns_address": "10.77.0.11"
+    }
+    --- exit 0
+    "#);
 }
 
 #[tokio::test]
@@ -171,8 +284,49 @@ async fn volume_list_says_why_each_volume_is_there_and_what_it_could_not_see() {
     };
     let response = pb::ListVolumesResponse { volumes: vec![live, copy], unreachable_servers: vec!["ams".into()] };
     controller.answers("ListVolumes", response.clone()).answers("ListVolumes", response);
-    assert_snapshot!(controller.run("volume list").await, @"");
-    assert_snapshot!(controller.run("volume list --output json").await, @"");
+    assert_snapshot!(controller.run("volume list").await, @r"
+    --- stdout
+    USERNAME  SERVER  ROLE       SIZE     FILES  KEPT UNTIL
+    alice     fra     live       1.2 MiB  34     -
+    alice     nyc     undo-copy  -        -      2026-03-08T12:00:00Z
+    --- stderr
+    ams does not answer: its volumes are missing from this list
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("volume list --output json").await, @r#"
+    --- stdout
+    {
+      "volumes": [
+        {
+          "tenant": "alice",
+          "server": "fra",
+          "name": "feather-user-alice",
+          "role": "live",
+          "keep_until": null,
+          "last_summary": {
+            "bytes": 1258291,
+            "files": 34,
+            "directories": 5,
+            "entries": 41,
+            "skipped_sockets": 0,
+            "root_digest": "5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a5f3a"
+          }
+        },
+        {
+          "tenant": "alice",
+          "server": "nyc",
+          "name": "feather-user-alice",
+          "role": "undo-copy",
+          "keep_until": "2026-03-08T12:00:00Z",
+          "last_summary": null
+        }
+      ],
+      "unreachable_servers": [
+        "ams"
+      ]
+    }
+    --- exit 0
+    "#);
 }
 
 fn operation() -> pb::Operation {
@@ -213,10 +367,79 @@ async fn operation_show_tells_the_story_from_its_beginning() {
         controller.answers("GetOperation", pb::GetOperationResponse { operation: Some(operation()) });
     }
     let id = operation().id;
-    assert_snapshot!(controller.run(&format!("operation show {id}")).await, @"");
+    assert_snapshot!(controller.run(&format!("operation show {id}")).await, @r"
+    --- stdout
+    operation     op-00000000-0000-0000-0000-000000000001
+    kind          migrate
+    state         failed
+    tenant        alice
+    from          nyc
+    to            fra
+    requested by  admin/root
+    began         2026-03-01T12:00:00Z
+    ended         2026-03-01T12:00:03.5Z
+    took          3.500 s
+    error         fra has not enough disk
+
+    TIME      STEP     EVENT   MESSAGE
+    +0.005 s  plan     begin   -
+    +0.009 s  plan     done    1.2 MiB from nyc to fra
+    +0.010 s  reserve  begin   -
+    +3.400 s  reserve  failed  fra has not enough disk
+    --- exit 0
+    ");
     let absolute = controller.run(&format!("operation show {id} --times absolute")).await;
     assert!(absolute.stdout.contains("2026-03-01T12:00:00.009Z  plan     done"), "{absolute}");
-    assert_snapshot!(controller.run(&format!("operation show {id} --output json")).await, @"");
+    assert_snapshot!(controller.run(&format!("operation show {id} --output json")).await, @r#"
+    --- stdout
+    {
+      "id": "op-00000000-0000-0000-0000-000000000001",
+      "kind": "migrate",
+      "state": "failed",
+      "tenant": "alice",
+      "source": "nyc",
+      "target": "fra",
+      "created": "2026-03-01T12:00:00Z",
+      "ended": "2026-03-01T12:00:03.5Z",
+      "step": null,
+      "error": "fra has not enough disk",
+      "reason": "NO_DISK",
+      "hint": null,
+      "requested_by": "admin/root",
+      "migration": null,
+      "log": [
+        {
+          "sequence": 1,
+          "at": "2026-03-01T12:00:00.005Z",
+          "step": "plan",
+          "event": "begin",
+          "message": ""
+        },
+        {
+          "sequence": 2,
+          "at": "2026-03-01T12:00:00.009Z",
+          "step": "plan",
+          "event": "done",
+          "message": "1.2 MiB from nyc to fra"
+        },
+        {
+          "sequence": 3,
+          "at": "2026-03-01T12:00:00.01Z",
+          "step": "reserve",
+          "event": "begin",
+          "message": ""
+        },
+        {
+          "sequence": 4,
+          "at": "2026-03-01T12:00:03.4Z",
+          "step": "reserve",
+          "event": "failed",
+          "message": "fra has not enough disk"
+        }
+      ]
+    }
+    --- exit 0
+    "#);
 }
 
 #[tokio::test]
@@ -234,6 +457,14 @@ async fn operation_list_puts_each_on_a_line() {
         ..Default::default()
     };
     controller.answers("ListOperations", pb::ListOperationsResponse { operations: vec![stuck, failed] });
-    assert_snapshot!(controller.run("operation list --tenant bob -n 5").await, @"");
-    assert_snapshot!(controller.calls(), @"");
+    assert_snapshot!(controller.run("operation list --tenant bob -n 5").await, @r"
+    --- stdout
+    ID                                       KIND     USERNAME  SERVER      STATE   AGE  STEP OR ERROR
+    op-00000000-0000-0000-0000-000000000002  add      bob       nyc         stuck   1h   provision
+    op-00000000-0000-0000-0000-000000000001  migrate  alice     nyc -> fra  failed  2h   fra has not enough disk
+    --- stderr
+    op-00000000-0000-0000-0000-000000000002 is stuck; `featherctl operation show op-00000000-0000-0000-0000-000000000002` says what to do
+    --- exit 0
+    ");
+    assert_snapshot!(controller.calls(), @r#"ListOperations: ListOperationsRequest { tenant: "bob", limit: 5 }"#);
 }

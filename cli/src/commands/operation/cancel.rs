@@ -1,6 +1,6 @@
 //! `featherctl operation cancel`
 
-use feather_proto::{ids::OperationId, pb::controller::v1 as pb};
+use feather_proto::{error::reason, ids::OperationId, pb::controller::v1 as pb};
 
 use crate::{
     arguments::Context,
@@ -25,8 +25,10 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let connection = context.connect()?;
     let id = arguments.id.as_str();
     let request = pb::CancelOperationRequest { id: id.to_owned() };
-    let response = connection.call(connection.operations().cancel_operation(request)).await.map_err(|failure| {
-        if failure.metadata.contains_key("operation") { failure } else { failure.with("operation", id) }
+    let answer = connection.call(connection.operations().cancel_operation(request)).await;
+    let response = answer.map_err(|failure| match failure.reason.as_str() {
+        reason::NOT_CANCELLABLE => failure.with_hint(format!("`featherctl operation show {id}` shows how far it is")),
+        _ => failure,
     })?;
     let operation = OperationView::from(present(response.operation, "operation")?);
     if !arguments.wait.follows() {
@@ -40,7 +42,7 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
             Ok(())
         }
         State::Succeeded => Err(Failure::refused(
-            "NOT_CANCELLABLE",
+            reason::NOT_CANCELLABLE,
             format!("{id} could not be cancelled any more: it has succeeded"),
             format!("`featherctl operation show {id}` shows what it did"),
         )),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{
     arguments::Context,
     commands::{request_id, tenant_name},
-    error::Failure,
+    error::{Failure, Kind},
     outcome,
 };
 
@@ -30,7 +30,13 @@ struct PasswordView<'a> {
 pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
     let connection = context.connect()?;
     let request = pb::ResetPasswordRequest { request_id: request_id(), tenant: arguments.tenant.into() };
-    let response = connection.change(async || connection.tenants().reset_password(request.clone()).await).await?;
+    let answer = connection.change(async || connection.tenants().reset_password(request.clone()).await).await;
+    let response = answer.map_err(|failure| match failure.kind {
+        Kind::Unreachable | Kind::Interrupted if !failure.never_sent => {
+            failure.with_hint("whether the password changed is unknown: type the command again to set another")
+        }
+        _ => failure,
+    })?;
     let view = PasswordView { tenant: &request.tenant, url: &response.url, password: &response.password };
     context.output.show(&view, || outcome::credentials(view.url, view.password))
 }

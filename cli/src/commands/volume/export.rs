@@ -54,9 +54,9 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let mut progress = context.output.progress();
     progress.step(&format!("exporting {tenant}"));
     let bytes = tokio::select! {
-        copied = copy(&connection, tenant, &mut sink, &mut progress) => copied?,
+        copied = copy(&connection, tenant, &mut sink, &mut progress) => copied.map_err(|failure| sink.explain(failure))?,
         () = interrupt() => {
-            return Err(Failure::interrupted("stopped before the archive was whole", "throw away what was written and export again"));
+            return Err(sink.explain(Failure::interrupted("stopped before the archive was whole", "export again")));
         }
     };
     sink.finish()?;
@@ -70,13 +70,7 @@ async fn copy(connection: &Connection, tenant: &str, sink: &mut Sink, progress: 
     let mut stream = connection.call(connection.volumes().export_volume(request)).await?;
     let mut bytes = 0;
     while let Some(message) = stream.next().await {
-        let data = message
-            .map_err(|status| {
-                let failure = connection.failure(status);
-                let next = failure.hint.clone();
-                failure.with_hint(format!("what was written is not whole: throw it away; then {next}"))
-            })?
-            .data;
+        let data = message.map_err(|status| connection.failure(status))?.data;
         sink.write(&data)?;
         bytes += data.len() as u64;
         progress.transfer(bytes, 0);
@@ -111,6 +105,15 @@ impl Sink {
             }),
             Self::File { file, part, .. } => file.write_all(data).map_err(|error| failure(part, &error)),
         }
+    }
+
+    /// Says what became of the part that was written.
+    fn explain(&self, failure: Failure) -> Failure {
+        let next = match self {
+            Self::Stdout(_) => format!("throw away what was written, it is not whole; then {}", failure.hint),
+            Self::File { .. } => format!("nothing was left behind; {}", failure.hint),
+        };
+        failure.with_hint(next)
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
