@@ -1,5 +1,29 @@
-//! The hands: makes one server match its desired set.
+//! The hands: makes one server match its ledger.
+//!
+//! Owns the containers, volumes and routes of the tenants of one server, and the gRPC services through which a controller
+//! changes them. Knows no other server but the peer of a transfer, and needs no controller to bring its tenants back.
+
+mod agent;
+mod api;
+pub mod clock;
+pub mod config;
+mod failure;
+mod grant;
+pub mod join;
+
+pub mod ledger;
+pub mod password;
+mod peer;
+mod reconcile;
+pub mod renew;
 
 pub mod router;
 pub mod runtime;
+mod serve;
+pub mod state;
+mod transition;
 pub mod volume;
+
+pub use agent::Seams;
+pub use config::Config;
+pub use serve::{Error, Local, serve};

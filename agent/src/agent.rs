@@ -1,0 +1,206 @@
+//! The agent of one server: what all its calls and its reconciler share.
+//!
+//! Owns the order of things: one mutating call per tenant at a time, the ledger before the effect, routes in one change.
+//! The decisions are in `transition.rs`; the effects are in the submodules, one per concern. Knows nothing of gRPC.
+
+mod container;
+mod data;
+mod lifecycle;
+mod moving;
+mod report;
+mod routes;
+mod transfer;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::TenantName,
+    model::{ContainerState, TenantReport},
+    tls,
+};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    grant::Grants,
+    ledger::{Ledger, Record, Spec},
+    router::Router,
+    runtime::Runtime,
+    transition::Next,
+};
+
+pub(crate) use lifecycle::Started;
+pub(crate) use transfer::{PullRequest, Pulled, Sent};
+
+/// Everything outside the agent that it acts through.
+#[derive(Clone)]
+pub struct Seams {
+    /// Containers, volumes, images.
+    pub runtime: Arc<dyn Runtime>,
+    /// The reverse proxy.
+    pub router: Arc<dyn Router>,
+    /// How peers are reached.
+    pub dial: Arc<dyn tls::Dial>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What the last pass of the reconciler found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// About the server, in sentences.
+    pub(crate) problems: Vec<String>,
+    /// About single tenants.
+    pub(crate) tenants: BTreeMap<TenantName, String>,
+    /// Containers by tenant; `None` when the engine did not answer.
+    pub(crate) containers: Option<BTreeMap<TenantName, ContainerState>>,
+}
+
+/// The agent of one server.
+pub(crate) struct Agent {
+    pub(crate) config: Config,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) router: Arc<dyn Router>,
+    pub(crate) dial: Arc<dyn tls::Dial>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// New at each start of the process.
+    pub(crate) boot_id: String,
+    pub(crate) grants: Grants,
+    pub(crate) condition: watch::Sender<Condition>,
+    /// Wakes the reconciler.
+    pub(crate) wake: Notify,
+    /// Work that goes on when its caller has gone.
+    pub(crate) tasks: TaskTracker,
+    /// Ends that work.
+    pub(crate) ended: CancellationToken,
+    locks: Mutex<BTreeMap<TenantName, Arc<AsyncMutex<()>>>>,
+    /// Held from looking for a free port to the write that takes it.
+    allocation: AsyncMutex<()>,
+    /// Held from reading the records to the router's answer, so that an older set of routes never follows a newer one.
+    routing: AsyncMutex<()>,
+    /// Secrets of probe routes.
+    probes: Mutex<BTreeMap<TenantName, String>>,
+    /// Containers that this process has made sure of, by what they were made from.
+    settled: Mutex<BTreeMap<TenantName, Spec>>,
+    /// Transfers into this server, so that a newer call may end an older one.
+    pulls: Mutex<BTreeMap<TenantName, CancellationToken>>,
+}
+
+/// The right to change one tenant.
+pub(crate) type TenantLock = OwnedMutexGuard<()>;
+
+impl Agent {
+    pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            ledger,
+            runtime: seams.runtime,
+            router: seams.router,
+            dial: seams.dial,
+            clock: seams.clock,
+            boot_id: uuid::Uuid::new_v4().to_string(),
+            grants: Grants::default(),
+            condition: watch::Sender::new(Condition::default()),
+            wake: Notify::new(),
+            tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
+            locks: Mutex::default(),
+            allocation: AsyncMutex::default(),
+            routing: AsyncMutex::default(),
+            probes: Mutex::default(),
+            settled: Mutex::default(),
+            pulls: Mutex::default(),
+        })
+    }
+
+    /// Runs work that a caller's departure must not cut in half; only the end of the agent does.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let ended = self.ended.clone();
+        let bounded = async move {
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => Err(stopping()),
+                done = work => done,
+            }
+        };
+        let task = self.tasks.spawn(bounded.in_current_span());
+        task.await.unwrap_or_else(|panic| Err(Error::bug(format!("the task of a call ended: {panic}"))))
+    }
+
+    fn lock_of(&self, tenant: &TenantName) -> Arc<AsyncMutex<()>> {
+        locked(&self.locks).entry(tenant.clone()).or_default().clone()
+    }
+
+    /// Waits for the right to change a tenant.
+    pub(crate) async fn lock(&self, tenant: &TenantName) -> TenantLock {
+        self.lock_of(tenant).lock_owned().await
+    }
+
+    /// The right to change a tenant, if nobody has it.
+    pub(crate) fn try_lock(&self, tenant: &TenantName) -> Option<TenantLock> {
+        self.lock_of(tenant).try_lock_owned().ok()
+    }
+
+    /// The record to decide upon. A container of ours that no record accounts for is not touched by any call: it is somebody's
+    /// running work from before this ledger.
+    async fn load(&self, tenant: &TenantName) -> Result<Option<Record>, Error> {
+        let record = self.ledger.get(tenant)?;
+        if record.is_none() && self.runtime.container(&tenant.container()).await?.is_some() {
+            return Err(Error::refused(
+                reason::TENANT_EXISTS,
+                format!(
+                    "a container {} is on this server that the ledger knows nothing of; it was not touched: remove it with `podman rm` if \
+                     nobody needs it",
+                    tenant.container()
+                ),
+            )
+            .with("tenant", tenant));
+        }
+        Ok(record)
+    }
+
+    /// Makes a decision durable.
+    async fn commit(&self, next: Next) -> Result<Record, Error> {
+        match next {
+            Next::Unchanged(record) => Ok(record),
+            Next::Write(record) => self.write(record).await,
+        }
+    }
+
+    async fn write(&self, record: Record) -> Result<Record, Error> {
+        self.ledger.put(record.clone()).await?;
+        self.wake.notify_one();
+        Ok(record)
+    }
+
+    /// The tenant as it is to be reported, with its container looked at now.
+    async fn report(&self, record: &Record) -> TenantReport {
+        let state = match self.runtime.container(&record.tenant.container()).await {
+            Ok(container) => container.map_or(ContainerState::Missing, |container| container.state),
+            Err(_) => ContainerState::Unknown,
+        };
+        report::tenant(record, state, None)
+    }
+}
+
+/// The error for work that the agent's end cut short.
+pub(crate) fn stopping() -> Error {
+    Error::unavailable(reason::SERVER_UNREACHABLE, "the agent is stopping; try again when it is back")
+}
+
+/// A lock that survives a panic elsewhere: what it guards is replaced whole or not at all.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,137 @@
+//! What the agent tells about itself: tenants, volumes, the whole server at one moment.
+//!
+//! Owns the translation of records into reports. No password has a place in a report.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use feather_proto::{
+    ids::{ServerName, TenantName},
+    model::{ContainerState, Residence as ReportedResidence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
+};
+
+use super::Agent;
+use crate::{
+    ledger::{Desired, Record, Residence, Volume},
+    runtime::Capacity,
+};
+
+/// A snapshot never waits longer than this for the engine: silence would look like a dead server.
+const ENGINE_MAX: Duration = Duration::from_secs(3);
+
+pub(super) fn tenant(record: &Record, container: ContainerState, problem: Option<String>) -> TenantReport {
+    let residence = match &record.residence {
+        Residence::Absent => ReportedResidence::Absent,
+        Residence::Active { desired: Desired::Run, .. } => ReportedResidence::Running,
+        Residence::Active { desired: Desired::Stop, .. } => ReportedResidence::Stopped,
+        Residence::Sealed => ReportedResidence::Sealed,
+        Residence::Departed { .. } => ReportedResidence::Departed,
+    };
+    let forward_to = match &record.residence {
+        Residence::Departed { forward_to } => forward_to.clone(),
+        _ => None,
+    };
+    let incoming = record.incoming.as_ref();
+    let spec = record.spec.as_ref().or_else(|| incoming.and_then(|incoming| incoming.spec.as_ref()));
+    TenantReport {
+        tenant: record.tenant.clone(),
+        generation: record.generation,
+        residence,
+        incoming: incoming.map(|incoming| incoming.stage),
+        container,
+        port: record.ports().next(),
+        image_digest: spec
+            .map(|spec| spec.image_digest.clone())
+            .or_else(|| incoming.map(|incoming| incoming.image_digest.clone())),
+        created: spec.map(|spec| spec.created),
+        forward_to,
+        problem,
+    }
+}
+
+pub(super) fn volume(record: &Record) -> Option<VolumeReport> {
+    let (state, generation, keep_until, last_summary) = match &record.volume {
+        Volume::None => return None,
+        Volume::Incomplete { generation } => (VolumeState::Incomplete, *generation, None, None),
+        Volume::Complete { generation, summary, keep_until } => {
+            (VolumeState::Complete, *generation, *keep_until, summary.clone())
+        }
+    };
+    Some(VolumeReport { tenant: record.tenant.clone(), state, generation, keep_until, last_summary })
+}
+
+impl Agent {
+    /// One tenant, or `None` when the ledger has never heard of it.
+    pub(crate) async fn tenant_report(
+        &self,
+        name: &TenantName,
+    ) -> Result<Option<TenantReport>, feather_proto::error::Error> {
+        let Some(record) = self.ledger.get(name)? else { return Ok(None) };
+        let report = self.report(&record).await;
+        Ok(Some(TenantReport { problem: self.problem_of(name), ..report }))
+    }
+
+    fn problem_of(&self, name: &TenantName) -> Option<String> {
+        self.condition.borrow().tenants.get(name).cloned()
+    }
+
+    /// Every tenant that the ledger knows.
+    pub(crate) async fn tenant_reports(&self) -> Vec<TenantReport> {
+        let containers = self.container_states().await;
+        let state = |name: &TenantName| match &containers {
+            Some(containers) => containers.get(name).copied().unwrap_or(ContainerState::Missing),
+            None => ContainerState::Unknown,
+        };
+        let records = self.ledger.all();
+        records.iter().map(|record| tenant(record, state(&record.tenant), self.problem_of(&record.tenant))).collect()
+    }
+
+    async fn container_states(&self) -> Option<BTreeMap<TenantName, ContainerState>> {
+        let containers = tokio::time::timeout(ENGINE_MAX, self.runtime.containers("feather-user-")).await.ok()?.ok()?;
+        let named =
+            containers.into_iter().map(|container| (TenantName::from_container(&container.name), container.state));
+        Some(named.filter_map(|(name, state)| name.map(|name| (name, state))).collect())
+    }
+
+    /// Everything that is known of this server, read now.
+    pub(crate) async fn snapshot(&self, server: &ServerName) -> ServerSnapshot {
+        let (tenants, engine) = tokio::join!(
+            self.tenant_reports(),
+            tokio::time::timeout(ENGINE_MAX, async {
+                tokio::join!(self.runtime.images(), self.runtime.capacity(), self.volumes())
+            })
+        );
+        let (images, capacity, volumes) = match engine {
+            Ok((images, capacity, volumes)) => (images.ok(), capacity.ok(), volumes.ok()),
+            Err(_) => (None, None, None),
+        };
+        let mut problems = self.condition.borrow().problems.clone();
+        if images.is_none() || capacity.is_none() || volumes.is_none() {
+            let silent = "Podman does not answer; sizes, images and the states of containers are unknown".to_owned();
+            if !problems.contains(&silent) {
+                problems.push(silent);
+            }
+        }
+        let records = self.ledger.all();
+        let unknown = Capacity { memory_total_bytes: 0, memory_free_bytes: 0, disk_total_bytes: 0, disk_free_bytes: 0 };
+        let capacity = capacity.unwrap_or(unknown);
+        let mut ports_used: Vec<u16> = records.iter().flat_map(|record| record.ports().collect::<Vec<_>>()).collect();
+        ports_used.sort_unstable();
+        ServerSnapshot {
+            server: server.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            boot_id: self.boot_id.clone(),
+            ports: self.config.ports.clone(),
+            ports_used,
+            memory_total_bytes: capacity.memory_total_bytes,
+            memory_free_bytes: capacity.memory_free_bytes,
+            disk_total_bytes: capacity.disk_total_bytes,
+            disk_free_bytes: capacity.disk_free_bytes,
+            images: images.unwrap_or_default(),
+            work_image: self.config.work_image.clone(),
+            tenants,
+            volumes: volumes.unwrap_or_else(|| records.iter().filter_map(volume).collect()),
+            now: self.clock.now(),
+            problems,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Which routes must hold on this server, from its records.
+//!
+//! Owns the mapping from residence to route and its application in one change. Knows nothing of Caddy.
+
+use std::collections::BTreeMap;
+
+use feather_proto::{error::Error, ids::TenantName};
+
+use super::{Agent, locked};
+use crate::{
+    ledger::{Desired, Record, Residence},
+    password::random_token,
+    router::Route,
+};
+
+/// The public's route to a tenant, leaving a trial aside. None while its first healthy answer is awaited.
+fn public_route(record: &Record) -> Option<Route> {
+    match &record.residence {
+        Residence::Active { provisioning: Some(_), .. } | Residence::Absent => None,
+        Residence::Active { desired: Desired::Run, .. } => {
+            record.spec.as_ref().map(|spec| Route::Serve { port: spec.port })
+        }
+        Residence::Active { desired: Desired::Stop, .. } | Residence::Sealed => Some(Route::Unavailable),
+        Residence::Departed { forward_to } => forward_to.clone().map(|to| Route::Forward { to }),
+    }
+}
+
+/// The whole route of a tenant; `probe` is the secret of its trial.
+fn route(record: &Record, probe: Option<&str>) -> Option<Route> {
+    let public = public_route(record);
+    match (record.on_trial(), probe) {
+        (Some(incoming), Some(token)) => {
+            Some(Route::Probe { port: incoming.port, token: token.to_owned(), otherwise: public.map(Box::new) })
+        }
+        _ => public,
+    }
+}
+
+impl Agent {
+    /// Makes the router's routes what the records say. Returns whether a change was made.
+    pub(crate) async fn apply_routes(&self) -> Result<bool, Error> {
+        let _order = self.routing.lock().await;
+        let mut wanted = BTreeMap::new();
+        for record in self.ledger.all() {
+            let probe = if record.on_trial().is_some() { Some(self.probe_token(&record.tenant)?) } else { None };
+            if let Some(route) = route(&record, probe.as_deref()) {
+                wanted.insert(record.tenant, route);
+            }
+        }
+        wanted.extend(self.foreign_routes().await?);
+        Ok(self.router.ensure(&wanted).await?)
+    }
+
+    /// Routes of tenants that no readable record accounts for stay as they are: nobody decided that they should go.
+    async fn foreign_routes(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
+        let strangers =
+            self.condition.borrow().tenants.keys().any(|tenant| !matches!(self.ledger.get(tenant), Ok(Some(_))));
+        if self.ledger.damaged().is_empty() && !strangers {
+            return Ok(BTreeMap::new());
+        }
+        let observed = self.router.observe().await?;
+        let known = |tenant: &TenantName| matches!(self.ledger.get(tenant), Ok(Some(_)));
+        Ok(observed.into_iter().filter(|(tenant, _)| !known(tenant)).collect())
+    }
+
+    /// The secret of a tenant's probe route, made when first asked for.
+    pub(crate) fn probe_token(&self, tenant: &TenantName) -> Result<String, Error> {
+        if let Some(token) = locked(&self.probes).get(tenant) {
+            return Ok(token.clone());
+        }
+        let token = random_token()?;
+        Ok(locked(&self.probes).entry(tenant.clone()).or_insert(token).clone())
+    }
+
+    /// The next trial has another secret.
+    pub(crate) fn forget_probe(&self, tenant: &TenantName) {
+        locked(&self.probes).remove(tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use feather_proto::{ids::Generation, model::IncomingStage};
+
+    use super::{Route, route};
+    use crate::ledger::{Desired, Incoming, Provisioning, Record, Residence, Spec};
+    use crate::password::Password;
+
+    fn record(residence: Residence) -> Record {
+        let mut record = Record::floor("alice".parse().unwrap(), Generation(3));
+        record.residence = residence;
+        record.spec = Some(Spec {
+            placed: Generation(3),
+            port: 9001,
+            password: Password::generate(10).unwrap(),
+            image: String::new(),
+            image_digest: String::new(),
+            created: time::OffsetDateTime::UNIX_EPOCH,
+            found_data: false,
+        });
+        record
+    }
+
+    #[test]
+    fn every_residence_has_its_route() {
+        let active = |desired, provisioning| record(Residence::Active { desired, provisioning });
+        let forward = |to: Option<&str>| record(Residence::Departed { forward_to: to.map(str::to_owned) });
+        let fresh = Some(Provisioning { volume_is_new: true });
+        let table = [
+            (record(Residence::Absent), None),
+            (active(Desired::Run, fresh), None),
+            (active(Desired::Run, None), Some(Route::Serve { port: 9001 })),
+            (active(Desired::Stop, None), Some(Route::Unavailable)),
+            (record(Residence::Sealed), Some(Route::Unavailable)),
+            (forward(Some("192.0.2.7:80")), Some(Route::Forward { to: "192.0.2.7:80".into() })),
+            (forward(None), None),
+        ];
+        for (record, wanted) in table {
+            assert_eq!(route(&record, None), wanted, "{:?}", record.residence);
+            for (stage, on_trial) in [(IncomingStage::Received, false), (IncomingStage::Trial, true)] {
+                let mut record = record.clone();
+                record.incoming = Some(Incoming {
+                    generation: Generation(4),
+                    port: 9002,
+                    image_digest: String::new(),
+                    stage,
+                    spec: None,
+                });
+                let probe = Route::Probe { port: 9002, token: "t".into(), otherwise: wanted.clone().map(Box::new) };
+                assert_eq!(route(&record, Some("t")), if on_trial { Some(probe) } else { wanted.clone() });
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The gRPC services: decode, call, encode.
+//!
+//! Owns who may call what, and the server's limits. Decides nothing about tenants.
+
+mod image;
+mod server;
+mod tenant;
+mod volume;
+
+use std::{io, pin::Pin, sync::Arc, time::Duration};
+
+use feather_proto::{
+    error::Error,
+    ids::{Generation, ServerName, TenantName},
+    pb::{
+        DESCRIPTORS,
+        agent::v1::{
+            image_service_server::ImageServiceServer, server_service_server::ServerServiceServer,
+            tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
+        },
+    },
+    tls::{self, Connection, Role, Rotating},
+};
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, transport::Server};
+
+use crate::{agent::Agent, peer::MESSAGE_MAX_BYTES, peer::Peers};
+
+/// Calls beside each other on one connection; streams count until their first message.
+const CALLS_PER_CONNECTION_MAX: usize = 256;
+const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+/// HTTP/2 windows measured to carry a volume at full speed.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A caller that vanished without a word is noticed within the sum of these two.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pieces of archives and images are at most this long.
+const PIECE_MAX_BYTES: usize = 1 << 20;
+
+/// A stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What every service holds.
+#[derive(Clone)]
+struct Api {
+    agent: Arc<Agent>,
+    server: ServerName,
+    peers: Peers,
+}
+
+/// The caller must be the controller or a person who may do everything.
+fn authorize<T>(request: &Request<T>) -> Result<(), Error> {
+    tls::require(request, &[Role::Controller, Role::Admin]).map(drop)
+}
+
+/// Tenant and generation of a mutating call. The request id is required so that every caller has one for its log.
+fn placement(request_id: &str, tenant: &str, generation: u64) -> Result<(TenantName, Generation), Error> {
+    feather_proto::model::request_id(request_id)?;
+    Ok((tenant.parse()?, Generation(generation)))
+}
+
+/// Serves until `stopping`, then lets calls under way end.
+pub(crate) async fn serve(
+    agent: Arc<Agent>,
+    server: ServerName,
+    identity: Rotating,
+    connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
+    stopping: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let peers = Peers { dial: agent.dial.clone(), identity };
+    let api = Api { agent, server, peers };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<TenantServiceServer<Api>>().await;
+    reporter.set_serving::<VolumeServiceServer<Api>>().await;
+    reporter.set_serving::<ImageServiceServer<Api>>().await;
+    reporter.set_serving::<ServerServiceServer<Api>>().await;
+    let mut router = Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_service(health)
+        .add_service(limited(TenantServiceServer::new(api.clone())))
+        .add_service(
+            VolumeServiceServer::new(api.clone())
+                .max_decoding_message_size(MESSAGE_MAX_BYTES)
+                .max_encoding_message_size(MESSAGE_MAX_BYTES),
+        )
+        .add_service(ImageServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES))
+        .add_service(ServerServiceServer::new(api));
+    match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
+        Ok(reflection) => router = router.add_service(reflection),
+        Err(error) => tracing::error!(%error, "serving without reflection"),
+    }
+    let shutdown = async move {
+        stopping.cancelled().await;
+        reporter.set_not_serving::<TenantServiceServer<Api>>().await;
+        reporter.set_not_serving::<VolumeServiceServer<Api>>().await;
+        reporter.set_not_serving::<ImageServiceServer<Api>>().await;
+        reporter.set_not_serving::<ServerServiceServer<Api>>().await;
+    };
+    router.serve_with_incoming_shutdown(connections, shutdown).await
+}
+
+fn limited<S>(service: TenantServiceServer<S>) -> TenantServiceServer<S> {
+    service.max_decoding_message_size(PIECE_MAX_BYTES)
+}

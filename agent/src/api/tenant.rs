@@ -1,0 +1,279 @@
+//! `feather.agent.v1.TenantService`.
+
+use std::future::Future;
+
+use feather_proto::{
+    error::{Error, reason},
+    model::{self, StartMode, TenantReport, VolumeExpectation},
+    pb::{agent::v1 as pb, agent::v1::tenant_service_server::TenantService, types::v1 as types},
+};
+use futures::StreamExt as _;
+use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, info_span};
+
+use super::{Answers, Api, authorize, placement};
+use crate::{
+    agent::Started,
+    transition::{AddRequest, ReserveRequest},
+};
+
+const LOG_LINES_DEFAULT: u32 = 100;
+const LOG_LINES_MAX: u32 = 10_000;
+
+impl Api {
+    /// Runs a mutating call to its end, also when its caller leaves.
+    async fn call<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        (tenant, generation): (String, u64),
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Status> {
+        let span = info_span!("call", name, tenant, generation);
+        Ok(self.agent.detached(work).instrument(span).await?)
+    }
+}
+
+fn reported(report: TenantReport) -> Option<pb::Tenant> {
+    Some(report.into())
+}
+
+/// Whole milliseconds; a start that took less than one still took some time.
+fn milliseconds(started: &Started) -> u64 {
+    match u64::try_from(started.healthy_after.as_millis()) {
+        Ok(0) if started.healthy_after.is_zero() => 0,
+        Ok(count) => count.max(1),
+        Err(_) => u64::MAX,
+    }
+}
+
+#[tonic::async_trait]
+impl TenantService for Api {
+    async fn add_tenant(
+        &self,
+        request: Request<pb::AddTenantRequest>,
+    ) -> Result<Response<pb::AddTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let volume = VolumeExpectation::try_from(request.volume)?;
+        let image = if request.image.is_empty() { self.agent.config.work_image.clone() } else { request.image };
+        let add = AddRequest { tenant, generation, image, volume };
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        let added = self.call("add_tenant", about, async move { agent.add(&add).await }).await?;
+        Ok(Response::new(pb::AddTenantResponse {
+            tenant: reported(added.report),
+            password: added.password.expose().to_owned(),
+            found_data: added.found_data,
+        }))
+    }
+
+    async fn remove_tenant(
+        &self,
+        request: Request<pb::RemoveTenantRequest>,
+    ) -> Result<Response<pb::RemoveTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        let report = self.call("remove_tenant", about, async move { agent.remove(&tenant, generation).await }).await?;
+        Ok(Response::new(pb::RemoveTenantResponse { tenant: reported(report) }))
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<pb::GetTenantRequest>,
+    ) -> Result<Response<pb::GetTenantResponse>, Status> {
+        authorize(&request)?;
+        let tenant = request.into_inner().tenant.parse()?;
+        let report = self.agent.tenant_report(&tenant).await?.ok_or_else(|| {
+            Error::not_found(reason::TENANT_NOT_FOUND, format!("this server has never heard of {tenant}"))
+                .with("tenant", &tenant)
+        })?;
+        Ok(Response::new(pb::GetTenantResponse { tenant: reported(report) }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<pb::ListTenantsRequest>,
+    ) -> Result<Response<pb::ListTenantsResponse>, Status> {
+        authorize(&request)?;
+        let reports = self.agent.tenant_reports().await;
+        Ok(Response::new(pb::ListTenantsResponse { tenants: reports.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn start_tenant(
+        &self,
+        request: Request<pb::StartTenantRequest>,
+    ) -> Result<Response<pb::StartTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let mode = StartMode::try_from(request.mode)?;
+        let agent = self.agent.clone();
+        let work = async move {
+            match mode {
+                StartMode::Serve => agent.start(&tenant, generation).await,
+                StartMode::Trial => agent.trial(&tenant, generation).await,
+            }
+        };
+        let started = self.call("start_tenant", (request.tenant, request.generation), work).await?;
+        let healthy_after_ms = milliseconds(&started);
+        Ok(Response::new(pb::StartTenantResponse { tenant: reported(started.report), healthy_after_ms }))
+    }
+
+    async fn stop_tenant(
+        &self,
+        request: Request<pb::StopTenantRequest>,
+    ) -> Result<Response<pb::StopTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let why = request.reason.try_into()?;
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        let report = self.call("stop_tenant", about, async move { agent.stop(&tenant, generation, why).await }).await?;
+        Ok(Response::new(pb::StopTenantResponse { tenant: reported(report) }))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<pb::ResetPasswordRequest>,
+    ) -> Result<Response<pb::ResetPasswordResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let id = model::request_id(&request.request_id)?;
+        let agent = self.agent.clone();
+        let work = async move { agent.reset_password(&tenant, generation, id).await };
+        let password = self.call("reset_password", (request.tenant, request.generation), work).await?;
+        Ok(Response::new(pb::ResetPasswordResponse { password: password.expose().to_owned() }))
+    }
+
+    type TailLogsStream = Answers<pb::TailLogsResponse>;
+
+    async fn tail_logs(&self, request: Request<pb::TailLogsRequest>) -> Result<Response<Self::TailLogsStream>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let tenant: feather_proto::ids::TenantName = request.tenant.parse()?;
+        let lines = match request.lines {
+            0 => LOG_LINES_DEFAULT,
+            lines if lines <= LOG_LINES_MAX => lines,
+            _ => return Err(model::invalid_field("lines", "at most 10000").into()),
+        };
+        let logs = self.agent.runtime.logs(&tenant.container(), lines, request.follow).await.map_err(Error::from)?;
+        let answers = logs.map(|line| {
+            let line = line.map_err(Error::from)?;
+            Ok(pb::TailLogsResponse { line: Some(types::LogLine { text: line.text, stderr: line.stderr }) })
+        });
+        Ok(Response::new(Box::pin(answers.take_until(self.agent.ended.clone().cancelled_owned()))))
+    }
+
+    async fn reserve_tenant(
+        &self,
+        request: Request<pb::ReserveTenantRequest>,
+    ) -> Result<Response<pb::ReserveTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        if request.image_digest.is_empty() {
+            return Err(model::invalid_field("image_digest", "the digest of an image").into());
+        }
+        let volume_bytes = request.volume_bytes;
+        let reserve = ReserveRequest { tenant, generation, image_digest: request.image_digest, volume_bytes };
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        let port = self.call("reserve_tenant", about, async move { agent.reserve(&reserve).await }).await?;
+        Ok(Response::new(pb::ReserveTenantResponse { port: port.into() }))
+    }
+
+    async fn abandon_tenant(
+        &self,
+        request: Request<pb::AbandonTenantRequest>,
+    ) -> Result<Response<pb::AbandonTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        self.call("abandon_tenant", about, async move { agent.abandon(&tenant, generation).await }).await?;
+        Ok(Response::new(pb::AbandonTenantResponse {}))
+    }
+
+    async fn activate_tenant(
+        &self,
+        request: Request<pb::ActivateTenantRequest>,
+    ) -> Result<Response<pb::ActivateTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        let work = async move { agent.activate(&tenant, generation).await };
+        let report = self.call("activate_tenant", about, work).await?;
+        Ok(Response::new(pb::ActivateTenantResponse { tenant: reported(report) }))
+    }
+
+    async fn hand_off_tenant(
+        &self,
+        request: Request<pb::HandOffTenantRequest>,
+    ) -> Result<Response<pb::HandOffTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let forward_to = forward_target(request.forward_to)?;
+        let agent = self.agent.clone();
+        let work = async move { agent.hand_off(&tenant, generation, forward_to).await };
+        let report = self.call("hand_off_tenant", (request.tenant, request.generation), work).await?;
+        Ok(Response::new(pb::HandOffTenantResponse { tenant: reported(report) }))
+    }
+
+    async fn retire_tenant(
+        &self,
+        request: Request<pb::RetireTenantRequest>,
+    ) -> Result<Response<pb::RetireTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let keep_until = model::from_timestamp(&model::required(request.keep_until, "keep_until")?)?;
+        let agent = self.agent.clone();
+        let work = async move { agent.retire(&tenant, generation, keep_until).await };
+        let report = self.call("retire_tenant", (request.tenant, request.generation), work).await?;
+        Ok(Response::new(pb::RetireTenantResponse { tenant: reported(report) }))
+    }
+}
+
+/// `host:port`, or nothing. It becomes part of the router's configuration, so it is held to what an address looks like.
+fn forward_target(text: String) -> Result<Option<String>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let host_ok = |host: &str| {
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        match inner {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)),
+        }
+    };
+    match text.rsplit_once(':') {
+        Some((host, port)) if host_ok(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(Some(text)),
+        _ => Err(model::invalid_field("forward_to", "empty or `host:port`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forward_target;
+
+    #[test]
+    fn forward_targets_are_addresses() {
+        for good in ["192.0.2.7:80", "fra.example.com:8080", "[2001:db8::1]:80"] {
+            assert_eq!(forward_target(good.into()).unwrap().as_deref(), Some(good));
+        }
+        assert_eq!(forward_target(String::new()).unwrap(), None);
+        for bad in ["fra", "fra:", ":80", "fra:0", "fra:70000", "http://fra:80", "a b:80", "2001:db8::1:80", "{x}:80"] {
+            assert!(forward_target(bad.into()).is_err(), "{bad} was accepted");
+        }
+    }
+}

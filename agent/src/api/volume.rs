@@ -1,0 +1,229 @@
+//! `feather.agent.v1.VolumeService`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use feather_proto::{
+    error::{Error, reason},
+    ids::Generation,
+    model::invalid_field,
+    pb::{
+        agent::v1 as pb,
+        agent::v1::{pull_volume_response as pull, send_volume_response as send, volume_service_server::VolumeService},
+    },
+    tls::{self, Role},
+};
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, info_span};
+
+use super::{Answers, Api, authorize, placement};
+use crate::{
+    agent::{PullRequest, Pulled, Sent},
+    grant::{Ticket, time_to_live},
+    peer::Source,
+    volume::Progress,
+};
+
+/// How often a pull tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+#[tonic::async_trait]
+impl VolumeService for Api {
+    async fn list_volumes(
+        &self,
+        request: Request<pb::ListVolumesRequest>,
+    ) -> Result<Response<pb::ListVolumesResponse>, Status> {
+        authorize(&request)?;
+        let volumes = self.agent.volumes().await?.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::ListVolumesResponse { volumes }))
+    }
+
+    async fn get_volume(
+        &self,
+        request: Request<pb::GetVolumeRequest>,
+    ) -> Result<Response<pb::GetVolumeResponse>, Status> {
+        authorize(&request)?;
+        let (report, disk_bytes) = self.agent.volume(&request.into_inner().tenant.parse()?).await?;
+        Ok(Response::new(pb::GetVolumeResponse { volume: Some(report.into()), disk_bytes }))
+    }
+
+    type ExportVolumeStream = Answers<pb::ExportVolumeResponse>;
+
+    async fn export_volume(
+        &self,
+        request: Request<pb::ExportVolumeRequest>,
+    ) -> Result<Response<Self::ExportVolumeStream>, Status> {
+        authorize(&request)?;
+        let pieces = self.agent.export(&request.into_inner().tenant.parse()?).await?;
+        let answers = pieces.map(|piece| Ok(pb::ExportVolumeResponse { data: piece? }));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn import_volume(
+        &self,
+        request: Request<Streaming<pb::ImportVolumeRequest>>,
+    ) -> Result<Response<pb::ImportVolumeResponse>, Status> {
+        authorize(&request)?;
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.ok_or_else(|| invalid_field("tenant", "in the first message"))?;
+        let tenant = first.tenant.parse()?;
+        let generation = Generation(first.generation);
+        let agent = self.agent.clone();
+        let span = info_span!("call", name = "import_volume", tenant = first.tenant, generation = first.generation);
+        // In a task of its own: the archive's early end is seen by the import, which then stops writing in good order.
+        let work = async move { agent.import(&tenant, generation, archive(first, messages)).await };
+        let summary = self.agent.detached(work).instrument(span).await?;
+        Ok(Response::new(pb::ImportVolumeResponse { summary: Some(summary.into()) }))
+    }
+
+    type PullVolumeStream = Answers<pb::PullVolumeResponse>;
+
+    async fn pull_volume(
+        &self,
+        request: Request<pb::PullVolumeRequest>,
+    ) -> Result<Response<Self::PullVolumeStream>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let source = Source {
+            address: request.source_address,
+            server: request.source_server.parse()?,
+            ticket: Ticket::parse(request.ticket)?,
+        };
+        let span = info_span!("call", name = "pull_volume", %tenant, %generation);
+        Ok(Response::new(self.begin_pull(PullRequest { tenant, generation, source }, span)))
+    }
+
+    async fn verify_volume(
+        &self,
+        request: Request<pb::VerifyVolumeRequest>,
+    ) -> Result<Response<pb::VerifyVolumeResponse>, Status> {
+        authorize(&request)?;
+        let summary = self.agent.verify(&request.into_inner().tenant.parse()?).await?;
+        Ok(Response::new(pb::VerifyVolumeResponse { summary: Some(summary.into()) }))
+    }
+
+    async fn remove_volume(
+        &self,
+        request: Request<pb::RemoveVolumeRequest>,
+    ) -> Result<Response<pb::RemoveVolumeResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let agent = self.agent.clone();
+        let span = info_span!("call", name = "remove_volume", %tenant, %generation);
+        let work = async move { agent.remove_volume(&tenant, generation).await };
+        self.agent.detached(work).instrument(span).await?;
+        Ok(Response::new(pb::RemoveVolumeResponse {}))
+    }
+
+    async fn grant_transfer(
+        &self,
+        request: Request<pb::GrantTransferRequest>,
+    ) -> Result<Response<pb::GrantTransferResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let (ticket, life) = (Ticket::parse(request.ticket)?, time_to_live(request.ttl_seconds)?);
+        self.agent.grant(&tenant, generation, request.peer.parse()?, &ticket, life).await?;
+        Ok(Response::new(pb::GrantTransferResponse {}))
+    }
+
+    type SendVolumeStream = Answers<pb::SendVolumeResponse>;
+
+    async fn send_volume(
+        &self,
+        request: Request<pb::SendVolumeRequest>,
+    ) -> Result<Response<Self::SendVolumeStream>, Status> {
+        let caller = tls::require(&request, &[Role::Agent])?;
+        let request = request.into_inner();
+        let tenant = request.tenant.parse()?;
+        let sent = self.agent.send(&caller, &tenant, Generation(request.generation), &request.ticket).await?;
+        let answers = sent.map(|sent| {
+            let event = match sent? {
+                Sent::Spec(spec) => send::Event::Spec(spec.into()),
+                Sent::Frame(frame) => send::Event::Frame(frame.into()),
+            };
+            Ok(pb::SendVolumeResponse { event: Some(event) })
+        });
+        Ok(Response::new(Box::pin(answers.take_until(self.agent.ended.clone().cancelled_owned()))))
+    }
+}
+
+impl Api {
+    /// The transfer runs in a task of its own. Dropping the answers ends it, and only its own end gives the tenant free.
+    fn begin_pull(&self, request: PullRequest, span: tracing::Span) -> Answers<pb::PullVolumeResponse> {
+        let (sender, receiver) = mpsc::channel(4);
+        let (progress, seen) = watch::channel(Progress::default());
+        let cancelled = self.agent.ended.child_token();
+        let until_dropped = cancelled.clone().drop_guard();
+        let (agent, peers) = (self.agent.clone(), self.peers.clone());
+        let task = async move {
+            let pulling = agent.pull(&request, &peers, cancelled, progress);
+            let mut pulling = std::pin::pin!(pulling);
+            let done = loop {
+                tokio::select! {
+                    done = &mut pulling => break done,
+                    () = tokio::time::sleep(PROGRESS_INTERVAL) => {
+                        let now = *seen.borrow();
+                        // A full channel means that nobody reads; the next message will be newer anyway.
+                        drop(sender.try_send(Ok(progress_message(now))));
+                    }
+                }
+            };
+            drop(sender.send(done.map(done_message).map_err(Status::from)).await);
+        };
+        self.agent.tasks.spawn(task.instrument(span));
+        Box::pin(ReceiverStream::new(receiver).map(move |answer| {
+            let _held = &until_dropped;
+            answer
+        }))
+    }
+}
+
+fn progress_message(now: Progress) -> pb::PullVolumeResponse {
+    let progress = pb::PullProgress { files: now.files, bytes: now.bytes, total_bytes: now.total_bytes_hint };
+    pb::PullVolumeResponse { event: Some(pull::Event::Progress(progress)) }
+}
+
+fn done_message(pulled: Pulled) -> pb::PullVolumeResponse {
+    let done = pb::PullDone { sent: Some(pulled.sent.into()), received: Some(pulled.received.into()) };
+    pb::PullVolumeResponse { event: Some(pull::Event::Done(done)) }
+}
+
+/// The pieces of an archive. One that ends without its last message was cut off on the way.
+fn archive(
+    first: pb::ImportVolumeRequest,
+    rest: Streaming<pb::ImportVolumeRequest>,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    enum State {
+        First(pb::ImportVolumeRequest, Streaming<pb::ImportVolumeRequest>),
+        More(Streaming<pb::ImportVolumeRequest>),
+        End,
+    }
+    stream::try_unfold(State::First(first, rest), |state| async move {
+        let (message, rest) = match state {
+            State::First(message, rest) => (message, rest),
+            State::More(mut rest) => match rest.message().await? {
+                Some(message) => (message, rest),
+                None => return Err(cut_off()),
+            },
+            State::End => return Ok(None),
+        };
+        if message.data.len() > super::PIECE_MAX_BYTES {
+            return Err(invalid_field("data", "at most 1 MiB"));
+        }
+        let next = if message.end { State::End } else { State::More(rest) };
+        Ok(Some((message.data, next)))
+    })
+}
+
+fn cut_off() -> Error {
+    Error::invalid(
+        reason::BAD_STREAM,
+        "the archive was cut off before its end; the volume is marked incomplete: import the whole archive again",
+    )
+}

@@ -1,0 +1,77 @@
+//! What an agent is told once, at its start.
+//!
+//! Owns the settings and their defaults. Knows nothing of flags, files and the process's environment: `main.rs` reads those,
+//! tests write the fields.
+
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+/// Names of the variables that every tenant gets from its birth container's environment, when they are set there.
+pub const PASSED_VARIABLES: [&str; 4] =
+    ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "FEATHER_ANTHROPIC_API_KEY", "FEATHER_OPENAI_API_KEY"];
+
+/// Settings of one agent. `Debug` shows the names of variables for tenants, never their values.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the ledger and the identity are kept.
+    pub state_dir: PathBuf,
+    /// Loopback ports for tenants, both ends included.
+    pub ports: RangeInclusive<u16>,
+    /// Image that tenants get unless told otherwise.
+    pub work_image: String,
+    /// Variables that every tenant gets beside its password. Values are secrets.
+    pub tenant_environment: BTreeMap<String, String>,
+    /// Name servers of tenants.
+    pub tenant_dns: Vec<String>,
+    /// How long a container may take to its first healthy answer.
+    pub health_timeout: Duration,
+    /// How long a container may take to end after SIGTERM.
+    pub stop_grace: Duration,
+    /// Characters of a new password.
+    pub password_length: usize,
+    /// Longest time between two passes of the reconciler.
+    pub reconcile_interval: Duration,
+}
+
+impl Config {
+    /// The defaults, with this state directory.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            ports: 9001..=9010,
+            work_image: "localhost/feather-work:latest".into(),
+            tenant_environment: BTreeMap::new(),
+            tenant_dns: vec!["8.8.8.8".into(), "1.1.1.1".into()],
+            health_timeout: Duration::from_secs(120),
+            stop_grace: Duration::from_secs(10),
+            password_length: 10,
+            reconcile_interval: Duration::from_secs(2),
+        }
+    }
+
+    /// Directory of the ledger.
+    pub fn ledger_dir(&self) -> PathBuf {
+        self.state_dir.join("tenants")
+    }
+
+    /// The agent's certificate and key.
+    pub fn identity_file(&self) -> PathBuf {
+        self.state_dir.join("agent.identity")
+    }
+
+    /// Where the controller is.
+    pub fn controller_file(&self) -> PathBuf {
+        self.state_dir.join("controller.json")
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("state_dir", &self.state_dir)
+            .field("ports", &self.ports)
+            .field("work_image", &self.work_image)
+            .field("tenant_environment", &self.tenant_environment.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

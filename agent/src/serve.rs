@@ -1,0 +1,120 @@
+//! The agent as a whole: its local side, which needs nobody, and its gRPC side, which needs an identity.
+//!
+//! Owns the order of starting and stopping. Binds nothing and reads no environment: whoever calls hands everything in, so that
+//! tests run many agents in one process.
+
+use std::{sync::Arc, time::Duration};
+
+use feather_proto::{
+    ids::ServerName,
+    tls::{self, ClientCertificate, IdentityError, Incoming, Role, Rotating},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    agent::{Agent, Seams},
+    api,
+    config::Config,
+    ledger::{self, Directory, Ledger, Storage},
+    reconcile,
+};
+
+/// Calls under way have this long to end when the agent stops. What is cut off is taken up again from the ledger.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The certificate is somebody else's.
+    #[error("the identity belongs to {0}, and an agent needs one with the role agent; join this server to the fleet")]
+    NotAnAgent(String),
+    /// Serving ended.
+    #[error("the gRPC server ended")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// The local side of an agent: the ledger and the reconciler. Dropping it ends everything at once, as a crash would.
+pub struct Local {
+    agent: Arc<Agent>,
+    _ended: DropGuard,
+}
+
+impl Local {
+    /// Reads the ledger and begins to bring tenants back.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`] when the directory cannot be read. A damaged record of one tenant is no error: it is reported.
+    pub fn start(config: Config, seams: Seams) -> Result<Self, Error> {
+        let storage = Directory::new(config.ledger_dir())?;
+        Self::start_on(config, seams, Arc::new(storage))
+    }
+
+    /// The same on another storage, for tests that make it fail.
+    pub fn start_on(config: Config, seams: Seams, storage: Arc<dyn Storage>) -> Result<Self, Error> {
+        let agent = Agent::new(config, seams, Ledger::open(storage)?);
+        agent.tasks.spawn(reconcile::run(agent.clone()));
+        let ended = agent.ended.clone().drop_guard();
+        Ok(Self { agent, _ended: ended })
+    }
+
+    /// Serves gRPC until `shutdown`, then lets calls under way end for a moment.
+    ///
+    /// # Errors
+    /// [`Error::Identity`] and [`Error::NotAnAgent`] before anything is served.
+    pub async fn listen(
+        &self,
+        identity: Rotating,
+        incoming: Incoming,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let principal = identity.identity().principal()?;
+        let server: Option<ServerName> = principal.name.parse().ok();
+        let (Role::Agent, Some(server)) = (principal.role, server) else {
+            return Err(Error::NotAnAgent(principal.to_string()));
+        };
+        let connections = tls::incoming(incoming, &identity, ClientCertificate::Required)?;
+        tracing::info!(%server, "serving");
+        let serving = api::serve(self.agent.clone(), server, identity, connections, shutdown.clone());
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = shutdown.cancelled() => {}
+        }
+        // Streams that never end by themselves must not keep the process: they end with the agent.
+        if tokio::time::timeout(STOP_GRACE, &mut serving).await.is_err() {
+            self.agent.ended.cancel();
+            drop(tokio::time::timeout(STOP_GRACE, &mut serving).await);
+        }
+        Ok(())
+    }
+
+    /// Ends the reconciler and waits until nothing of the agent runs any more.
+    pub async fn stop(self) {
+        self.agent.ended.cancel();
+        self.agent.tasks.close();
+        self.agent.tasks.wait().await;
+    }
+}
+
+/// Runs a whole agent until `shutdown`.
+///
+/// # Errors
+/// See [`Local::start`] and [`Local::listen`].
+pub async fn serve(
+    config: Config,
+    seams: Seams,
+    identity: Rotating,
+    incoming: Incoming,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let local = Local::start(config, seams)?;
+    let served = local.listen(identity, incoming, shutdown).await;
+    local.stop().await;
+    served
+}
