@@ -1,0 +1,151 @@
+//! Flags and environment of `feather-agent`.
+//!
+//! Owns names, defaults and what is refused before anything runs. `Debug` does not exist: a flag may be a secret.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use feather_agent::password::{LENGTH_MAX, LENGTH_MIN};
+
+/// The agent of one server: runs the tenants of its ledger, and changes them when a controller says so.
+#[derive(Parser)]
+#[command(version, name = "feather-agent")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Where the ledger and this server's identity are kept
+    #[arg(long, global = true, env = "FEATHER_AGENT_STATE_DIR", default_value = "/var/lib/feather/agent")]
+    pub(crate) state_dir: PathBuf,
+    /// Form of the log on standard error; FEATHER_AGENT_LOG sets what is logged, for example `debug`
+    #[arg(long, global = true, env = "FEATHER_AGENT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run this server's tenants, and serve the controller once this server has joined
+    Serve(Box<ServeArguments>),
+    /// Make this server a member of the fleet
+    Join(JoinArguments),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+#[derive(Args)]
+pub(crate) struct ServeArguments {
+    /// Where the gRPC services listen
+    #[arg(long, env = "FEATHER_AGENT_LISTEN", default_value = "0.0.0.0:7443")]
+    pub(crate) listen: SocketAddr,
+    /// Podman's API socket
+    #[arg(long, env = "FEATHER_AGENT_PODMAN_SOCKET", default_value = "/run/podman/podman.sock")]
+    pub(crate) podman_socket: PathBuf,
+    /// Caddy's admin API
+    #[arg(long, env = "FEATHER_AGENT_CADDY_ADMIN", default_value = "http://127.0.0.1:2020")]
+    pub(crate) caddy_admin: String,
+    /// Caddy's public port as seen from here, for trial requests
+    #[arg(long, env = "FEATHER_AGENT_CADDY_PUBLIC", default_value = "http://127.0.0.1:80")]
+    pub(crate) caddy_public: String,
+    /// Tenants are reached at `NAME.SUFFIX`
+    #[arg(long, env = "FEATHER_AGENT_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
+    pub(crate) domain_suffix: String,
+    /// Loopback ports for tenants, first and last
+    #[arg(long, env = "FEATHER_AGENT_PORTS", default_value = "9001-9010")]
+    pub(crate) ports: Ports,
+    /// Image that tenants get unless told otherwise
+    #[arg(long, env = "FEATHER_AGENT_WORK_IMAGE", default_value = "localhost/feather-work:latest")]
+    pub(crate) work_image: String,
+    /// Name servers of tenants
+    #[arg(long, env = "FEATHER_AGENT_TENANT_DNS", value_delimiter = ',', default_value = "8.8.8.8,1.1.1.1")]
+    pub(crate) tenant_dns: Vec<String>,
+    /// How long a container may take to its first healthy answer
+    #[arg(long, env = "FEATHER_AGENT_HEALTH_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) health_timeout_seconds: u64,
+    /// How long a container may take to end before it is killed
+    #[arg(long, env = "FEATHER_AGENT_STOP_GRACE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub(crate) stop_grace_seconds: u64,
+    /// Characters of a new password, 6 to 64
+    #[arg(long, env = "FEATHER_AGENT_PASSWORD_LENGTH", default_value = "10", value_parser = password_length)]
+    pub(crate) password_length: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct JoinArguments {
+    /// What `featherctl server invite` printed; in the environment it stays out of the list of processes
+    #[arg(long, env = "FEATHER_AGENT_JOIN_TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
+    /// `HOST:PORT` where the controller and other servers reach this agent
+    #[arg(long, env = "FEATHER_AGENT_ADVERTISE", value_parser = host_and_port)]
+    pub(crate) advertise: String,
+    /// Host or address where the world reaches this server's Caddy; the host of --advertise unless given
+    #[arg(long, env = "FEATHER_AGENT_PUBLIC_ADDRESS")]
+    public_address: Option<String>,
+}
+
+impl JoinArguments {
+    pub(crate) fn public_address(&self) -> anyhow::Result<String> {
+        if let Some(given) = self.public_address.as_ref().filter(|given| !given.is_empty()) {
+            return Ok(given.clone());
+        }
+        let host = self.advertise.rsplit_once(':').map(|(host, _)| host);
+        let host = host.ok_or_else(|| anyhow::anyhow!("--advertise must be HOST:PORT"))?;
+        Ok(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+    }
+}
+
+/// A range of ports as `first-last`.
+#[derive(Clone)]
+pub(crate) struct Ports(pub(crate) RangeInclusive<u16>);
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not a range of ports; write it as 9001-9010");
+        let (first, last) = text.split_once('-').ok_or_else(bad)?;
+        let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
+        if first == 0 || first > last {
+            return Err(bad());
+        }
+        Ok(Self(first..=last))
+    }
+}
+
+fn password_length(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(length) if (LENGTH_MIN..=LENGTH_MAX).contains(&length) => Ok(length),
+        _ => Err(format!("must be from {LENGTH_MIN} to {LENGTH_MAX}")),
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.to_owned()),
+        _ => Err("must be HOST:PORT, for example 192.0.2.7:7443".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{Arguments, Ports};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn port_ranges_parse_strictly() {
+        assert_eq!("9001-9010".parse::<Ports>().ok().map(|ports| ports.0), Some(9001..=9010));
+        for bad in ["", "9001", "9010-9001", "0-5", "a-b", "9001-70000"] {
+            assert!(bad.parse::<Ports>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}

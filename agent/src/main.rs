@@ -1,0 +1,159 @@
+//! `feather-agent`: reads flags and environment, wires the agent, runs it.
+//!
+//! Decides nothing; every behaviour is in the library.
+
+mod arguments;
+
+use std::{collections::BTreeMap, path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use feather_agent::{
+    Local, Seams,
+    clock::SystemClock,
+    config::{Config, PASSED_VARIABLES},
+    join::{self, Addresses, Membership},
+    renew::Renewal,
+    router::caddy::{Caddy, CaddyOptions},
+    runtime::podman::{Podman, PodmanOptions},
+    state::{self, StateDir},
+};
+use feather_proto::tls::{Dial, Identity, Rotating, Tcp, TcpIncoming};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use arguments::{Arguments, Command, JoinArguments, LogFormat, ServeArguments};
+
+/// How often an agent without identity looks whether it has joined meanwhile.
+const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr(arguments.log_format);
+    let done = match arguments.command {
+        Command::Serve(serve) => self::serve(&arguments.state_dir, *serve).await,
+        Command::Join(join) => self::join(&arguments.state_dir, join).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("FEATHER_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+async fn join(state_dir: &Path, arguments: JoinArguments) -> anyhow::Result<()> {
+    state::create(state_dir)?;
+    let token = arguments.token.parse().map_err(anyhow::Error::new)?;
+    let addresses = Addresses { public: arguments.public_address()?, agent: arguments.advertise };
+    let identity = join::join(&Config::new(state_dir), Arc::new(Tcp), &token, &addresses).await?;
+    tracing::info!(server = identity.principal()?.name, "this server has joined the fleet");
+    Ok(())
+}
+
+async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()> {
+    let shutdown = shutdown_on_signal()?;
+    let state = StateDir::take(state_dir)?;
+    let identity_file = Config::new(state_dir).identity_file();
+    // Only the mark on forwarded requests needs a name before this server has joined.
+    let joined = if identity_file.exists() { Some(load_identity(&identity_file)?) } else { None };
+    let name = match &joined {
+        Some(identity) => identity.identity().principal()?.name,
+        None => "unnamed".into(),
+    };
+    let dial: Arc<dyn Dial> = Arc::new(Tcp);
+    let seams = Seams {
+        runtime: Arc::new(Podman::connect(&arguments.podman_socket, PodmanOptions::new(state.label_key()?))?),
+        router: Arc::new(Caddy::new(CaddyOptions {
+            admin: arguments.caddy_admin.clone(),
+            public: arguments.caddy_public.clone(),
+            ..CaddyOptions::new(name, &arguments.domain_suffix)
+        })?),
+        dial: dial.clone(),
+        clock: Arc::new(SystemClock),
+    };
+    let listen = arguments.listen;
+    let config = config(state_dir, arguments);
+    let membership_file = config.controller_file();
+    let local = Local::start(config, seams)?;
+
+    let identity = match joined {
+        Some(identity) => Some(identity),
+        None => wait_for_identity(&identity_file, &shutdown).await?,
+    };
+    if let Some(identity) = identity {
+        tokio::spawn(renew(&identity, &identity_file, &membership_file, dial)?.run(shutdown.clone()));
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        local.listen(identity, TcpIncoming::stream(listener), shutdown).await?;
+    }
+    local.stop().await;
+    drop(state);
+    Ok(())
+}
+
+fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
+    let set = PASSED_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let tenant_environment: BTreeMap<_, _> = set.filter(|(_, value)| !value.is_empty()).collect();
+    Config {
+        ports: arguments.ports.0,
+        work_image: arguments.work_image,
+        tenant_environment,
+        tenant_dns: arguments.tenant_dns,
+        health_timeout: Duration::from_secs(arguments.health_timeout_seconds),
+        stop_grace: Duration::from_secs(arguments.stop_grace_seconds),
+        password_length: arguments.password_length,
+        ..Config::new(state_dir)
+    }
+}
+
+fn load_identity(file: &Path) -> anyhow::Result<Rotating> {
+    Ok(Rotating::new(Identity::load(file)?)?)
+}
+
+/// Tenants run meanwhile. `None` when it is time to stop.
+async fn wait_for_identity(file: &Path, shutdown: &CancellationToken) -> anyhow::Result<Option<Rotating>> {
+    tracing::info!("this server is no member of a fleet yet: tenants run, and `feather-agent join` makes it one");
+    while !file.exists() {
+        tokio::select! {
+            () = tokio::time::sleep(IDENTITY_INTERVAL) => {}
+            () = shutdown.cancelled() => return Ok(None),
+        }
+    }
+    load_identity(file).map(Some)
+}
+
+fn renew(identity: &Rotating, file: &Path, membership: &Path, dial: Arc<dyn Dial>) -> anyhow::Result<Renewal> {
+    let controller = Membership::load(membership)?.controller;
+    let clock = Arc::new(SystemClock);
+    Ok(Renewal { identity: identity.clone(), file: file.to_owned(), controller, dial, clock })
+}
+
+fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; tenants run on");
+        asked.cancel();
+    });
+    Ok(shutdown)
+}
