@@ -42,8 +42,6 @@ impl Wait {
 pub(crate) enum Stuck {
     /// Give up watching.
     GiveUp,
-    /// Give up watching if it gets stuck again, after this entry of its log.
-    GiveUpAfter(u32),
     /// Go on watching: it is tried again at intervals.
     Watch,
 }
@@ -177,14 +175,11 @@ impl Watch {
     fn gives_up(&mut self, operation: &OperationView) -> bool {
         match self.stuck {
             Stuck::GiveUp => true,
-            Stuck::GiveUpAfter(sequence) => operation.log.last().is_some_and(|entry| entry.sequence > sequence),
             Stuck::Watch => {
                 let error = operation.error.clone().unwrap_or_default();
                 if error != self.stuck_told {
-                    self.progress.line(&format!("  stuck, tried again at intervals: {error}"));
-                    if let Some(hint) = &operation.hint {
-                        self.progress.line(&format!("  next: {hint}"));
-                    }
+                    let next = operation.hint.as_ref().map(|hint| format!("; next: {hint}")).unwrap_or_default();
+                    self.progress.line(&format!("  stuck: {error}. It is tried again at intervals{next}"));
                     self.stuck_told = error;
                 }
                 false
@@ -201,6 +196,7 @@ fn spoken(entry: &LogEntryView, log: &[LogEntryView]) -> Option<String> {
         "done" => format!("{step:<10} done"),
         "failed" => format!("{step:<10} failed"),
         "undone" => format!("{step:<10} undone"),
+        "struggling" => format!("{step:<10} not done yet, trying again"),
         "undo-failed" => format!("{step:<10} not undone yet"),
         _ => step.clone(),
     };

@@ -82,9 +82,9 @@ async fn the_identity_is_of_another_fleet() {
     controller.use_identity(&other.impostor(&controller.fleet, &admin()));
     assert_snapshot!(controller.run("tenant list").await, @r"
     --- stderr
-    error: the controller at CONTROLLER does not accept your identity (received fatal alert: DecryptError)
-    next: point --identity (FEATHERCTL_IDENTITY) at the identity file that `feather-controller init` wrote for this fleet, on the controller's machine; check that the clocks of both machines are right
-    --- exit 1
+    unreachable: the connection to the controller at CONTROLLER broke (stream closed because of a broken pipe)
+    next: check that feather-controller runs and that --controller (FEATHERCTL_CONTROLLER) is its address
+    --- exit 3
     ");
 }
 

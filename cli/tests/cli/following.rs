@@ -128,8 +128,7 @@ async fn watch_stays_with_a_stuck_operation() {
     controller.answers("WatchOperation", vec![says(stuck.clone()), says(stuck), says(done)]);
     assert_snapshot!(controller.run(&format!("operation watch {ID}")).await, @r"
     --- stderr
-      stuck, tried again at intervals: nyc cannot be reached
-      next: bring nyc back
+      stuck: nyc cannot be reached. It is tried again at intervals; next: bring nyc back
     alice is stopped; `featherctl tenant start alice` starts it again
     --- exit 0
     ");
@@ -161,9 +160,9 @@ async fn cancel_follows_the_undo() {
 }
 
 #[tokio::test]
-async fn retry_does_not_take_the_old_failure_for_a_new_one() {
+async fn retry_stays_with_an_operation_that_was_stuck() {
     let controller = Controller::start().await;
-    let old = entry(4, 10, "start", "failed", "nyc cannot be reached");
+    let old = entry(4, 10, "start", "struggling", "nyc cannot be reached");
     let stuck =
         pb::Operation { log: vec![old.clone()], ..operation(pb::OperationKind::Start, pb::OperationState::Stuck) };
     let done = pb::Operation {
@@ -171,12 +170,11 @@ async fn retry_does_not_take_the_old_failure_for_a_new_one() {
         ..operation(pb::OperationKind::Start, pb::OperationState::Succeeded)
     };
     controller
-        .answers("GetOperation", pb::GetOperationResponse { operation: Some(stuck.clone()) })
         .answers("RetryOperation", pb::RetryOperationResponse { operation: Some(stuck.clone()) })
         .answers("WatchOperation", vec![says(stuck), says(done)]);
     assert_snapshot!(controller.run(&format!("operation retry {ID}")).await, @r"
     --- stderr
-      start      failed: nyc cannot be reached
+      start      not done yet, trying again: nyc cannot be reached
       start      done
     alice is running
     --- exit 0
