@@ -30,9 +30,10 @@ mod wire;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests;
 
-pub use digest::{Digest, Summary};
+pub use digest::{Digest, DigestError, Summary};
 pub use entry::{
     Batch, Body, Chunk, DeviceNumber, Entry, Extent, Frame, Header, Inode, Kind, Metadata, Node, Timestamp, Xattr,
 };

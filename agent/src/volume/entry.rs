@@ -3,6 +3,8 @@
 //! Owns the model shared by sender, receiver and archives, and the bounds of every part of it. Refuses to know descriptors
 //! and the encoding on the wire.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::digest::{Digest, Summary};
@@ -43,13 +45,19 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
-/// One extended attribute: `user.*`, `trusted.*`, capabilities or a POSIX ACL.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// One extended attribute: `user.*`, `trusted.*`, capabilities or a POSIX ACL. Its value is private and not in its `Debug`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Xattr {
     /// Full name with its namespace.
     pub name: Bytes,
     /// Value, any bytes.
     pub value: Bytes,
+}
+
+impl fmt::Debug for Xattr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Xattr({:?}, {} bytes)", self.name, self.value.len())
+    }
 }
 
 impl Xattr {
@@ -85,13 +93,19 @@ pub struct DeviceNumber {
     pub minor: u32,
 }
 
-/// A piece of a file that is not a hole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A piece of a file that is not a hole. Its bytes are private and not in its `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Extent {
     /// Where it starts.
     pub offset: u64,
     /// Its bytes.
     pub data: Bytes,
+}
+
+impl fmt::Debug for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Extent({} bytes at {})", self.data.len(), self.offset)
+    }
 }
 
 /// Where the content of a regular file is.

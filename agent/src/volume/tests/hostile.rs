@@ -352,3 +352,12 @@ fn messages_show_hostile_names_harmlessly() {
     let long = outcome(Limits::default(), stream(vec![root(), file(1, &vec![b'a'; 100_000], b"x")]));
     assert!(long.to_string().len() < 500);
 }
+
+#[test]
+fn frames_keep_what_is_in_files_and_attributes_out_of_logs() {
+    let mut secret = file(1, b"key", b"hunter2");
+    let Node::Inode(inode) = &mut secret.node else { panic!() };
+    inode.metadata.xattrs.push(Xattr { name: "user.a".into(), value: "hunter2".into() });
+    let shown = format!("{:?}", batch(vec![secret]));
+    assert!(shown.contains("7 bytes") && !shown.contains("hunter2"), "{shown}");
+}
