@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 use self::{
     admin::{Admin, Failure, Routes},
-    routes::Style,
+    routes::{Style, desired_routes},
 };
 use super::{Error, PROBE_HEADER, Route, Router};
 
@@ -25,8 +25,6 @@ mod admin;
 #[doc(hidden)]
 pub mod contract;
 mod routes;
-
-pub use routes::desired_routes;
 
 /// How often a change is tried when somebody else changes the configuration, or replies get lost.
 const ATTEMPTS: u32 = 5;
@@ -87,7 +85,10 @@ impl Caddy {
         let client = || {
             // No pool: the admin listener is replaced at each change, and a kept connection would be a dead one.
             let builder = reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy();
-            builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| unreachable(&options.admin, error))
+            builder
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .map_err(|error| unreachable(&options.admin, error))
         };
         Ok(Self {
             admin: Admin::new(client()?, &options),

@@ -214,7 +214,7 @@ pub async fn volumes_keep_their_data(subject: &Subject) {
     std::fs::write(path.join("file"), "data").unwrap();
     assert_eq!(runtime.ensure_volume(&spec.volume).await.unwrap(), (path.clone(), false));
     assert_eq!(runtime.volume(&spec.volume).await.unwrap(), Some(path.clone()));
-    assert_eq!(runtime.volumes(&subject.prefix).await.unwrap(), [spec.volume.clone()]);
+    assert_eq!(runtime.volumes(&subject.prefix).await.unwrap(), std::slice::from_ref(&spec.volume));
     runtime.ensure_container(&spec).await.unwrap();
     assert!(matches!(runtime.remove_volume(&spec.volume).await, Err(Error::Conflict(_))));
     runtime.remove_container(&spec.name).await.unwrap();

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -40,42 +39,19 @@ mod libpod;
 mod lines;
 mod machine;
 mod observed;
+mod options;
+mod pieces;
 mod root;
 
 pub use label::label_key;
+pub use options::PodmanOptions;
 
 /// The port on which a work container listens inside.
 const CONTAINER_PORT: &str = "8080/tcp";
 /// Where a work container finds its data.
 const HOME: &str = "/home/user";
-/// Largest piece of an exported image.
-const PIECE_BYTES_MAX: usize = 1 << 20;
-/// How long an ended process may take to be seen as ended.
-const ENDING_LIMIT: Duration = Duration::from_secs(15);
 /// How often that is looked at.
 const ENDING_POLL: Duration = Duration::from_millis(50);
-
-/// How to talk to Podman.
-#[derive(Clone)]
-pub struct PodmanOptions {
-    /// Key of the label that says what a container was created from, see [`label_key`].
-    pub label_key: [u8; 32],
-    /// Longest wait for one answer; stopping has its grace on top.
-    pub timeout: Duration,
-}
-
-impl PodmanOptions {
-    /// With a timeout that a busy machine does not reach.
-    pub fn new(label_key: [u8; 32]) -> Self {
-        Self { label_key, timeout: Duration::from_secs(60) }
-    }
-}
-
-impl fmt::Debug for PodmanOptions {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PodmanOptions").field("timeout", &self.timeout).finish_non_exhaustive()
-    }
-}
 
 /// Podman behind one socket.
 pub struct Podman {
@@ -161,7 +137,7 @@ impl Podman {
 
     /// Waits until the container's process has ended; an error when it does not.
     async fn ended(&self, name: &str) -> Result<(), Error> {
-        let deadline = Instant::now() + ENDING_LIMIT;
+        let deadline = Instant::now() + self.options.ending_limit;
         loop {
             match self.find(name).await? {
                 Some((container, _)) if container.state == ContainerState::Running => {}
@@ -200,10 +176,11 @@ impl Podman {
             message: format!("the root of the volume {volume} cannot be kept as it is: {error}"),
         };
         let before = RootMetadata::read(&directory).map_err(failed)?;
-        match self.libpod.init(name).await {
-            Ok(()) => before.restore(&directory).map_err(failed),
-            // Initialised already, by a start whose reply was lost or that found its port taken.
-            Err(Failure::Status { .. }) => before.restore(&directory).map_err(failed),
+        let prepared = self.libpod.init(name).await;
+        before.restore(&directory).map_err(failed)?;
+        match prepared {
+            // A refusal means mostly that it was prepared already, by a start that went no further. The start will tell.
+            Ok(()) | Err(Failure::Status { .. }) => Ok(()),
             Err(failure) => Err(told(&format!("start {name}"), failure)),
         }
     }
@@ -310,7 +287,7 @@ impl Runtime for Podman {
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, Error> {
         Ok(self.inspect_image(reference).await?.map(|image| Image {
-            reference: image.repo_tags.into_iter().flatten().next().unwrap_or_else(|| reference.to_owned()),
+            reference: observed::reference(image.repo_tags.unwrap_or_default(), reference),
             digest: observed::digest(&image.id.unwrap_or_default()),
             size_bytes: observed::size(image.size),
         }))
@@ -348,22 +325,9 @@ impl Runtime for Podman {
         let docker = self.docker(Duration::ZERO)?;
         let limit = self.options.timeout;
         let attempt = format!("export the image {reference}");
-        let content = docker.export_image(&found.reference).boxed();
-        let pieces = futures::stream::try_unfold((content, Bytes::new()), move |(mut content, mut rest)| {
-            let attempt = attempt.clone();
-            async move {
-                while rest.is_empty() {
-                    match tokio::time::timeout(limit, content.next()).await {
-                        Ok(Some(piece)) => rest = piece.map_err(|error| refused(attempt.clone(), error))?,
-                        Ok(None) => return Ok(None),
-                        Err(elapsed) => return Err(Error::Unreachable(elapsed.into())),
-                    }
-                }
-                let piece = rest.split_to(rest.len().min(PIECE_BYTES_MAX));
-                Ok(Some((piece, (content, rest))))
-            }
-        });
-        Ok(pieces.boxed())
+        let content = docker.export_image(&found.reference);
+        let content = content.map_err(move |error| refused(attempt.clone(), error));
+        Ok(pieces::bounded(content.boxed(), limit))
     }
 
     async fn container(&self, name: &str) -> Result<Option<Container>, Error> {
@@ -443,7 +407,7 @@ impl Runtime for Podman {
         }
         let options = query::RemoveContainerOptionsBuilder::default().force(true).build();
         let removed = self.docker(Duration::ZERO)?.remove_container(name, Some(options)).await;
-        let deadline = Instant::now() + ENDING_LIMIT;
+        let deadline = Instant::now() + self.options.ending_limit;
         while self.find(name).await?.is_some() {
             // A removal that somebody else has begun is answered with a refusal and then happens.
             if Instant::now() >= deadline {
@@ -527,3 +491,6 @@ impl Runtime for Podman {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,11 +61,7 @@ impl Admin {
             200 => {
                 let list: Option<Vec<Value>> = serde_json::from_slice(&reply.content)
                     .map_err(|_| Failure::Refused("its routes are not a list".to_owned()))?;
-                Ok(Routes {
-                    exists: list.is_some(),
-                    list: list.unwrap_or_default(),
-                    entity_tag: reply.entity_tag,
-                })
+                Ok(Routes { exists: list.is_some(), list: list.unwrap_or_default(), entity_tag: reply.entity_tag })
             }
             // The path leads nowhere.
             400 | 404 => Err(Failure::NoServer),

@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     process::{Child, Command},
-    sync::Mutex,
+    sync::{Mutex, Notify},
     task::JoinHandle,
 };
 
@@ -39,6 +39,8 @@ pub struct Process {
     caddy: Arc<Caddy>,
     child: Mutex<Option<Child>>,
     backend: JoinHandle<()>,
+    /// Lets slow answers of the backend end.
+    go_on: Arc<Notify>,
     backend_port: u16,
     dead_port: u16,
     http: reqwest::Client,
@@ -86,13 +88,15 @@ impl Process {
             public: format!("http://127.0.0.1:{public}"),
             ..CaddyOptions::new("nyc", SUFFIX)
         };
+        let go_on = Arc::new(Notify::new());
         let process = Self {
             binary: binary.to_owned(),
             config,
             caddy: Arc::new(Caddy::new(options.clone()).unwrap()),
             options,
             child: Mutex::new(None),
-            backend: tokio::spawn(serve(listener)),
+            backend: tokio::spawn(serve(listener, Arc::clone(&go_on))),
+            go_on,
             backend_port,
             dead_port,
             http: reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap(),
@@ -180,32 +184,53 @@ impl World for Process {
     }
 }
 
-/// Answers every request with what it was sent; upgrades a connection to an echo when asked.
-async fn serve(listener: TcpListener) {
+/// Answers every request with what it was sent; upgrades a connection to an echo, or keeps an answer waiting, when asked.
+async fn serve(listener: TcpListener, go_on: Arc<Notify>) {
     while let Ok((stream, _)) = listener.accept().await {
+        let go_on = Arc::clone(&go_on);
         tokio::spawn(async move {
             // A client that goes away is none of the tests' business.
-            let _ = answer(stream).await;
+            let _ = answer(stream, &go_on).await;
         });
     }
 }
 
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, go_on: &Notify) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
     if head.contains("upgrade: websocket") {
-        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await?;
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            .await?;
         let (mut reader, mut writer) = stream.split();
         tokio::io::copy(&mut reader, &mut writer).await?;
         return Ok(());
+    }
+    if head.contains("x-slow:") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfirst").await?;
+        go_on.notified().await;
+        return stream.write_all(b"second").await;
     }
     let length = head.len();
     let reply =
         format!("HTTP/1.1 200 OK\r\nServed-By: backend\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{head}");
     stream.write_all(reply.as_bytes()).await
+}
+
+/// Runs the promises that only a real Caddy can break. Caddy 2.6 cuts streams at every change, whatever it is told; from 2.7 on
+/// it keeps them.
+pub async fn all(world: &Process, keeps_streams: bool) {
+    forwarded_requests_carry_host_and_mark(world).await;
+    unavailable_says_when_to_ask_again(world).await;
+    concurrent_changes_are_all_kept(world).await;
+    a_missing_server_is_unsuitable(world).await;
+    if keeps_streams {
+        a_slow_response_outlives_changes(world).await;
+        open_streams_outlive_changes(world).await;
+    }
 }
 
 fn alice() -> TenantName {
@@ -288,6 +313,21 @@ pub async fn open_streams_outlive_changes(world: &Process) {
         stream.read_exact(&mut echo).await.unwrap();
         assert_eq!(echo, name.as_bytes());
     }
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// A response in progress neither holds up a change nor is cut by it. Caddy 2.7 or later.
+pub async fn a_slow_response_outlives_changes(world: &Process) {
+    let mut wanted = only(Route::Serve { port: world.port() });
+    world.caddy.ensure(&wanted).await.unwrap();
+    let mut response = world.fetch(&alice(), &[("x-slow", "1")]).await;
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "first");
+    wanted.insert("bob".parse().unwrap(), Route::Unavailable);
+    assert!(tokio::time::timeout(PATIENCE, world.caddy.ensure(&wanted)).await.unwrap().unwrap());
+    // Also a change of the very route that it came through.
+    assert!(tokio::time::timeout(PATIENCE, world.caddy.ensure(&only(Route::Unavailable))).await.unwrap().unwrap());
+    world.go_on.notify_one();
+    assert_eq!(response.text().await.unwrap(), "second");
     world.caddy.ensure(&BTreeMap::new()).await.unwrap();
 }
 

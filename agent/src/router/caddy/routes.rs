@@ -18,18 +18,18 @@ const STREAM_CLOSE_DELAY: &str = "720h";
 
 /// What all routes of a server have in common.
 #[derive(Debug, Clone, Copy)]
-pub struct Style<'a> {
+pub(super) struct Style<'a> {
     /// Tenants are `{name}.{domain_suffix}`.
-    pub domain_suffix: &'a str,
+    pub(super) domain_suffix: &'a str,
     /// Marks forwarded requests.
-    pub server_name: &'a str,
+    pub(super) server_name: &'a str,
     /// Does this Caddy know `stream_close_delay`?
-    pub stream_close_delay: bool,
+    pub(super) stream_close_delay: bool,
 }
 
 /// The whole list: everybody else's routes untouched and in order, ours sorted by name before the first route that matches
 /// everything, because what comes after it is never reached.
-pub fn desired_routes(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> Vec<Value> {
+pub(super) fn desired_routes(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> Vec<Value> {
     let mut list: Vec<Value> = current.iter().filter(|route| !is_ours(route)).cloned().collect();
     let before = list.iter().position(matches_everything).unwrap_or(list.len());
     list.splice(before..before, want.iter().map(|(tenant, route)| build(tenant, route, style)));
@@ -163,8 +163,7 @@ mod tests {
     use super::{Style, desired_routes, parse};
     use crate::router::Route;
 
-    const STYLE: Style<'_> =
-        Style { domain_suffix: "users.example.com", server_name: "nyc", stream_close_delay: true };
+    const STYLE: Style<'_> = Style { domain_suffix: "users.example.com", server_name: "nyc", stream_close_delay: true };
 
     fn every_kind() -> BTreeMap<TenantName, Route> {
         let serve = Route::Serve { port: 9001 };

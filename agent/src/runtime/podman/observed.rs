@@ -40,6 +40,14 @@ pub(super) fn without_own_labels(mut container: Container) -> Container {
     container
 }
 
+/// What to call an image that was asked for in some way: its tag, when that was it, or the first that it has.
+pub(super) fn reference(tags: Vec<String>, asked: &str) -> String {
+    if tags.iter().any(|tag| tag == asked) {
+        return asked.to_owned();
+    }
+    tags.into_iter().next().unwrap_or_else(|| asked.to_owned())
+}
+
 /// An image id with its algorithm, which one of the two APIs leaves out.
 pub(super) fn digest(id: &str) -> String {
     if id.starts_with("sha256:") { id.to_owned() } else { format!("sha256:{id}") }
