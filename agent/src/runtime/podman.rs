@@ -43,7 +43,6 @@ mod options;
 mod pieces;
 mod root;
 
-pub use label::label_key;
 pub use options::PodmanOptions;
 
 /// The port on which a work container listens inside.

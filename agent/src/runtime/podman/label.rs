@@ -3,42 +3,10 @@
 //! Labels can be read by anyone on the server, and a specification holds a short password: a plain or salted hash would let
 //! the password be guessed offline. The hash is therefore keyed, and only root reads the key.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
-
-use rand::TryRng;
-
 use crate::runtime::ContainerSpec;
 
 /// Name of the label.
 pub(super) const SPEC_LABEL: &str = "feather.spec";
-
-/// Reads the key that labels are hashed with, or makes one that only root can read. A lost key is no harm: containers are
-/// created again, once.
-pub fn label_key(path: &Path) -> io::Result<[u8; 32]> {
-    let mut key = [0; 32];
-    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut key)) {
-        Ok(()) => return Ok(key),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {}
-        Err(error) => return Err(error),
-    }
-    rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
-    let part = path.with_extension("part");
-    // A part left by a crash may have been opened by others: never written into, always made anew.
-    match fs::remove_file(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
-    fs::rename(&part, path)?;
-    Ok(key)
-}
 
 /// The label's value. Each part is preceded by its length, so that no two specifications run together.
 pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
@@ -66,9 +34,7 @@ pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
-    use super::{label_key, spec_hash};
+    use super::spec_hash;
     use crate::runtime::ContainerSpec;
 
     fn spec() -> ContainerSpec {
@@ -104,17 +70,5 @@ mod tests {
         for other in &others {
             assert_ne!(hash, spec_hash(other, &[1; 32]), "{other:?}");
         }
-    }
-
-    #[test]
-    fn the_key_is_made_once_and_only_its_owner_reads_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("label.key");
-        let key = label_key(&path).unwrap();
-        assert_eq!(label_key(&path).unwrap(), key);
-        assert_ne!(key, [0; 32]);
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        std::fs::write(&path, "short").unwrap();
-        assert_ne!(label_key(&path).unwrap(), key);
     }
 }

@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 /// How to talk to Podman.
 #[derive(Clone)]
 pub struct PodmanOptions {
-    /// Key of the label that says what a container was created from, see [`label_key`](super::label_key).
+    /// Key of the label that says what a container was created from. Only root may read it. A lost one is no harm: containers
+    /// are created again, once.
     pub label_key: [u8; 32],
     /// Longest wait for one answer; stopping has its grace on top.
     pub timeout: Duration,
