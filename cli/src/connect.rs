@@ -6,7 +6,10 @@ use std::{
     error::Error as StdError,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ use crate::{
     error::{ANOTHER_IDENTITY, Failure, Kind},
     units,
 };
+
+mod verdict;
 
 /// What HTTP/2 and proxies make of a connection that breaks: nobody knows what became of the call.
 const BROKEN: &[tonic::Code] = &[
@@ -73,8 +78,11 @@ fn identity_path(given: Option<&Path>) -> Result<PathBuf, Failure> {
 /// A connection to the controller, opened by the first call and again after a break.
 pub(crate) struct Connection {
     channel: Channel,
+    identity: Rotating,
     address: String,
     timeout: Duration,
+    /// Has the controller said anything yet?
+    answered: AtomicBool,
 }
 
 macro_rules! clients {
@@ -98,9 +106,11 @@ impl Connection {
         let path = identity_path(global.identity.as_deref())?;
         let identity = Identity::load(&path)?;
         check_validity(&identity, &path)?;
-        let trust = Trust::Mutual(Rotating::new(identity)?);
+        let identity = Rotating::new(identity)?;
+        let trust = Trust::Mutual(identity.clone());
         let channel = tls::channel(Arc::new(tls::Tcp), &global.controller, &Principal::controller(), &trust)?;
-        Ok(Self { channel, address: global.controller.clone(), timeout: global.timeout })
+        let (address, timeout) = (global.controller.clone(), global.timeout);
+        Ok(Self { channel, identity, address, timeout, answered: AtomicBool::new(false) })
     }
 
     /// A call that answers soon.
@@ -127,7 +137,22 @@ impl Connection {
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
-        call.await.map(Response::into_inner).map_err(|status| self.failure(status))
+        let status = match call.await {
+            Ok(response) => {
+                self.answered.store(true, Ordering::Relaxed);
+                return Ok(response.into_inner());
+            }
+            Err(status) => status,
+        };
+        let failure = self.failure(status);
+        if !failure.retryable || failure.never_sent || self.answered.load(Ordering::Relaxed) {
+            return Err(failure);
+        }
+        // The very first call broke: that may be how the controller refuses our certificate.
+        match verdict::refusal(&self.address, &self.identity).await {
+            Some(error) => Err(tls_failure(&error, &self.address).with("controller", &self.address)),
+            None => Err(failure),
+        }
     }
 
     /// A change with a request id: repeated with that id while its outcome is unknown, a few times.
@@ -163,6 +188,9 @@ impl Connection {
 
     /// What a status means to a person.
     pub(crate) fn failure(&self, status: Status) -> Failure {
+        if status.source().is_none() {
+            self.answered.store(true, Ordering::Relaxed);
+        }
         match status.source() {
             // Without a source it came over the wire; without details it is not the controller's own word.
             None if status.details().is_empty() && BROKEN.contains(&status.code()) => self.broken(&format!(
@@ -193,9 +221,6 @@ impl Connection {
         let cause = chain.last().map(ToString::to_string).unwrap_or_default();
         let mut failure = match chain.iter().find_map(|error| tls_error(*error)) {
             Some(error) => tls_failure(error, address),
-            // In TLS 1.3 the controller judges our certificate after our side of the handshake is over: its refusal arrives with
-            // the first answer, and HTTP/2 keeps no more of it than the kind of error that TLS gives.
-            None if chain.iter().any(|error| is_invalid_data(*error)) => not_accepted(address, &cause),
             None if never_connected => self.broken(&format!("no controller answers at {address} ({cause})")),
             None => self.broken(&format!("the connection to the controller at {address} broke ({cause})")),
         };
@@ -209,20 +234,8 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
     error.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
 }
 
-fn is_invalid_data(error: &(dyn StdError + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
-}
-
-fn not_accepted(address: &str, cause: &str) -> Failure {
-    Failure::refused(
-        "IDENTITY",
-        format!("the controller at {address} does not accept your identity ({cause})"),
-        format!("{ANOTHER_IDENTITY}; check that the clocks of both machines are right"),
-    )
-}
-
 fn tls_failure(error: &rustls::Error, address: &str) -> Failure {
-    use rustls::{CertificateError as Certificate, Error as Tls};
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};
     let refused = |message: String, hint: &str| Failure::refused("IDENTITY", message, hint);
     match error {
         Tls::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => refused(
@@ -241,9 +254,14 @@ fn tls_failure(error: &rustls::Error, address: &str) -> Failure {
             format!("what answers at {address} is a member of your fleet, but not its controller"),
             "point --controller (FEATHERCTL_CONTROLLER) at the controller, usually on port 7400",
         ),
-        Tls::AlertReceived(_) => {
-            refused(format!("the controller at {address} does not accept your identity ({error})"), ANOTHER_IDENTITY)
-        }
+        Tls::AlertReceived(Alert::CertificateExpired) => refused(
+            format!("the controller at {address} finds your certificate expired"),
+            "check the clocks of both machines, or get a new identity file from whoever runs the controller",
+        ),
+        Tls::AlertReceived(_) => refused(
+            format!("the controller at {address} does not accept your identity ({error})"),
+            &format!("{ANOTHER_IDENTITY}; check that the clocks of both machines are right"),
+        ),
         _ => Failure::unreachable(
             format!("what answers at {address} does not speak like a Feather controller ({error})"),
             "check --controller (FEATHERCTL_CONTROLLER): the controller usually listens on port 7400",

@@ -41,6 +41,8 @@ pub(crate) struct Failure {
     pub(crate) hint: String,
     /// Facts for programs.
     pub(crate) metadata: BTreeMap<String, String>,
+    /// True if the message already ends in a command to type, so that people need not read another.
+    pub(crate) hint_said: bool,
     /// True if the call may be repeated with the same request id: nobody knows what became of it.
     pub(crate) retryable: bool,
     /// True if the call never left this machine, so that nothing can have come of it.
@@ -71,6 +73,7 @@ impl Failure {
             message: message.into(),
             hint: hint.into(),
             metadata: BTreeMap::new(),
+            hint_said: false,
             retryable: false,
             never_sent: false,
         }
@@ -126,6 +129,7 @@ impl Failure {
     #[must_use]
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
+        self.hint_said = false;
         self
     }
 
@@ -186,6 +190,7 @@ impl From<Error> for Failure {
             CODES.iter().find(|(code, ..)| *code == error.code).unwrap_or(&(Code::Bug, "bug", Kind::Bug));
         let hint = hint(&error);
         let retryable = error.code.retryable();
+        let hint_said = error.message.contains("`featherctl ");
         Self {
             kind: *kind,
             code,
@@ -193,6 +198,7 @@ impl From<Error> for Failure {
             message: error.message,
             hint,
             metadata: error.metadata,
+            hint_said,
             retryable,
             never_sent: false,
         }

@@ -139,7 +139,7 @@ impl Output {
         let (strong, hint, end) = if self.colour { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
         let message = printable(&failure.message);
         let mut text = format!("{strong}{}:{end} {message}\n", failure.heading());
-        if !failure.hint.is_empty() && !message.contains(&failure.hint) {
+        if !failure.hint.is_empty() && !failure.hint_said {
             text.push_str(&format!("{hint}next:{end} {}\n", printable(&failure.hint)));
         }
         write_stderr(&text);

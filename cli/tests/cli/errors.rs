@@ -82,9 +82,9 @@ async fn the_identity_is_of_another_fleet() {
     controller.use_identity(&other.impostor(&controller.fleet, &admin()));
     assert_snapshot!(controller.run("tenant list").await, @r"
     --- stderr
-    unreachable: the connection to the controller at CONTROLLER broke (stream closed because of a broken pipe)
-    next: check that feather-controller runs and that --controller (FEATHERCTL_CONTROLLER) is its address
-    --- exit 3
+    error: the controller at CONTROLLER does not accept your identity (received fatal alert: DecryptError)
+    next: point --identity (FEATHERCTL_IDENTITY) at the identity file that `feather-controller init` wrote for this fleet, on the controller's machine; check that the clocks of both machines are right
+    --- exit 1
     ");
 }
 
@@ -156,6 +156,18 @@ async fn refusals_of_the_controller_come_with_the_next_command() {
     --- stderr
     error: the move is past its point of no return
     next: `featherctl operation show op-00000000-0000-0000-0000-000000000001` shows how far it is
+    --- exit 1
+    ");
+}
+
+#[tokio::test]
+async fn a_next_step_is_not_said_twice() {
+    let controller = Controller::start().await;
+    let message = "there is no tenant bob; `featherctl tenant list --all` shows them, also removed ones";
+    controller.refuses("GetTenant", Error::not_found(reason::TENANT_NOT_FOUND, message));
+    assert_snapshot!(controller.run("tenant show bob").await, @r"
+    --- stderr
+    error: there is no tenant bob; `featherctl tenant list --all` shows them, also removed ones
     --- exit 1
     ");
 }

@@ -68,8 +68,23 @@ async fn an_export_file_appears_only_when_it_is_whole() {
 async fn an_export_to_stdout_that_breaks_fails() {
     let controller = Controller::start().await;
     controller.answers("ExportVolume", vec![chunk("first "), Act::Break]);
-    let ran = controller.run("volume export alice").await;
-    assert_eq!(ran.code, Some(3), "{ran}");
+    assert_snapshot!(controller.run("volume export alice").await, @r"
+    --- stdout
+    first 
+    --- stderr
+    unreachable: the connection to the controller at CONTROLLER broke (gone)
+    next: throw away what was written, it is not whole; then check that feather-controller runs and that --controller (FEATHERCTL_CONTROLLER) is its address
+    --- exit 3
+    ");
+
+    let missing = Error::not_found(reason::VOLUME_NOT_FOUND, "alice has no volume");
+    controller.refuses("ExportVolume", missing);
+    assert_snapshot!(controller.run("volume export alice").await, @r"
+    --- stderr
+    error: alice has no volume
+    next: `featherctl volume list` shows the volumes there are
+    --- exit 1
+    ");
 }
 
 #[tokio::test]

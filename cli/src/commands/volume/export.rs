@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let mut sink = Sink::open(context.output, arguments.file.as_deref())?;
     let mut progress = context.output.progress();
     progress.step(&format!("exporting {tenant}"));
-    let bytes = tokio::select! {
+    tokio::select! {
         copied = copy(&connection, tenant, &mut sink, &mut progress) => copied.map_err(|failure| sink.explain(failure))?,
         () = interrupt() => {
             return Err(sink.explain(Failure::interrupted("stopped before the archive was whole", "export again")));
@@ -61,65 +61,72 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     };
     sink.finish()?;
     drop(progress);
-    context.output.note(&format!("exported {tenant}: an archive of {}", units::bytes(bytes)));
+    context.output.note(&format!("exported {tenant}: an archive of {}", units::bytes(sink.written_bytes)));
     Ok(())
 }
 
-async fn copy(connection: &Connection, tenant: &str, sink: &mut Sink, progress: &mut Progress) -> Result<u64, Failure> {
+async fn copy(connection: &Connection, tenant: &str, sink: &mut Sink, progress: &mut Progress) -> Result<(), Failure> {
     let request = pb::ExportVolumeRequest { tenant: tenant.to_owned() };
     let mut stream = connection.call(connection.volumes().export_volume(request)).await?;
-    let mut bytes = 0;
     while let Some(message) = stream.next().await {
         let data = message.map_err(|status| connection.failure(status))?.data;
         sink.write(&data)?;
-        bytes += data.len() as u64;
-        progress.transfer(bytes, 0);
+        progress.transfer(sink.written_bytes, 0);
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Where the archive goes. A file has another name until it is whole, and is removed if it never gets so.
-enum Sink {
+struct Sink {
+    place: Place,
+    written_bytes: u64,
+}
+
+enum Place {
     Stdout(Output),
     File { file: fs::File, part: PathBuf, whole: PathBuf, finished: bool },
 }
 
 impl Sink {
     fn open(output: Output, whole: Option<&Path>) -> Result<Self, Failure> {
-        let Some(whole) = whole else { return Ok(Self::Stdout(output)) };
-        let mut part = whole.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let file = fs::File::create(&part).map_err(|error| failure(&part, &error))?;
-        Ok(Self::File { file, part, whole: whole.to_owned(), finished: false })
+        let place = match whole {
+            None => Place::Stdout(output),
+            Some(whole) => {
+                let mut part = whole.as_os_str().to_owned();
+                part.push(".part");
+                let part = PathBuf::from(part);
+                let file = fs::File::create(&part).map_err(|error| failure(&part, &error))?;
+                Place::File { file, part, whole: whole.to_owned(), finished: false }
+            }
+        };
+        Ok(Self { place, written_bytes: 0 })
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
-        match self {
-            Self::Stdout(output) => output.bytes(data).map_err(|_| {
-                Failure::refused(
-                    "OUTPUT_CLOSED",
-                    "standard output took only a part of the archive",
-                    "throw away what was written",
-                )
+        self.written_bytes += data.len() as u64;
+        match &mut self.place {
+            // A reader that went away is no harmless end here: it has half an archive.
+            Place::Stdout(output) => output.bytes(data).map_err(|_| {
+                Failure::refused("OUTPUT_CLOSED", "standard output took only a part of the archive", "export again")
             }),
-            Self::File { file, part, .. } => file.write_all(data).map_err(|error| failure(part, &error)),
+            Place::File { file, part, .. } => file.write_all(data).map_err(|error| failure(part, &error)),
         }
     }
 
     /// Says what became of the part that was written.
     fn explain(&self, failure: Failure) -> Failure {
-        let next = match self {
-            Self::Stdout(_) => format!("throw away what was written, it is not whole; then {}", failure.hint),
-            Self::File { .. } => format!("nothing was left behind; {}", failure.hint),
+        let next = match &self.place {
+            _ if self.written_bytes == 0 => return failure,
+            Place::Stdout(_) => format!("throw away what was written, it is not whole; then {}", failure.hint),
+            Place::File { .. } => format!("nothing was left behind; {}", failure.hint),
         };
         failure.with_hint(next)
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
-        match self {
-            Self::Stdout(_) => Ok(()),
-            Self::File { file, part, whole, finished } => {
+        match &mut self.place {
+            Place::Stdout(_) => Ok(()),
+            Place::File { file, part, whole, finished } => {
                 file.sync_all().and_then(|()| fs::rename(&*part, &*whole)).map_err(|error| failure(whole, &error))?;
                 *finished = true;
                 Ok(())
@@ -130,7 +137,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let Self::File { part, finished: false, .. } = self {
+        if let Place::File { part, finished: false, .. } = &self.place {
             // If it cannot be removed, its name still says that it is not whole.
             drop(fs::remove_file(part));
         }
