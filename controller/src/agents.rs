@@ -117,8 +117,8 @@ pub trait Agent: Send + Sync {
     async fn reserve(&self, call: &Call, image_digest: &str, volume_bytes: u64) -> Result<u16, Error>;
     /// Gives back everything that a reservation led to.
     async fn abandon(&self, call: &Call) -> Result<(), Error>;
-    /// Makes the trial the tenant.
-    async fn activate(&self, call: &Call) -> Result<(), Error>;
+    /// Makes the trial (or, for a tenant that its operator stopped, what was received) the tenant.
+    async fn activate(&self, call: &Call, running: bool) -> Result<(), Error>;
     /// Forwards requests from now on, or (no address) no more.
     async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error>;
     /// Removes the container, keeps the volume for a time.

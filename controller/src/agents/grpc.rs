@@ -200,9 +200,9 @@ impl Agent for GrpcAgent {
         self.value(self.tenants().abandon_tenant(within(message, SLOW)).await).map(drop)
     }
 
-    async fn activate(&self, call: &Call) -> Result<(), Error> {
+    async fn activate(&self, call: &Call, running: bool) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
-        let message = pb::ActivateTenantRequest { request_id, tenant, generation };
+        let message = pb::ActivateTenantRequest { request_id, tenant, generation, stopped: !running };
         self.value(self.tenants().activate_tenant(within(message, SLOW)).await).map(drop)
     }
 

@@ -269,7 +269,7 @@ fn commit(context: &Context<'_, Plan>) -> Outcome {
 
 async fn release(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     let (world, plan) = (context.world, context.plan);
-    world.agent(&plan.target).await?.activate(&context.call("activate")).await?;
+    world.agent(&plan.target).await?.activate(&context.call("activate"), plan.running).await?;
     let forward_to = world.caddy_address(&plan.target).await?;
     let source = world.agent(&plan.source).await?;
     source.hand_off(&context.call("hand-off"), Some(&forward_to)).await?;

@@ -1,0 +1,242 @@
+//! Faults between controller and agents: every call is counted, and any of them can be refused, lost on its way there, or lost on
+//! its way back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use feather_controller::{
+    agents::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled},
+    world::Password,
+};
+use feather_proto::{
+    error::{Error, reason},
+    ids::{Generation, ServerName, TenantName},
+    model::{ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary},
+};
+use futures::stream::BoxStream;
+use time::OffsetDateTime;
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent says no, and did nothing.
+    Refuse,
+    /// The agent never hears of it; the caller learns nothing.
+    LoseRequest,
+    /// The agent does it; the caller learns nothing.
+    LoseReply,
+    /// The agent does it, twice, as if a copy of the request had been under way.
+    Repeat,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 4] = [Fault::Refuse, Fault::LoseRequest, Fault::LoseReply, Fault::Repeat];
+}
+
+/// A call that was made: to which server, and which.
+pub type Made = (String, &'static str);
+
+/// Called when a call is about to be made.
+pub type OnCall = Arc<dyn Fn(&Made, usize) + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    made: Vec<Made>,
+    at: BTreeMap<usize, Fault>,
+    always: BTreeMap<Made, Fault>,
+    on_call: Option<OnCall>,
+}
+
+/// The switchboard, shared by test and controller.
+#[derive(Clone, Default)]
+pub struct Faults {
+    state: Arc<Mutex<State>>,
+}
+
+impl Faults {
+    /// Calls of operations made so far, in order. Watching and looking are not counted: they change nothing.
+    pub fn made(&self) -> Vec<Made> {
+        self.lock().made.clone()
+    }
+
+    /// Forgets what was made and all faults.
+    pub fn clear(&self) {
+        *self.lock() = State::default();
+    }
+
+    /// The call with this number (from 0) meets a fault.
+    pub fn at(&self, number: usize, fault: Fault) {
+        self.lock().at.insert(number, fault);
+    }
+
+    /// Every call of this kind to this server meets a fault.
+    pub fn always(&self, server: &str, verb: &'static str, fault: Fault) {
+        self.lock().always.insert((server.to_owned(), verb), fault);
+    }
+
+    /// No more of that.
+    pub fn never(&self, server: &str, verb: &'static str) {
+        self.lock().always.remove(&(server.to_owned(), verb));
+    }
+
+    /// Somebody wants to know of every call before it is made.
+    pub fn on_call(&self, hook: OnCall) {
+        self.lock().on_call = Some(hook);
+    }
+
+    fn meet(&self, server: &ServerName, verb: &'static str) -> Option<Fault> {
+        let made = (server.to_string(), verb);
+        let mut state = self.lock();
+        let number = state.made.len();
+        state.made.push(made.clone());
+        let fault = state.at.get(&number).or_else(|| state.always.get(&made)).copied();
+        let hook = state.on_call.clone();
+        drop(state);
+        if let Some(hook) = hook {
+            hook(&made, number);
+        }
+        fault
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Agents behind the switchboard.
+pub struct Faulty {
+    /// The real ways.
+    pub inner: Arc<dyn Agents>,
+    /// The switchboard.
+    pub faults: Faults,
+}
+
+impl Agents for Faulty {
+    fn agent(&self, server: &ServerName, address: &str) -> Result<Arc<dyn Agent>, Error> {
+        let inner = self.inner.agent(server, address)?;
+        Ok(Arc::new(FaultyAgent { inner, server: server.clone(), faults: self.faults.clone() }))
+    }
+}
+
+struct FaultyAgent {
+    inner: Arc<dyn Agent>,
+    server: ServerName,
+    faults: Faults,
+}
+
+fn lost(server: &ServerName) -> Error {
+    Error::unavailable(reason::SERVER_UNREACHABLE, format!("{server}: the connection broke (injected)"))
+}
+
+macro_rules! through {
+    ($self:ident, $verb:literal, $call:expr) => {{
+        match $self.faults.meet(&$self.server, $verb) {
+            None => $call.await,
+            Some(Fault::Refuse) => Err(Error::refused(reason::WRONG_STATE, format!("{} says no (injected)", $self.server))),
+            Some(Fault::LoseRequest) => Err(lost(&$self.server)),
+            Some(Fault::LoseReply) => {
+                drop($call.await);
+                Err(lost(&$self.server))
+            }
+            Some(Fault::Repeat) => {
+                drop($call.await);
+                $call.await
+            }
+        }
+    }};
+}
+
+#[async_trait]
+impl Agent for FaultyAgent {
+    async fn snapshot(&self) -> Result<ServerSnapshot, Error> {
+        self.inner.snapshot().await
+    }
+
+    async fn watch(&self, heartbeat: Duration) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error> {
+        self.inner.watch(heartbeat).await
+    }
+
+    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {
+        through!(self, "add_tenant", self.inner.add_tenant(call, volume))
+    }
+
+    async fn remove_tenant(&self, call: &Call) -> Result<(), Error> {
+        through!(self, "remove_tenant", self.inner.remove_tenant(call))
+    }
+
+    async fn start_tenant(&self, call: &Call, mode: StartMode) -> Result<u64, Error> {
+        through!(self, "start_tenant", self.inner.start_tenant(call, mode))
+    }
+
+    async fn stop_tenant(&self, call: &Call, reason: StopReason) -> Result<(), Error> {
+        through!(self, "stop_tenant", self.inner.stop_tenant(call, reason))
+    }
+
+    async fn reset_password(&self, call: &Call) -> Result<Password, Error> {
+        through!(self, "reset_password", self.inner.reset_password(call))
+    }
+
+    async fn tail_logs(
+        &self,
+        tenant: &TenantName,
+        lines: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        self.inner.tail_logs(tenant, lines, follow).await
+    }
+
+    async fn reserve(&self, call: &Call, image_digest: &str, volume_bytes: u64) -> Result<u16, Error> {
+        through!(self, "reserve", self.inner.reserve(call, image_digest, volume_bytes))
+    }
+
+    async fn abandon(&self, call: &Call) -> Result<(), Error> {
+        through!(self, "abandon", self.inner.abandon(call))
+    }
+
+    async fn activate(&self, call: &Call, running: bool) -> Result<(), Error> {
+        through!(self, "activate", self.inner.activate(call, running))
+    }
+
+    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error> {
+        through!(self, "hand_off", self.inner.hand_off(call, forward_to))
+    }
+
+    async fn retire(&self, call: &Call, keep_until: OffsetDateTime) -> Result<(), Error> {
+        through!(self, "retire", self.inner.retire(call, keep_until))
+    }
+
+    async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error> {
+        self.inner.volume(tenant).await
+    }
+
+    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error> {
+        through!(self, "grant_transfer", self.inner.grant_transfer(call, peer, ticket))
+    }
+
+    async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error> {
+        through!(self, "pull_volume", self.inner.pull_volume(call, from, progress.clone()))
+    }
+
+    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
+        through!(self, "verify_volume", self.inner.verify_volume(tenant))
+    }
+
+    async fn export_volume(&self, tenant: &TenantName) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.inner.export_volume(tenant).await
+    }
+
+    async fn import_volume(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        archive: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<VolumeSummary, Error> {
+        self.inner.import_volume(tenant, generation, archive).await
+    }
+}

@@ -1,0 +1,446 @@
+//! A whole fleet: one controller, some servers, and a person with an admin identity.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use feather_agent::{
+    Config,
+    router::fake::{Answer, Fake as FakeRouter, Peers, Request as HttpRequest},
+    runtime::fake::{Behaviour, Fake as FakeRuntime, Recorder, STARTS_FILE},
+};
+use feather_controller::{
+    agents::grpc::GrpcAgents,
+    ca::{self, Ca},
+    dns::memory::Memory,
+    own_identity,
+    store::{AfterCommit, Store},
+    world::{Settings, SystemClock},
+};
+use feather_proto::{
+    error::Error,
+    ids::TenantName,
+    pb::controller::v1::{
+        self as pb, enrollment_service_client::EnrollmentServiceClient, operation_service_client::OperationServiceClient,
+        server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
+        volume_service_client::VolumeServiceClient,
+    },
+    tls::{self, Identity, Principal, Role, Rotating, Trust},
+};
+use futures::StreamExt as _;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    faults::{Faults, Faulty},
+    network::Network,
+    process::Process,
+    wait::until,
+};
+
+/// Reference of the image that tenants run.
+pub const WORK_IMAGE: &str = "localhost/feather-work:latest";
+const CONTROLLER: &str = "controller:7400";
+
+/// One server: what outlives its agent, and the agent.
+pub struct ServerBox {
+    /// Its engine.
+    pub runtime: Arc<FakeRuntime>,
+    /// Its proxy.
+    pub router: Arc<FakeRouter>,
+    /// Its agent's folder.
+    pub state_dir: PathBuf,
+    agent: Option<Process>,
+}
+
+/// Kills the controller's progress behind a chosen write, as a crash right after it would.
+#[derive(Default)]
+struct CrashPoint {
+    /// Writes until the crash; below zero: never.
+    remaining: AtomicI64,
+    reached: Notify,
+}
+
+/// A fleet.
+pub struct Fleet {
+    /// Servers by name.
+    pub servers: BTreeMap<String, ServerBox>,
+    /// Who ran where, and whether anything ran twice.
+    pub recorder: Arc<Recorder>,
+    /// The zone.
+    pub dns: Arc<Memory>,
+    /// Faults between controller and agents.
+    pub faults: Faults,
+    /// The network between all of them.
+    pub network: Network,
+    /// Knobs of the controller; changed before its next start.
+    pub settings: Settings,
+    peers: Arc<Peers>,
+    crash: Arc<CrashPoint>,
+    controller: Option<Process>,
+    folder: tempfile::TempDir,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The operation.
+    pub operation: pb::Operation,
+    /// The password that came with it.
+    pub password: String,
+}
+
+impl Outcome {
+    /// Its state.
+    pub fn state(&self) -> pb::OperationState {
+        self.operation.state()
+    }
+
+    /// Steps that have this event in the log, in order.
+    pub fn steps(&self, event: &str) -> Vec<&str> {
+        self.operation.log.iter().filter(|line| line.event == event).map(|line| line.step.as_str()).collect()
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        attempts: 3,
+        backoff: Duration::from_millis(2),
+        backoff_max: Duration::from_millis(40),
+        heartbeat: Duration::from_millis(300),
+        reconcile: Duration::from_millis(150),
+        ..Settings::default()
+    }
+}
+
+/// A tenant's name.
+pub fn tenant(name: &str) -> TenantName {
+    name.parse().expect("a valid tenant name")
+}
+
+impl Fleet {
+    /// A controller and these servers, all joined and ready.
+    pub async fn start(names: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ca_dir = folder.path().join("controller");
+        std::fs::create_dir(&ca_dir).expect("a folder for the CA");
+        let now = time::OffsetDateTime::now_utc();
+        Ca::create(&ca_dir, now).expect("a new CA");
+        let mut fleet = Self {
+            servers: BTreeMap::new(),
+            recorder: Arc::default(),
+            dns: Arc::default(),
+            faults: Faults::default(),
+            network: Network::default(),
+            settings: settings(),
+            peers: Arc::default(),
+            crash: Arc::new(CrashPoint { remaining: AtomicI64::new(-1), reached: Notify::new() }),
+            controller: None,
+            folder,
+        };
+        fleet.start_controller().await;
+        for name in names {
+            fleet.join(name).await;
+        }
+        fleet.all_ready().await;
+        fleet
+    }
+
+    /// The fleet's CA.
+    pub fn ca(&self) -> Ca {
+        Ca::load(&self.folder.path().join("controller")).expect("the CA of this fleet")
+    }
+
+    /// An identity of this fleet.
+    pub fn identity(&self, role: Role, name: &str) -> Identity {
+        let principal = Principal { role, name: name.to_owned() };
+        self.ca().issue(&principal, ca::PERSON_LIFE, time::OffsetDateTime::now_utc()).expect("a certificate")
+    }
+
+    /// Starts the controller on what its store holds.
+    pub async fn start_controller(&mut self) {
+        let store_url = format!("sqlite://{}", self.folder.path().join("controller.db").display());
+        let (settings, dns, faults) = (self.settings.clone(), self.dns.clone(), self.faults.clone());
+        let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.network.listen(CONTROLLER));
+        let after_commit = self.after_commit();
+        self.controller = Some(Process::start(|shutdown| async move {
+            let clock = Arc::new(SystemClock);
+            let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
+            let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
+            let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
+            let seams = feather_controller::Seams { store, agents, dns, clock };
+            feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown)
+                .await
+                .expect("the controller serves");
+        }));
+    }
+
+    /// The controller crashes right after this many further writes; `reached` tells when.
+    pub fn crash_after_writes(&self, writes: i64) {
+        self.crash.remaining.store(writes, Ordering::SeqCst);
+    }
+
+    /// Waits for the crash that was asked for; false when the operation ended before.
+    pub async fn crash_or<F: Future>(&self, other: F) -> Option<F::Output> {
+        tokio::select! {
+            () = self.crash.reached.notified() => None,
+            output = other => Some(output),
+        }
+    }
+
+    fn after_commit(&self) -> AfterCommit {
+        let crash = self.crash.clone();
+        Arc::new(move |_what| {
+            let crash = crash.clone();
+            Box::pin(async move {
+                // 0 is the last write that happens; below it there is no plan to crash.
+                if crash.remaining.load(Ordering::SeqCst) >= 0 && crash.remaining.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    crash.reached.notify_one();
+                    std::future::pending::<()>().await;
+                }
+            })
+        })
+    }
+
+    /// As SIGKILL.
+    pub fn kill_controller(&mut self) {
+        self.crash.remaining.store(-1, Ordering::SeqCst);
+        self.network.close(CONTROLLER);
+        if let Some(controller) = self.controller.take() {
+            controller.kill();
+        }
+    }
+
+    /// As SIGTERM.
+    pub async fn stop_controller(&mut self) {
+        if let Some(controller) = self.controller.take() {
+            controller.stop().await;
+        }
+        self.network.close(CONTROLLER);
+    }
+
+    /// Invites a server, lets it join, starts its agent.
+    pub async fn join(&mut self, name: &str) {
+        let root = self.folder.path().join(name);
+        std::fs::create_dir_all(root.join("volumes")).expect("a folder for volumes");
+        let recorder: Arc<Recorder> = self.recorder.clone();
+        let runtime = Arc::new(FakeRuntime::new(root.join("volumes")).observed_by(name, recorder));
+        runtime.add_image(WORK_IMAGE, "work", Behaviour::Healthy);
+        let router = Arc::new(FakeRouter::new().in_front_of(name, runtime.clone()).among(self.peers.clone()));
+        self.peers.insert(&format!("{name}:80"), &router);
+        let state_dir = root.join("state");
+        std::fs::create_dir_all(&state_dir).expect("a folder for the agent");
+        let invitation = pb::CreateJoinTokenRequest { server: name.into(), ttl_seconds: 0 };
+        let token = self.enrollment().create_join_token(invitation).await.expect("an invitation").into_inner().token;
+        let token: feather_proto::join_token::JoinToken = token.parse().expect("a token");
+        let (key_pem, csr_pem) = tls::csr(name).expect("a signing request");
+        let trust = Trust::CaOnly(self.ca().ca_pem().to_owned());
+        let channel = tls::channel(self.network.from(name), CONTROLLER, &Principal::controller(), &trust).expect("a channel");
+        let joined = EnrollmentServiceClient::new(channel)
+            .join(pb::JoinRequest {
+                secret: token.secret,
+                csr_pem,
+                address: agent_address(name),
+                public_address: name.to_owned(),
+                agent_version: "test".into(),
+            })
+            .await
+            .expect("a certificate")
+            .into_inner();
+        let identity = Identity { certificate_pem: joined.certificate_pem, key_pem, ca_pem: joined.ca_pem };
+        identity.save(&Config::new(&state_dir).identity_file()).expect("the identity is written");
+        self.servers.insert(name.to_owned(), ServerBox { runtime, router, state_dir, agent: None });
+        self.start_agent(name);
+    }
+
+    /// Starts an agent on what its folder holds.
+    pub fn start_agent(&mut self, name: &str) {
+        let (dial, incoming) = (self.network.from(name), self.network.listen(&agent_address(name)));
+        let server = self.servers.get_mut(name).expect("a known server");
+        let mut config = Config::new(&server.state_dir);
+        config.health_timeout = Duration::from_millis(400);
+        config.stop_grace = Duration::from_millis(100);
+        config.reconcile_interval = Duration::from_millis(100);
+        let seams = feather_agent::Seams {
+            runtime: server.runtime.clone(),
+            router: server.router.clone(),
+            dial,
+            clock: Arc::new(feather_agent::clock::SystemClock),
+        };
+        let identity = Identity::load(&config.identity_file()).expect("an identity");
+        let identity = Rotating::new(identity).expect("a usable identity");
+        server.agent = Some(Process::start(|shutdown: CancellationToken| async move {
+            feather_agent::serve(config, seams, identity, incoming, shutdown).await.expect("the agent serves");
+        }));
+    }
+
+    /// As SIGKILL to the agent alone; containers run on.
+    pub fn kill_agent(&mut self, name: &str) {
+        self.network.close(&agent_address(name));
+        if let Some(agent) = self.servers.get_mut(name).and_then(|server| server.agent.take()) {
+            agent.kill();
+        }
+    }
+
+    /// The birth container loses its power: agent and containers are gone, disk stays.
+    pub fn power_off(&mut self, name: &str) {
+        self.kill_agent(name);
+        self.servers[name].runtime.reboot();
+        self.servers[name].router.lose_routes();
+    }
+
+    /// A channel to the controller with an identity.
+    pub fn channel(&self, identity: Identity) -> Channel {
+        let trust = Trust::Mutual(Rotating::new(identity).expect("a usable identity"));
+        tls::channel(self.network.from("person"), CONTROLLER, &Principal::controller(), &trust).expect("a channel")
+    }
+
+    /// A channel to an agent with an identity.
+    pub fn agent_channel(&self, name: &str, identity: Identity) -> Channel {
+        let trust = Trust::Mutual(Rotating::new(identity).expect("a usable identity"));
+        tls::channel(self.network.from("person"), &agent_address(name), &Principal::agent(name), &trust).expect("a channel")
+    }
+
+    fn admin(&self) -> Channel {
+        self.channel(self.identity(Role::Admin, "admin"))
+    }
+
+    /// Client of the enrollment service.
+    pub fn enrollment(&self) -> EnrollmentServiceClient<Channel> {
+        EnrollmentServiceClient::new(self.admin())
+    }
+
+    /// Client of the tenant service.
+    pub fn tenants(&self) -> TenantServiceClient<Channel> {
+        TenantServiceClient::new(self.admin())
+    }
+
+    /// Client of the server service.
+    pub fn server_service(&self) -> ServerServiceClient<Channel> {
+        ServerServiceClient::new(self.admin())
+    }
+
+    /// Client of the operation service.
+    pub fn operations(&self) -> OperationServiceClient<Channel> {
+        OperationServiceClient::new(self.admin())
+    }
+
+    /// Client of the volume service.
+    pub fn volumes(&self) -> VolumeServiceClient<Channel> {
+        VolumeServiceClient::new(self.admin())
+    }
+
+    /// Waits until every server is ready.
+    pub async fn all_ready(&self) {
+        until("all servers ready", async || {
+            let reply = self.server_service().list_servers(pb::ListServersRequest {}).await.map_err(|e| e.to_string())?;
+            let servers = reply.into_inner().servers;
+            let unready: Vec<_> = servers.iter().filter(|one| one.state() != pb::ServerState::Ready).cloned().collect();
+            if unready.is_empty() && servers.len() == self.servers.len() { Ok(()) } else { Err(format!("{unready:?}")) }
+        })
+        .await;
+    }
+
+    /// Follows an operation to its end, through restarts of the controller.
+    pub async fn outcome(&self, id: &str) -> Outcome {
+        until("the operation ends", async || {
+            let request = pb::WatchOperationRequest { id: id.to_owned() };
+            let mut last = String::new();
+            let mut stream = self.operations().watch_operation(request).await.map_err(|status| status.to_string())?.into_inner();
+            while let Some(Ok(message)) = stream.next().await {
+                let operation = message.operation.expect("an operation");
+                last = format!("{:?} {} {}", operation.state(), operation.step, operation.error);
+                if operation.ended.is_some() {
+                    return Ok(Outcome { operation, password: message.password });
+                }
+            }
+            Err(last)
+        })
+        .await
+    }
+
+    /// Adds a tenant to a server and waits; panics unless it succeeds.
+    pub async fn add(&self, name: &str, server: &str) -> Outcome {
+        let outcome = self.try_add(name, server).await.expect("the add begins");
+        assert_eq!(outcome.state(), pb::OperationState::Succeeded, "{:#?}", outcome.operation);
+        outcome
+    }
+
+    /// Adds a tenant and waits for the end, whatever it is.
+    pub async fn try_add(&self, name: &str, server: &str) -> Result<Outcome, Error> {
+        let request = pb::AddTenantRequest {
+            request_id: request_id(),
+            tenant: name.into(),
+            server: server.into(),
+            dry_run: false,
+        };
+        let reply = self.tenants().add_tenant(request).await.map_err(Error::from)?.into_inner();
+        Ok(self.outcome(&reply.operation.expect("an operation").id).await)
+    }
+
+    /// Begins a move.
+    pub async fn begin_migrate(&self, name: &str, to: &str) -> Result<pb::Operation, Error> {
+        let request = pb::MigrateTenantRequest {
+            request_id: request_id(),
+            tenant: name.into(),
+            server: to.into(),
+            ..Default::default()
+        };
+        let reply = self.tenants().migrate_tenant(request).await.map_err(Error::from)?.into_inner();
+        Ok(reply.operation.expect("an operation"))
+    }
+
+    /// Moves a tenant and waits for the end, whatever it is.
+    pub async fn migrate(&self, name: &str, to: &str) -> Outcome {
+        let operation = self.begin_migrate(name, to).await.expect("the move begins");
+        self.outcome(&operation.id).await
+    }
+
+    /// Removes a tenant and waits.
+    pub async fn remove(&self, name: &str) -> Outcome {
+        let request = pb::RemoveTenantRequest { request_id: request_id(), tenant: name.into(), dry_run: false };
+        let reply = self.tenants().remove_tenant(request).await.expect("the removal begins").into_inner();
+        self.outcome(&reply.operation.expect("an operation").id).await
+    }
+
+    /// A tenant as the controller shows it.
+    pub async fn show(&self, name: &str) -> pb::Tenant {
+        let request = pb::GetTenantRequest { tenant: name.into() };
+        self.tenants().get_tenant(request).await.expect("a tenant").into_inner().tenant.expect("a tenant")
+    }
+
+    /// Directory of a tenant's volume on a server.
+    pub fn volume(&self, server: &str, name: &str) -> PathBuf {
+        self.servers[server].runtime.volume_path(&tenant(name).container())
+    }
+
+    /// Lines that the tenant's process left in its volume on a server, one for each start.
+    pub fn starts(&self, server: &str, name: &str) -> Vec<String> {
+        lines(&self.volume(server, name).join(STARTS_FILE))
+    }
+
+    /// What a request by host name through a server's public port gets.
+    pub fn request(&self, server: &str, name: &str) -> Answer {
+        self.servers[server].router.request(&tenant(name), &HttpRequest::default())
+    }
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).map(|text| text.lines().map(ToOwned::to_owned).collect()).unwrap_or_default()
+}
+
+fn agent_address(name: &str) -> String {
+    format!("{name}:7443")
+}
+
+/// A fresh request id.
+pub fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,86 @@
+//! A tenant's ordinary life.
+
+use feather_proto::pb::controller::v1 as pb;
+use feather_tests::{Fleet, fleet::request_id, wait::until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_added_tenant_runs_and_is_found_by_its_name() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    let outcome = fleet.add("alice", "").await;
+    assert!(outcome.password.len() >= 10, "{:?}", outcome.password);
+    let alice = fleet.show("alice").await;
+    assert_eq!((alice.server.as_str(), alice.url.as_str()), ("nyc", "https://alice.users.inceptel.ai"));
+    assert_eq!(fleet.request("nyc", "alice").served_by.as_deref(), Some("nyc"));
+    // The password is nowhere in the operation.
+    let again = fleet.outcome(&outcome.operation.id).await;
+    assert_eq!(again.password, "", "handed out once");
+    assert!(!format!("{:?}", again.operation).contains(&outcome.password));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_tenant_finds_its_data_again_where_it_was() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "fra").await;
+    assert_eq!(fleet.remove("alice").await.state(), pb::OperationState::Succeeded);
+    assert_eq!(fleet.request("fra", "alice").status, 404);
+    assert_eq!(fleet.show("alice").await.state(), pb::TenantState::Removed);
+    // nyc has more free slots or as many; the data decides.
+    fleet.add("bob", "fra").await;
+    let outcome = fleet.add("alice", "").await;
+    assert_eq!(outcome.operation.target, "fra");
+    assert_eq!(fleet.starts("fra", "alice").len(), 2, "both starts are in the same volume");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_tenant_stays_stopped_through_a_reboot_and_a_move() {
+    let mut fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "nyc").await;
+    let stop = pb::StopTenantRequest { request_id: request_id(), tenant: "alice".into() };
+    let stop = fleet.tenants().stop_tenant(stop).await.unwrap().into_inner().operation.unwrap();
+    assert_eq!(fleet.outcome(&stop.id).await.state(), pb::OperationState::Succeeded);
+    fleet.power_off("nyc");
+    fleet.start_agent("nyc");
+    fleet.all_ready().await;
+    assert_eq!(fleet.recorder.running("feather-user-alice"), Vec::<String>::new());
+    let moved = fleet.migrate("alice", "fra").await;
+    assert_eq!(moved.state(), pb::OperationState::Succeeded, "{:#?}", moved.operation);
+    assert_eq!(fleet.recorder.running("feather-user-alice"), Vec::<String>::new());
+    assert_eq!(fleet.request("fra", "alice").status, 503);
+    let start = pb::StartTenantRequest { request_id: request_id(), tenant: "alice".into() };
+    let start = fleet.tenants().start_tenant(start).await.unwrap().into_inner().operation.unwrap();
+    assert_eq!(fleet.outcome(&start.id).await.state(), pb::OperationState::Succeeded);
+    assert_eq!(fleet.recorder.running("feather-user-alice"), ["fra"]);
+    assert_eq!(fleet.request("nyc", "alice").served_by.as_deref(), Some("fra"), "forwarded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_and_routes_come_back_after_a_reboot_without_a_controller() {
+    let mut fleet = Fleet::start(&["nyc"]).await;
+    fleet.add("alice", "nyc").await;
+    fleet.add("bob", "nyc").await;
+    fleet.kill_controller();
+    fleet.power_off("nyc");
+    assert_eq!(fleet.request("nyc", "alice").status, 404);
+    fleet.start_agent("nyc");
+    for name in ["alice", "bob"] {
+        until("the tenant serves again", async || {
+            let answer = fleet.request("nyc", name);
+            if answer.served_by.as_deref() == Some("nyc") { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+    assert_eq!(fleet.starts("nyc", "alice").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_is_in_the_container_and_in_no_record() {
+    let fleet = Fleet::start(&["nyc"]).await;
+    let old = fleet.add("alice", "nyc").await.password;
+    let request = pb::ResetPasswordRequest { request_id: request_id(), tenant: "alice".into() };
+    let first = fleet.tenants().reset_password(request.clone()).await.unwrap().into_inner().password;
+    let second = fleet.tenants().reset_password(request).await.unwrap().into_inner().password;
+    assert_eq!(first, second, "the same request gives the same password");
+    assert_ne!(first, old);
+    let spec = fleet.servers["nyc"].runtime.spec("feather-user-alice").unwrap();
+    assert_eq!(spec.environment.get("FEATHER_PASSWORD"), Some(&first));
+}

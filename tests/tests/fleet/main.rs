@@ -1,0 +1,8 @@
+//! The in-process ring: whole fleets on fakes, with every fault that can be thought of. Seconds, not minutes.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod faults;
+mod lifecycle;
+mod migrate;
+mod refusals;
