@@ -103,7 +103,9 @@ impl Intent {
         if let Some(home) = &home {
             explanation.insert(0, format!("{home} holds the data of {}", request.tenant));
         }
-        let plan = add::Plan { server: chosen.clone(), data_expected: home.is_some(), returns: row.is_some() };
+        // Only the store's word is certain enough to refuse an empty start; an observation may be out of date.
+        let data_expected = row.as_ref().is_some_and(|row| row.server.is_some());
+        let plan = add::Plan { server: chosen.clone(), data_expected };
         self.begin(
             request,
             Proposal {
@@ -182,7 +184,7 @@ impl Intent {
         if let Some(only) = &only {
             self.member(only).await?;
         }
-        let report = self.movable(&request.tenant, &source)?;
+        let report = self.movable(&request.tenant, &source).await?;
         let image_digest = report.image_digest.ok_or_else(|| Error::bug("a living tenant without an image"))?;
         let (_, volume_bytes) = self.world.agent(&source).await?.volume(&request.tenant).await?;
         let need = placement::Need {
@@ -307,10 +309,11 @@ impl Intent {
         }
     }
 
-    /// The tenant as its server reports it, if it can be moved away.
-    fn movable(&self, tenant: &TenantName, source: &ServerName) -> Result<TenantReport, Error> {
-        let observed = self.reachable(source)?;
-        let report = observed.alive().and_then(|snapshot| snapshot.tenant(tenant)).cloned();
+    /// The tenant as its server reports it now, if it can be moved away.
+    async fn movable(&self, tenant: &TenantName, source: &ServerName) -> Result<TenantReport, Error> {
+        let snapshot = self.world.agent(source).await?.snapshot().await?;
+        let report = snapshot.tenant(tenant).cloned();
+        self.world.fleet.saw(source, snapshot, self.world.clock.now());
         match report {
             Some(report) if matches!(report.residence, Residence::Running | Residence::Stopped) => Ok(report),
             _ => Err(Error::refused(

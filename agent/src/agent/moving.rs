@@ -16,7 +16,7 @@ use super::{
     lifecycle::{Started, spec_of},
 };
 use crate::{
-    ledger::{Record, Residence, Spec, Volume},
+    ledger::{Desired, Record, Residence, Spec, Volume},
     transition::{self, Abandon, Next, ReserveFacts, ReserveRequest},
 };
 
@@ -113,10 +113,16 @@ impl Agent {
     }
 
     /// After the commit: the trial becomes the tenant, with its public route.
-    pub(crate) async fn activate(&self, tenant: &TenantName, generation: Generation) -> Result<TenantReport, Error> {
+    pub(crate) async fn activate(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        desired: Desired,
+    ) -> Result<TenantReport, Error> {
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
-        let record = self.commit(transition::admit_activate(record.as_ref(), tenant, generation)?).await?;
+        let next = transition::admit_activate(record.as_ref(), tenant, generation, desired)?;
+        let record = self.commit(next).await?;
         self.forget_probe(tenant);
         self.serve_if_wanted(&record).await?;
         Ok(self.report(&record).await)

@@ -14,6 +14,7 @@ use tracing::{Instrument as _, info_span};
 use super::{Answers, Api, authorize, placement};
 use crate::{
     agent::Started,
+    ledger::Desired,
     transition::{AddRequest, ReserveRequest},
 };
 
@@ -210,7 +211,8 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        let work = async move { agent.activate(&tenant, generation).await };
+        let desired = if request.stopped { Desired::Stop } else { Desired::Run };
+        let work = async move { agent.activate(&tenant, generation, desired).await };
         let report = self.call("activate_tenant", about, work).await?;
         Ok(Response::new(pb::ActivateTenantResponse { tenant: reported(report) }))
     }

@@ -206,9 +206,11 @@ pub(crate) fn admit_stop(
             Residence::Sealed
         }
         (Residence::Active { .. }, StopReason::Move) => return Err(wrong_state(current, "wait for the add to end")),
-        (Residence::Sealed, StopReason::Operator) => {
-            return Err(wrong_state(current, "it is stopped already; wait for the move to end"));
+        // The undo of a move of a tenant that its operator had stopped.
+        (Residence::Sealed, StopReason::Operator) if generation > current.generation => {
+            Residence::Active { desired: Desired::Stop, provisioning: None }
         }
+        (Residence::Sealed, StopReason::Operator) => return Err(stale_seal(current, generation)),
         (Residence::Absent | Residence::Departed { .. }, _) => {
             return Err(wrong_state(current, "only a tenant that lives here can be stopped"));
         }

@@ -232,11 +232,12 @@ pub(crate) fn abandoned(record: &Record, volume_removed: bool) -> Record {
     }
 }
 
-/// After the commit: the trial becomes the tenant.
+/// After the commit: the trial becomes the tenant. One that its operator stopped had no trial and stays stopped.
 pub(crate) fn admit_activate(
     record: Option<&Record>,
     tenant: &TenantName,
     generation: Generation,
+    desired: Desired,
 ) -> Result<Next, Error> {
     fence(record, tenant, generation)?;
     if let Some(record) = record
@@ -247,11 +248,15 @@ pub(crate) fn admit_activate(
         return Ok(Next::Unchanged(record.clone()));
     }
     let (current, coming) = incoming(record, tenant, generation)?;
-    let (IncomingStage::Trial, Some(spec)) = (coming.stage, &coming.spec) else {
-        return Err(wrong_state(current, "its trial has not succeeded"));
+    let ready = match desired {
+        Desired::Run => coming.stage == IncomingStage::Trial,
+        Desired::Stop => coming.stage == IncomingStage::Received && current.volume.complete_at(generation),
+    };
+    let (true, Some(spec)) = (ready, &coming.spec) else {
+        return Err(wrong_state(current, "its volume was not received, or its trial has not succeeded"));
     };
     Ok(Next::Write(Record {
-        residence: Residence::Active { desired: Desired::Run, provisioning: None },
+        residence: Residence::Active { desired, provisioning: None },
         incoming: None,
         spec: Some(spec.clone()),
         volume: current.volume.clone().kept_until(None),
@@ -261,7 +266,8 @@ pub(crate) fn admit_activate(
     }))
 }
 
-/// After the commit, on the source: the tenant lives elsewhere.
+/// The tenant lives elsewhere: told to the source after the commit, and to any server that still gets requests for it. Without a
+/// target the fleet has no such tenant any more, and a server that holds nothing of it forgets all but the generation.
 pub(crate) fn admit_hand_off(
     record: Option<&Record>,
     tenant: &TenantName,
@@ -269,21 +275,20 @@ pub(crate) fn admit_hand_off(
     forward_to: Option<String>,
 ) -> Result<Next, Error> {
     fence(record, tenant, generation)?;
-    let Some(current) = record else {
-        return Ok(Next::Write(Record::floor(tenant.clone(), generation)));
-    };
+    let floor = Record::floor(tenant.clone(), generation);
+    let current = record.unwrap_or(&floor);
     if current.incoming.is_some() {
         return Err(wrong_state(current, "abandon the move to this server first"));
     }
-    let departed = Record {
-        generation,
-        residence: Residence::Departed { forward_to },
-        spec: None,
-        last_reset: None,
-        ..current.clone()
+    let residence = match forward_to {
+        None if current.volume == Volume::None => Residence::Absent,
+        forward_to => Residence::Departed { forward_to },
     };
+    let departed = Record { generation, residence, spec: None, last_reset: None, ..current.clone() };
     match current.residence {
         Residence::Departed { .. } => Ok(Next::of(record, departed)),
+        // Data that is kept here for a removed tenant stays what it is; only a server without any is a mere signpost.
+        Residence::Absent if current.volume == Volume::None => Ok(Next::of(record, departed)),
         Residence::Sealed if generation > current.generation => Ok(Next::Write(departed)),
         Residence::Sealed => Err(wrong_state(current, "a hand-off needs the target's generation, which is higher")),
         Residence::Absent => Ok(Next::of(record, Record { generation, ..current.clone() })),

@@ -18,8 +18,6 @@ pub struct Plan {
     pub server: ServerName,
     /// Its data was kept there and must be found.
     pub data_expected: bool,
-    /// The tenant had been removed before, with its data on this server.
-    pub returns: bool,
 }
 
 /// What the steps find out.
