@@ -6,54 +6,47 @@ use feather_proto::error::{Code, Error, reason};
 
 use crate::{ledger, password, router, runtime, volume};
 
-/// Logs the whole chain once, where the public sentence drops it.
-fn log_chain(error: &dyn std::error::Error, what: &'static str) {
-    let mut source = error.source();
-    let mut causes = String::new();
-    while let Some(cause) = source {
-        causes.push_str(if causes.is_empty() { "" } else { ": " });
-        causes.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    if !causes.is_empty() {
-        tracing::warn!(%error, causes, "{what}");
-    }
+/// The causes behind a sentence, as a fact beside it: whoever handles the error logs both.
+fn with_causes(error: Error, source: &dyn std::error::Error) -> Error {
+    let causes: Vec<_> =
+        std::iter::successors(source.source(), |cause| cause.source()).map(ToString::to_string).collect();
+    if causes.is_empty() { error } else { error.with("cause", causes.join(": ")) }
 }
 
 impl From<runtime::Error> for Error {
     fn from(error: runtime::Error) -> Error {
-        log_chain(&error, "the container engine failed");
         let sentence = error.to_string();
-        match error {
+        let ours = match &error {
             runtime::Error::Unreachable(_) => Error::unavailable(reason::RUNTIME, sentence),
             runtime::Error::ImageMissing(_) => Error::refused(reason::IMAGE_MISSING, sentence),
             runtime::Error::BadArchive(_) => Error::invalid(reason::BAD_STREAM, sentence),
             runtime::Error::ContainerMissing(_) | runtime::Error::Conflict(_) | runtime::Error::Refused { .. } => {
                 Error::refused(reason::RUNTIME, sentence)
             }
-        }
+        };
+        with_causes(ours, &error)
     }
 }
 
 impl From<router::Error> for Error {
     fn from(error: router::Error) -> Error {
-        log_chain(&error, "the router failed");
         let sentence = error.to_string();
-        match error {
+        let ours = match &error {
             router::Error::Unreachable { .. } => Error::unavailable(reason::ROUTER, sentence),
             router::Error::Unsuitable(_) | router::Error::Refused(_) => Error::refused(reason::ROUTER, sentence),
-        }
+        };
+        with_causes(ours, &error)
     }
 }
 
 impl From<ledger::Error> for Error {
     fn from(error: ledger::Error) -> Error {
-        log_chain(&error, "the ledger failed");
         let sentence = error.to_string();
-        match error {
+        let ours = match &error {
             ledger::Error::Damaged { .. } => Error::refused(reason::STORAGE, sentence),
             ledger::Error::Write { .. } | ledger::Error::Open { .. } => Error::unavailable(reason::STORAGE, sentence),
-        }
+        };
+        with_causes(ours, &error)
     }
 }
 
@@ -67,9 +60,8 @@ impl From<volume::Error> for Error {
             },
             other => other,
         };
-        log_chain(&error, "a volume failed");
         let sentence = error.to_string();
-        match error {
+        let ours = match &error {
             volume::Error::NoSpace { .. } | volume::Error::TooLarge { .. } => Error::full(reason::NO_DISK, sentence),
             volume::Error::Disagree { .. } => Error::refused(reason::DATA_DIFFERS, sentence),
             volume::Error::Transport(_) | volume::Error::Truncated { .. } => {
@@ -89,7 +81,8 @@ impl From<volume::Error> for Error {
             | volume::Error::Corrupt { .. }
             | volume::Error::Archive { .. }
             | volume::Error::ArchiveTruncated { .. } => Error::invalid(reason::BAD_STREAM, sentence),
-        }
+        };
+        with_causes(ours, &error)
     }
 }
 

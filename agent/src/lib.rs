@@ -27,3 +27,6 @@ pub mod volume;
 pub use agent::Seams;
 pub use config::Config;
 pub use serve::{Error, Local, serve};
+
+#[cfg(test)]
+mod tests;

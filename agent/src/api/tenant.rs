@@ -30,7 +30,14 @@ impl Api {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Status> {
         let span = info_span!("call", name, tenant, generation);
-        Ok(self.agent.detached(work).instrument(span).await?)
+        let done = async {
+            let done = self.agent.detached(work).await;
+            if let Err(error) = &done {
+                tracing::warn!(code = ?error.code, reason = error.reason, cause = error.metadata.get("cause"), "call failed");
+            }
+            done
+        };
+        Ok(done.instrument(span).await?)
     }
 }
 

@@ -49,8 +49,9 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     loop {
         let span = tracing::debug_span!("reconcile");
         tokio::select! {
-            () = pass(&agent, &mut memory).instrument(span) => {}
+            biased;
             () = agent.ended.cancelled() => return,
+            () = pass(&agent, &mut memory).instrument(span) => {}
         }
         tokio::select! {
             () = tokio::time::sleep(agent.config.reconcile_interval) => {}
@@ -185,8 +186,9 @@ async fn apply(
         }
     };
     let done = tokio::select! {
-        done = work => done,
+        biased;
         () = ended.cancelled() => return,
+        done = work => done,
     };
     drop(lock);
     match done {
@@ -195,7 +197,8 @@ async fn apply(
             locked(&failures).remove(&tenant);
         }
         Err(error) => {
-            tracing::warn!(%tenant, action = name, %error, "cannot reconcile");
+            let cause = error.metadata.get("cause");
+            tracing::warn!(%tenant, action = name, %error, cause, "cannot reconcile");
             locked(&failures).insert(tenant, error.to_string());
         }
     }

@@ -1,0 +1,10 @@
+//! Whole agents over pipes in memory, with real mutual TLS, on the fakes of engine and router.
+
+mod crash;
+mod data;
+mod harness;
+mod identity;
+mod living;
+mod moving;
+mod refusals;
+mod secrets;

@@ -1,0 +1,278 @@
+//! A tenant moves between two servers.
+
+use feather_proto::{error::reason, pb::agent::v1 as pb};
+
+use super::harness::{
+    Server, World, abandon, activate, alice, grant, hand_off, pull, pulled, refused, reserve, retire, seal, start,
+    trial, wait_until,
+};
+use crate::runtime::fake::{Behaviour, Verb};
+
+/// Two servers, and alice with some data on the first.
+async fn two(world: &World) -> (Server, Server) {
+    let (nyc, fra) = (world.started("nyc").await, world.started("fra").await);
+    nyc.add(1).await.unwrap();
+    let home = nyc.volume();
+    std::fs::create_dir(home.join("project")).unwrap();
+    for number in 0..20 {
+        std::fs::write(home.join("project").join(format!("file-{number}")), vec![number; 1000]).unwrap();
+    }
+    std::fs::write(home.join("large"), vec![7; 3 << 20]).unwrap();
+    std::os::unix::fs::symlink("project/file-1", home.join("link")).unwrap();
+    (nyc, fra)
+}
+
+/// Everything before the commit.
+async fn prepare(source: &Server, target: &Server, generation: u64) -> pb::PullDone {
+    target.tenants().reserve_tenant(reserve(generation, target)).await.unwrap();
+    source.tenants().stop_tenant(seal(generation - 1)).await.unwrap();
+    source.volumes().grant_transfer(grant(generation, &target.name)).await.unwrap();
+    let done = pulled(target, pull(generation, source)).await.unwrap();
+    target.tenants().start_tenant(trial(generation)).await.unwrap();
+    done
+}
+
+async fn finish(source: &Server, target: &Server, generation: u64) {
+    target.tenants().activate_tenant(activate(generation)).await.unwrap();
+    source.tenants().hand_off_tenant(hand_off(generation, &format!("{}:80", target.name))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_moves_there_and_back_with_its_data_and_password() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    let password = nyc.add(1).await.unwrap().password;
+    let done = prepare(&nyc, &fra, 2).await;
+    let (sent, received) = (done.sent.unwrap(), done.received.unwrap());
+    assert_eq!(sent.root_digest, received.root_digest);
+    assert_eq!(received.files, 22);
+
+    // Until the commit no public request reaches the target.
+    assert_eq!(world.recorder.running("feather-user-alice"), ["fra"]);
+    assert_eq!((nyc.public().0, fra.public().0), (503, 404));
+    finish(&nyc, &fra, 2).await;
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+    assert_eq!(fra.public(), (200, Some("fra".into())));
+    assert_eq!(fra.engine.spec("feather-user-alice").unwrap().environment["FEATHER_PASSWORD"], password);
+    let kept = *world.clock.0.lock().unwrap() + time::Duration::days(7);
+    let retired = nyc.tenants().retire_tenant(retire(2, kept)).await.unwrap().into_inner().tenant.unwrap();
+    assert_eq!((retired.container(), retired.forward_to.as_str()), (pb::ContainerState::Missing, "fra:80"));
+    assert!(nyc.volume().exists());
+
+    prepare(&fra, &nyc, 3).await;
+    // The tenant still lives on fra as far as the public knows.
+    assert_eq!(nyc.public().0, 503);
+    finish(&fra, &nyc, 3).await;
+    assert_eq!(fra.public(), (200, Some("nyc".into())));
+    assert_eq!(
+        nyc.volumes().list_volumes(pb::ListVolumesRequest {}).await.unwrap().into_inner().volumes[0].keep_until,
+        None
+    );
+    // One line per start, on one server after the other.
+    let starts = std::fs::read_to_string(nyc.volume().join("starts.log")).unwrap();
+    assert_eq!(starts.lines().count(), 3);
+    world.assert_never_two();
+}
+
+#[tokio::test]
+async fn every_step_of_a_move_may_be_repeated() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    for _ in 0..2 {
+        let port = fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap().into_inner().port;
+        assert_eq!(port, 9001);
+    }
+    for _ in 0..2 {
+        nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+        nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+        pulled(&fra, pull(2, &nyc)).await.unwrap();
+    }
+    for _ in 0..2 {
+        fra.tenants().start_tenant(trial(2)).await.unwrap();
+    }
+    for _ in 0..2 {
+        finish(&nyc, &fra, 2).await;
+        nyc.tenants()
+            .retire_tenant(retire(2, time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(40_000)))
+            .await
+            .unwrap();
+    }
+    assert_eq!(world.recorder.starts("feather-user-alice").len(), 2);
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+    world.assert_never_two();
+}
+
+#[tokio::test]
+async fn a_move_can_be_abandoned_at_every_stage_and_its_source_serves_again() {
+    for stage in 0..4 {
+        let world = World::new();
+        let (nyc, fra) = two(&world).await;
+        if stage >= 1 {
+            fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+        }
+        if stage >= 2 {
+            nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+            nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+            pulled(&fra, pull(2, &nyc)).await.unwrap();
+        }
+        if stage >= 3 {
+            fra.tenants().start_tenant(trial(2)).await.unwrap();
+        }
+        for _ in 0..2 {
+            fra.tenants().abandon_tenant(abandon(2)).await.unwrap();
+        }
+        assert!(!fra.volume().exists(), "stage {stage}");
+        assert!(fra.engine.spec("feather-user-alice").is_none());
+        let left = fra.get().await;
+        assert_eq!((left.residence(), left.port, left.incoming), (pb::Residence::Absent, 0, 0));
+        // A late copy of the reservation.
+        let late = refused(fra.tenants().reserve_tenant(reserve(2, &fra)).await);
+        assert_eq!(late.reason, reason::STALE_GENERATION);
+        nyc.tenants().start_tenant(start(3)).await.unwrap();
+        assert_eq!(nyc.public(), (200, Some("nyc".into())));
+        world.assert_never_two();
+    }
+}
+
+#[tokio::test]
+async fn an_activated_move_cannot_be_abandoned() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    finish(&nyc, &fra, 2).await;
+    assert_eq!(refused(fra.tenants().abandon_tenant(abandon(2)).await).reason, reason::WRONG_STATE);
+    assert_eq!(fra.public().0, 200);
+    // On the source there is nothing of that move to abandon.
+    nyc.tenants().abandon_tenant(abandon(2)).await.unwrap();
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+}
+
+#[tokio::test]
+async fn a_trial_that_is_not_healthy_ends_and_may_be_tried_again() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    assert_eq!(refused(fra.tenants().start_tenant(trial(2)).await).reason, reason::DATA_MISSING);
+    pulled(&fra, pull(2, &nyc)).await.unwrap();
+    fra.engine.fail_next(Verb::Healthy, 10_000);
+    assert_eq!(refused(fra.tenants().start_tenant(trial(2)).await).reason, reason::NEVER_HEALTHY);
+    assert!(fra.engine.spec("feather-user-alice").is_none());
+    assert_eq!(fra.get().await.incoming(), pb::IncomingStage::Received);
+    fra.engine.fail_next(Verb::Healthy, 0);
+    fra.tenants().start_tenant(trial(2)).await.unwrap();
+    assert_eq!(fra.public().0, 404);
+}
+
+#[tokio::test]
+async fn a_reservation_needs_image_disk_and_port() {
+    let world = World::new();
+    let (nyc, mut fra) = (world.started("nyc").await, world.server("fra"));
+    fra.config.ports = 9001..=9001;
+    fra.start().await;
+    let image = pb::ReserveTenantRequest { image_digest: "sha256:00".into(), ..reserve(2, &fra) };
+    assert_eq!(refused(fra.tenants().reserve_tenant(image).await).reason, reason::IMAGE_MISSING);
+    let disk = pb::ReserveTenantRequest { volume_bytes: 80 << 30, ..reserve(2, &fra) };
+    assert_eq!(refused(fra.tenants().reserve_tenant(disk).await).reason, reason::NO_DISK);
+    let bob = pb::AddTenantRequest { tenant: "bob".into(), ..super::harness::add(1) };
+    fra.tenants().add_tenant(bob).await.unwrap();
+    assert_eq!(refused(fra.tenants().reserve_tenant(reserve(2, &fra)).await).reason, reason::NO_PORT);
+    nyc.add(1).await.unwrap();
+    assert_eq!(refused(nyc.tenants().reserve_tenant(reserve(2, &nyc)).await).reason, reason::WRONG_STATE);
+}
+
+#[tokio::test]
+async fn a_volume_is_sent_only_to_the_peer_of_the_ticket_and_only_while_sealed() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    let ams = world.started("ams").await;
+    assert_eq!(refused(nyc.volumes().grant_transfer(grant(2, "fra")).await).reason, reason::WRONG_STATE);
+    for target in [&fra, &ams] {
+        target.tenants().reserve_tenant(reserve(2, target)).await.unwrap();
+    }
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    assert_eq!(refused(nyc.volumes().grant_transfer(grant(1, "fra")).await).reason, reason::STALE_GENERATION);
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::TICKET);
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    assert_eq!(pulled(&ams, pull(2, &nyc)).await.unwrap_err().reason, reason::TICKET);
+    let wrong = pb::PullVolumeRequest { ticket: "f".repeat(40), ..pull(2, &nyc) };
+    assert_eq!(pulled(&fra, wrong).await.unwrap_err().reason, reason::TICKET);
+    // Somebody else at the source's address is not believed.
+    let liar = pb::PullVolumeRequest { source_address: ams.address(), ..pull(2, &nyc) };
+    assert!(pulled(&fra, liar).await.unwrap_err().code.retryable());
+    pulled(&fra, pull(2, &nyc)).await.unwrap();
+    nyc.tenants().start_tenant(start(3)).await.unwrap();
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::TICKET);
+    assert_eq!(refused(fra.tenants().start_tenant(trial(2)).await).reason, reason::VOLUME_INCOMPLETE);
+}
+
+#[tokio::test]
+async fn a_pull_ends_when_its_caller_leaves_and_may_be_repeated() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    let cut = fra.volumes().pull_volume(pull(2, &nyc)).await.unwrap();
+    drop(cut);
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap().received.unwrap().files, 22);
+    // A newer pull ends an older one, whose caller has evidently given up.
+    let mut older = fra.volumes().pull_volume(pull(2, &nyc)).await.unwrap().into_inner();
+    pulled(&fra, pull(2, &nyc)).await.unwrap();
+    while let Ok(Some(_)) = older.message().await {}
+    fra.tenants().start_tenant(trial(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_target_that_reboots_during_the_trial_is_activated_all_the_same() {
+    let world = World::new();
+    let (nyc, mut fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    fra.crash().await;
+    fra.engine.reboot();
+    fra.proxy.lose_routes();
+    fra.start().await;
+    assert!(world.recorder.running("feather-user-alice").is_empty());
+    finish(&nyc, &fra, 2).await;
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+    world.assert_never_two();
+}
+
+#[tokio::test]
+async fn an_undo_copy_is_collected_when_its_time_has_passed() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    finish(&nyc, &fra, 2).await;
+    let kept = *world.clock.0.lock().unwrap() + time::Duration::days(7);
+    nyc.tenants().retire_tenant(retire(2, kept)).await.unwrap();
+    assert_eq!(nyc.snapshot().await.volumes.len(), 1);
+    *world.clock.0.lock().unwrap() = kept;
+    wait_until("the copy is gone", async || (!nyc.volume().exists(), ())).await;
+    wait_until("the ledger knows", async || {
+        let volumes = nyc.snapshot().await.volumes;
+        (volumes.is_empty(), volumes)
+    })
+    .await;
+    // The floor and the forward stay.
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+    assert_eq!(nyc.add(1).await.err().unwrap().reason, reason::STALE_GENERATION);
+    assert_eq!(nyc.add(3).await.err().unwrap().reason, reason::WRONG_STATE);
+    nyc.tenants().hand_off_tenant(hand_off(3, "")).await.unwrap();
+    assert_eq!(nyc.public().0, 404);
+    nyc.add(4).await.unwrap();
+    assert_eq!(alice().as_str(), "alice");
+}
+
+#[tokio::test]
+async fn an_image_that_differs_is_found_out_before_the_data_moves() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    let other = fra.engine.add_image("localhost/feather-work:next", "next", Behaviour::Healthy);
+    let request = pb::ReserveTenantRequest { image_digest: other, ..reserve(2, &fra) };
+    fra.tenants().reserve_tenant(request).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::IMAGE_MISSING);
+}
