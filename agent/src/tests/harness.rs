@@ -343,7 +343,7 @@ requests! {
     seal => StopTenantRequest { reason: pb::StopReason::Move.into() },
     reset => ResetPasswordRequest {},
     abandon => AbandonTenantRequest {},
-    activate => ActivateTenantRequest {},
+    activate => ActivateTenantRequest { stopped: false },
     remove_volume => RemoveVolumeRequest {},
 }
 
