@@ -192,17 +192,17 @@ impl Watch {
 fn spoken(entry: &LogEntryView, log: &[LogEntryView]) -> Option<String> {
     let step = &entry.step;
     let what = match entry.event.as_str() {
-        "begin" | "undo-begin" => return None,
+        "begin" | "undo-begin" | "end" => return None,
         "done" => format!("{step:<10} done"),
         "failed" => format!("{step:<10} failed"),
         "undone" => format!("{step:<10} undone"),
         "struggling" => format!("{step:<10} not done yet, trying again"),
-        "undo-failed" => format!("{step:<10} not undone yet"),
+        "cancel-requested" => format!("{step:<10} interrupted"),
         _ => step.clone(),
     };
     let opening = match entry.event.as_str() {
         "done" | "failed" => "begin",
-        "undone" | "undo-failed" => "undo-begin",
+        "undone" => "undo-begin",
         _ => "",
     };
     let begun = log

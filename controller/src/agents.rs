@@ -97,8 +97,8 @@ pub trait Agent: Send + Sync {
 
     /// Creates a tenant.
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error>;
-    /// Removes a tenant, keeping its volume.
-    async fn remove_tenant(&self, call: &Call) -> Result<(), Error>;
+    /// Removes a tenant, keeping its volume; as the undo of an add (`discard_new`) one that the add made goes, too.
+    async fn remove_tenant(&self, call: &Call, discard_new: bool) -> Result<(), Error>;
     /// Starts it; milliseconds until it was healthy.
     async fn start_tenant(&self, call: &Call, mode: StartMode) -> Result<u64, Error>;
     /// Stops it; its process has ended on return.

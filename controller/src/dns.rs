@@ -48,10 +48,10 @@ pub async fn reconcile(world: &World) -> Result<String, Error> {
     let present = world.dns.records().await?;
     let changes = plan::diff(&wanted.records, &present);
     if changes == Changes::default() {
-        return Ok(format!("{} records as wanted", present.len()));
+        return Ok(format!("as wanted (records: {})", present.len()));
     }
     world.dns.apply(&changes).await?;
-    let message = format!("{} records created, {} removed", changes.create.len(), changes.remove.len());
+    let message = format!("records created: {}, removed: {}", changes.create.len(), changes.remove.len());
     tracing::info!(
         created = changes.create.len(),
         removed = changes.remove.len(),

@@ -138,7 +138,9 @@ macro_rules! through {
     ($self:ident, $verb:literal, $call:expr) => {{
         match $self.faults.meet(&$self.server, $verb) {
             None => $call.await,
-            Some(Fault::Refuse) => Err(Error::refused(reason::WRONG_STATE, format!("{} says no (injected)", $self.server))),
+            Some(Fault::Refuse) => {
+                Err(Error::refused(reason::WRONG_STATE, format!("{} says no (injected)", $self.server)))
+            }
             Some(Fault::LoseRequest) => Err(lost(&$self.server)),
             Some(Fault::LoseReply) => {
                 drop($call.await);
@@ -166,8 +168,8 @@ impl Agent for FaultyAgent {
         through!(self, "add_tenant", self.inner.add_tenant(call, volume))
     }
 
-    async fn remove_tenant(&self, call: &Call) -> Result<(), Error> {
-        through!(self, "remove_tenant", self.inner.remove_tenant(call))
+    async fn remove_tenant(&self, call: &Call, discard_new: bool) -> Result<(), Error> {
+        through!(self, "remove_tenant", self.inner.remove_tenant(call, discard_new))
     }
 
     async fn start_tenant(&self, call: &Call, mode: StartMode) -> Result<u64, Error> {

@@ -27,9 +27,9 @@ use feather_proto::{
     error::Error,
     ids::TenantName,
     pb::controller::v1::{
-        self as pb, enrollment_service_client::EnrollmentServiceClient, operation_service_client::OperationServiceClient,
-        server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
-        volume_service_client::VolumeServiceClient,
+        self as pb, enrollment_service_client::EnrollmentServiceClient,
+        operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
+        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
     },
     tls::{self, Identity, Principal, Role, Rotating, Trust},
 };
@@ -242,7 +242,8 @@ impl Fleet {
         let token: feather_proto::join_token::JoinToken = token.parse().expect("a token");
         let (key_pem, csr_pem) = tls::csr(name).expect("a signing request");
         let trust = Trust::CaOnly(self.ca().ca_pem().to_owned());
-        let channel = tls::channel(self.network.from(name), CONTROLLER, &Principal::controller(), &trust).expect("a channel");
+        let channel =
+            tls::channel(self.network.from(name), CONTROLLER, &Principal::controller(), &trust).expect("a channel");
         let joined = EnrollmentServiceClient::new(channel)
             .join(pb::JoinRequest {
                 secret: token.secret,
@@ -305,7 +306,8 @@ impl Fleet {
     /// A channel to an agent with an identity.
     pub fn agent_channel(&self, name: &str, identity: Identity) -> Channel {
         let trust = Trust::Mutual(Rotating::new(identity).expect("a usable identity"));
-        tls::channel(self.network.from("person"), &agent_address(name), &Principal::agent(name), &trust).expect("a channel")
+        tls::channel(self.network.from("person"), &agent_address(name), &Principal::agent(name), &trust)
+            .expect("a channel")
     }
 
     fn admin(&self) -> Channel {
@@ -340,7 +342,8 @@ impl Fleet {
     /// Waits until every server is ready.
     pub async fn all_ready(&self) {
         until("all servers ready", async || {
-            let reply = self.server_service().list_servers(pb::ListServersRequest {}).await.map_err(|e| e.to_string())?;
+            let reply =
+                self.server_service().list_servers(pb::ListServersRequest {}).await.map_err(|e| e.to_string())?;
             let servers = reply.into_inner().servers;
             let unready: Vec<_> = servers.iter().filter(|one| one.state() != pb::ServerState::Ready).cloned().collect();
             if unready.is_empty() && servers.len() == self.servers.len() { Ok(()) } else { Err(format!("{unready:?}")) }
@@ -353,7 +356,8 @@ impl Fleet {
         until("the operation ends", async || {
             let request = pb::WatchOperationRequest { id: id.to_owned() };
             let mut last = String::new();
-            let mut stream = self.operations().watch_operation(request).await.map_err(|status| status.to_string())?.into_inner();
+            let mut stream =
+                self.operations().watch_operation(request).await.map_err(|status| status.to_string())?.into_inner();
             while let Some(Ok(message)) = stream.next().await {
                 let operation = message.operation.expect("an operation");
                 last = format!("{:?} {} {}", operation.state(), operation.step, operation.error);

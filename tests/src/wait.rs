@@ -15,7 +15,9 @@ where
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(last) if tokio::time::Instant::now() > deadline => panic!("{what}: not within {BOUND:?}; last: {last:?}"),
+            Err(last) if tokio::time::Instant::now() > deadline => {
+                panic!("{what}: not within {BOUND:?}; last: {last:?}")
+            }
             Err(_) => tokio::time::sleep(INTERVAL).await,
         }
     }

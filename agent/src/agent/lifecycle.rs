@@ -125,18 +125,21 @@ impl Agent {
         }
     }
 
-    /// Removes container and route; the volume stays.
-    pub(crate) async fn remove(&self, tenant: &TenantName, generation: Generation) -> Result<TenantReport, Error> {
+    /// Removes container and route; the volume stays, unless this takes back the add that made it.
+    pub(crate) async fn remove(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        discard_new: bool,
+    ) -> Result<TenantReport, Error> {
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
-        let never_healthy = record.as_ref().and_then(Record::provisioning).is_some_and(|begun| begun.volume_is_new);
-        let next = transition::admit_remove(record.as_ref(), tenant, generation)?;
+        let next = transition::admit_remove(record.as_ref(), tenant, generation, discard_new)?;
         let record = self.commit(next).await?;
         self.grants.revoke(tenant);
         let routed = self.apply_routes().await;
         self.remove_container(tenant).await?;
-        // An add that never came to its first healthy answer leaves nothing that anybody would miss.
-        let record = if never_healthy && record.volume != Volume::None {
+        let record = if record.volume == (Volume::Incomplete { generation }) {
             self.runtime.remove_volume(&tenant.container()).await?;
             self.write(Record { volume: Volume::None, ..record }).await?
         } else {

@@ -85,7 +85,9 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        let report = self.call("remove_tenant", about, async move { agent.remove(&tenant, generation).await }).await?;
+        let discard_new = request.discard_new_volume;
+        let work = async move { agent.remove(&tenant, generation, discard_new).await };
+        let report = self.call("remove_tenant", about, work).await?;
         Ok(Response::new(pb::RemoveTenantResponse { tenant: reported(report) }))
     }
 

@@ -336,7 +336,7 @@ macro_rules! requests {
 }
 
 requests! {
-    remove => RemoveTenantRequest {},
+    remove => RemoveTenantRequest { discard_new_volume: false },
     start => StartTenantRequest { mode: pb::StartMode::Serve.into() },
     trial => StartTenantRequest { mode: pb::StartMode::Trial.into() },
     stop => StopTenantRequest { reason: pb::StopReason::Operator.into() },

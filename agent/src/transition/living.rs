@@ -124,11 +124,15 @@ pub(crate) fn failed_add(record: &Record, error: &Error) -> Record {
     }
 }
 
-/// A tenant shall no longer live here; its data stays.
+/// A tenant shall no longer live here; its data stays, unless this takes back the add that made it.
+///
+/// A volume that goes with the tenant is marked incomplete at the removal's own generation first, so that a removal that was cut
+/// off is finished by its repetition.
 pub(crate) fn admit_remove(
     record: Option<&Record>,
     tenant: &TenantName,
     generation: Generation,
+    discard_new: bool,
 ) -> Result<Next, Error> {
     fence(record, tenant, generation)?;
     let Some(current) = record else {
@@ -138,12 +142,14 @@ pub(crate) fn admit_remove(
     if current.incoming.is_some() {
         return Err(wrong_state(current, "abandon the move before removing it"));
     }
-    let never_used = current.provisioning().is_some_and(|provisioning| provisioning.volume_is_new);
+    let never_healthy = current.provisioning().is_some_and(|provisioning| provisioning.volume_is_new);
+    let only_added = current.spec.as_ref().is_some_and(|spec| !spec.found_data && spec.placed == current.generation);
+    let discard = never_healthy || (discard_new && only_added);
     let next = Record {
         generation,
         residence: Residence::Absent,
         spec: None,
-        volume: if never_used && current.volume == Volume::None { Volume::None } else { current.volume.clone() },
+        volume: if discard { Volume::Incomplete { generation } } else { current.volume.clone() },
         ..current.clone()
     };
     Ok(Next::of(record, next))

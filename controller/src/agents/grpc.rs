@@ -144,9 +144,9 @@ impl Agent for GrpcAgent {
         })
     }
 
-    async fn remove_tenant(&self, call: &Call) -> Result<(), Error> {
+    async fn remove_tenant(&self, call: &Call, discard_new: bool) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
-        let message = pb::RemoveTenantRequest { request_id, tenant, generation };
+        let message = pb::RemoveTenantRequest { request_id, tenant, generation, discard_new_volume: discard_new };
         self.value(self.tenants().remove_tenant(within(message, SLOW)).await).map(drop)
     }
 

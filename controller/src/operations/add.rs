@@ -91,7 +91,7 @@ impl Procedure for Add {
             Steps::Provision => {
                 // Higher than the attempt's generation, so that a late copy of the attempt is refused.
                 let call = context.undo_call("provision");
-                context.world.agent(&context.plan.server).await?.remove_tenant(&call).await?;
+                context.world.agent(&context.plan.server).await?.remove_tenant(&call, true).await?;
                 Ok(Outcome::note(format!("nothing of {} is left on {}", context.tenant, context.plan.server)))
             }
             Steps::Commit | Steps::Dns => Ok(Outcome::default()),

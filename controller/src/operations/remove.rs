@@ -65,7 +65,7 @@ impl Procedure for Remove {
             }),
             Steps::Withdraw => {
                 let agent = context.world.agent(&context.plan.server).await?;
-                agent.remove_tenant(&context.call("withdraw")).await?;
+                agent.remove_tenant(&context.call("withdraw"), false).await?;
                 Ok(Outcome::note(format!("container and route are gone, the volume stays on {}", context.plan.server)))
             }
             Steps::Dns => super::engine::settle_dns(context.world).await,

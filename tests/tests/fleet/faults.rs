@@ -263,3 +263,22 @@ async fn every_call_of_an_add_may_be_refused_lost_or_repeated() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_whose_reply_never_comes_is_taken_back_with_the_volume_it_made() {
+    let fleet = Fleet::start(&["nyc"]).await;
+    fleet.faults.always("nyc", "add_tenant", Fault::LoseReply);
+    let outcome = fleet.try_add("alice", "nyc").await.unwrap();
+    assert_eq!(outcome.state(), pb::OperationState::Failed, "{:#?}", outcome.operation);
+    assert_eq!(fleet.recorder.running("feather-user-alice"), Vec::<String>::new());
+    assert!(!fleet.volume("nyc", "alice").exists(), "no volume is left");
+    fleet.faults.clear();
+    fleet.add("alice", "nyc").await;
+    fleet.remove("alice").await;
+    // The same with a kept volume: that one is not the add's to take back.
+    fleet.faults.always("nyc", "add_tenant", Fault::LoseReply);
+    assert_eq!(fleet.try_add("alice", "nyc").await.unwrap().state(), pb::OperationState::Failed);
+    assert!(fleet.volume("nyc", "alice").exists(), "the kept volume stays");
+    fleet.faults.clear();
+    fleet.add("alice", "").await;
+}

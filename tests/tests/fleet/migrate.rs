@@ -49,7 +49,8 @@ async fn a_tenant_moves_there_and_back_and_on_with_one_forward_each() {
         if answer.served_by.as_deref() == Some("ams") { Ok(()) } else { Err(answer) }
     })
     .await;
-    let back = pb::MigrateTenantRequest { request_id: request_id(), tenant: "alice".into(), undo: true, ..Default::default() };
+    let back =
+        pb::MigrateTenantRequest { request_id: request_id(), tenant: "alice".into(), undo: true, ..Default::default() };
     let back = fleet.tenants().migrate_tenant(back).await.unwrap().into_inner();
     assert_eq!(back.target, "nyc");
     assert_eq!(fleet.outcome(&back.operation.unwrap().id).await.state(), pb::OperationState::Succeeded);
@@ -66,5 +67,15 @@ async fn a_dry_run_says_where_to_and_changes_nothing() {
     assert_eq!((reply.source.as_str(), reply.target.as_str()), ("nyc", "fra"));
     assert!(reply.operation.is_none() && !reply.explanation.is_empty());
     assert_eq!(fleet.show("alice").await.server, "nyc");
-    assert_eq!(fleet.operations().list_operations(pb::ListOperationsRequest::default()).await.unwrap().into_inner().operations.len(), 1);
+    assert_eq!(
+        fleet
+            .operations()
+            .list_operations(pb::ListOperationsRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .operations
+            .len(),
+        1
+    );
 }

@@ -56,7 +56,12 @@ async fn moves_to_nowhere_or_to_where_it_is_are_refused() {
 async fn a_full_fleet_says_which_filter_emptied_the_list() {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
     const MIB: u64 = 1 << 20;
-    let roomy = Capacity { memory_total_bytes: 4096 * MIB, memory_free_bytes: 2048 * MIB, disk_total_bytes: 9999 * MIB, disk_free_bytes: 9000 * MIB };
+    let roomy = Capacity {
+        memory_total_bytes: 4096 * MIB,
+        memory_free_bytes: 2048 * MIB,
+        disk_total_bytes: 9999 * MIB,
+        disk_free_bytes: 9000 * MIB,
+    };
     fleet.servers["nyc"].runtime.set_capacity(Capacity { memory_free_bytes: MIB, ..roomy });
     fleet.servers["fra"].runtime.set_capacity(Capacity { disk_free_bytes: MIB, ..roomy });
     let error = until("the sizes are known", async || {
@@ -107,7 +112,10 @@ async fn a_tenant_that_never_gets_healthy_leaves_its_last_lines_and_nothing_else
     assert_eq!(outcome.operation.reason, reason::NEVER_HEALTHY);
     assert!(fleet.servers["nyc"].runtime.spec("feather-user-alice").is_none());
     assert!(!fleet.volume("nyc", "alice").exists());
-    assert_eq!(fleet.tenants().list_tenants(pb::ListTenantsRequest::default()).await.unwrap().into_inner().tenants.len(), 0);
+    assert_eq!(
+        fleet.tenants().list_tenants(pb::ListTenantsRequest::default()).await.unwrap().into_inner().tenants.len(),
+        0
+    );
     // The name is free again.
     fleet.servers["nyc"].runtime.add_image(WORK_IMAGE, "work", Behaviour::Healthy);
     fleet.add("alice", "").await;
@@ -118,7 +126,12 @@ async fn one_operation_at_a_time_and_one_operation_for_each_request() {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
     fleet.add("alice", "nyc").await;
     fleet.faults.always("fra", "reserve", feather_tests::faults::Fault::LoseRequest);
-    let request = pb::MigrateTenantRequest { request_id: request_id(), tenant: "alice".into(), server: "fra".into(), ..Default::default() };
+    let request = pb::MigrateTenantRequest {
+        request_id: request_id(),
+        tenant: "alice".into(),
+        server: "fra".into(),
+        ..Default::default()
+    };
     let first = fleet.tenants().migrate_tenant(request.clone()).await.unwrap().into_inner().operation.unwrap();
     let again = fleet.tenants().migrate_tenant(request.clone()).await.unwrap().into_inner().operation.unwrap();
     assert_eq!(first.id, again.id, "the same request is the same operation");
@@ -187,7 +200,9 @@ async fn roles_decide_who_may_do_what() {
     // Nobody at all: no certificate.
     let trust = Trust::CaOnly(fleet.ca().ca_pem().to_owned());
     let nobody = channel(fleet.network.from("person"), "controller:7400", &Principal::controller(), &trust).unwrap();
-    let error = Error::from(pb::tenant_service_client::TenantServiceClient::new(nobody).list_tenants(list.clone()).await.unwrap_err());
+    let error = Error::from(
+        pb::tenant_service_client::TenantServiceClient::new(nobody).list_tenants(list.clone()).await.unwrap_err(),
+    );
     assert_eq!(error.code, Code::Unauthenticated);
     // Somebody of another fleet, and somebody whose time is over.
     let other = Fleet::start(&[]).await;

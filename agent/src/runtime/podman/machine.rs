@@ -69,8 +69,9 @@ pub(super) fn disk(directory: &Path) -> std::io::Result<Room> {
     let status = rustix::fs::statvfs(existing)?;
     Ok(Room {
         total_bytes: status.f_blocks.saturating_mul(status.f_frsize),
-        // `f_bfree`, not `f_bavail`: Podman writes as root and may use the reserve.
-        free_bytes: status.f_bfree.saturating_mul(status.f_frsize),
+        // `f_bavail`, not `f_bfree`: root in a container may lack the capability to use the reserve, and filling it would stop
+        // the server anyway.
+        free_bytes: status.f_bavail.saturating_mul(status.f_frsize),
     })
 }
 
