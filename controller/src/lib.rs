@@ -77,6 +77,17 @@ pub enum Error {
 /// At most this many calls at once on one connection.
 const CALLS_PER_CONNECTION: usize = 64;
 const STREAMS_PER_CONNECTION: u32 = 128;
+/// Calls under way have this long to end when the controller stops.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Services whose health is reported, and the process as a whole (the empty name).
+const SERVICES: [&str; 6] = [
+    "",
+    feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
+];
 /// Requests are small; archives come in pieces of at most 1 MiB.
 const MESSAGE_MAX_BYTES: usize = 4 << 20;
 
@@ -114,7 +125,7 @@ pub async fn serve(
     tracing::info!(resumed, "controller ready");
 
     let (reporter, health) = tonic_health::server::health_reporter();
-    report_serving(&reporter).await;
+    report(&reporter, tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(feather_proto::pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -123,7 +134,7 @@ pub async fn serve(
     let enroll = Arc::new(Enroll::new(world.clone(), ca, advertise));
     let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional)?;
     let stopping = shutdown.clone();
-    Server::builder()
+    let serving = Server::builder()
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -138,8 +149,16 @@ pub async fn serve(
             VolumeServiceServer::new(api::volume::Volumes::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
-        .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await })
-        .await?;
+        .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => ended?,
+        () = shutdown.cancelled() => {
+            report(&reporter, tonic_health::ServingStatus::NotServing).await;
+            // Watchers never end by themselves; they dial again, and find the next controller.
+            drop(tokio::time::timeout(STOP_GRACE, &mut serving).await);
+        }
+    }
     engine.parked().await;
     reconcilers.close();
     reconcilers.wait().await;
@@ -147,11 +166,8 @@ pub async fn serve(
     Ok(())
 }
 
-async fn report_serving(reporter: &HealthReporter) {
-    use api::{enrollment::Enrollment, operation::Operations, server::Servers, tenant::Tenants, volume::Volumes};
-    reporter.set_serving::<EnrollmentServiceServer<Enrollment>>().await;
-    reporter.set_serving::<ServerServiceServer<Servers>>().await;
-    reporter.set_serving::<TenantServiceServer<Tenants>>().await;
-    reporter.set_serving::<OperationServiceServer<Operations>>().await;
-    reporter.set_serving::<VolumeServiceServer<Volumes>>().await;
+async fn report(reporter: &HealthReporter, status: tonic_health::ServingStatus) {
+    for name in SERVICES {
+        reporter.set_service_status(name, status).await;
+    }
 }

@@ -18,6 +18,8 @@ use time::OffsetDateTime;
 mod members;
 mod operations;
 mod tenants;
+#[cfg(test)]
+mod tests;
 
 pub use members::ServerRow;
 pub(crate) use members::server_not_found;

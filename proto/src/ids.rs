@@ -12,9 +12,8 @@ pub const TENANT_NAME_MAX: usize = 20;
 pub const SERVER_NAME_MAX: usize = 32;
 
 /// Names that mean something else under the suffix, or would look as if they did.
-const RESERVED_TENANTS: &[&str] = &[
-    "admin", "api", "www", "root", "feather", "controller", "agent", "localhost", "wildcard", "users",
-];
+const RESERVED_TENANTS: &[&str] =
+    &["admin", "api", "www", "root", "feather", "controller", "agent", "localhost", "wildcard", "users"];
 
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -181,7 +180,9 @@ mod tests {
         for good in ["a", "alice", "a-b", "a1", "abcdefghijklmnopqrst"] {
             assert_eq!(good.parse::<TenantName>().unwrap().as_str(), good);
         }
-        for bad in ["", "-a", "a-", "1a", "Alice", "a_b", "a.b", "abcdefghijklmnopqrstu", "é", "a b", "../x", "admin", "www"] {
+        for bad in
+            ["", "-a", "a-", "1a", "Alice", "a_b", "a.b", "abcdefghijklmnopqrstu", "é", "a b", "../x", "admin", "www"]
+        {
             assert!(bad.parse::<TenantName>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -51,7 +51,9 @@ impl FromStr for JoinToken {
         let bad = || {
             Error::invalid(
                 reason::JOIN_TOKEN,
-                format!("this is not a whole join token; it begins with {PREFIX:?}: copy all of what `featherctl server invite` printed"),
+                format!(
+                    "this is not a whole join token; it begins with {PREFIX:?}: copy all of what `featherctl server invite` printed"
+                ),
             )
         };
         let text = text.trim();

@@ -28,10 +28,7 @@ pub mod pb {
             // Generated Debug is off for messages with secrets; this one is inside a oneof that needs it.
             impl std::fmt::Debug for TenantSpec {
                 fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    formatter
-                        .debug_struct("TenantSpec")
-                        .field("image", &self.image)
-                        .finish_non_exhaustive()
+                    formatter.debug_struct("TenantSpec").field("image", &self.image).finish_non_exhaustive()
                 }
             }
         }

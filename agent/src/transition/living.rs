@@ -238,13 +238,11 @@ pub(crate) fn admit_reset(
     let (true, Some(spec)) = (lives_here, &current.spec) else {
         return Err(wrong_state(current, "its password can be set on the server where it lives"));
     };
-    if generation > current.generation {
-        return Err(wrong_state(current, "this call carries a generation that was never placed here"));
-    }
     if current.last_reset == Some(request) {
         return Ok(Next::Unchanged(current.clone()));
     }
     Ok(Next::Write(Record {
+        generation,
         spec: Some(Spec { password: password.clone(), ..spec.clone() }),
         last_reset: Some(request),
         ..current.clone()

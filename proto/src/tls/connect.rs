@@ -105,11 +105,8 @@ impl Trust {
                 .with_root_certificates(identity.identity().roots()?)
                 .with_client_cert_resolver(Arc::new(identity.clone())),
             Trust::CaOnly(ca_pem) => {
-                let only_ca = super::Identity {
-                    certificate_pem: String::new(),
-                    key_pem: String::new(),
-                    ca_pem: ca_pem.clone(),
-                };
+                let only_ca =
+                    super::Identity { certificate_pem: String::new(), key_pem: String::new(), ca_pem: ca_pem.clone() };
                 builder.with_root_certificates(only_ca.roots()?).with_no_client_auth()
             }
         };
@@ -150,7 +147,9 @@ pub async fn fetch_ca(dial: &dyn Dial, address: &str, fingerprint: &str) -> Resu
         (Some(ca_pem), _) => Ok(ca_pem),
         (None, Err(error)) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => Err(Error::denied(
             reason::JOIN_TOKEN,
-            format!("{address} is not the controller that made this token (its CA has another fingerprint); ask for a new token"),
+            format!(
+                "{address} is not the controller that made this token (its CA has another fingerprint); ask for a new token"
+            ),
         )),
         (None, Err(error)) => Err(unreachable(&error)),
         (None, Ok(_)) => Err(Error::bug("handshake without a verified certificate")),

@@ -123,7 +123,9 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// The file is not a bundle.
-    #[error("{path} is not an identity file of Feather; use the one that `feather-controller init` or `feather-agent join` wrote")]
+    #[error(
+        "{path} is not an identity file of Feather; use the one that `feather-controller init` or `feather-agent join` wrote"
+    )]
     Format {
         /// Which file.
         path: PathBuf,

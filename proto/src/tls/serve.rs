@@ -56,7 +56,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -172,8 +176,5 @@ pub fn require<T>(request: &Request<T>, roles: &[Role]) -> Result<Principal, Err
         return Ok(principal);
     }
     let allowed: Vec<String> = roles.iter().map(ToString::to_string).collect();
-    Err(Error::denied(
-        reason::ROLE,
-        format!("{principal} may not do this; it needs the role {}", allowed.join(" or ")),
-    ))
+    Err(Error::denied(reason::ROLE, format!("{principal} may not do this; it needs the role {}", allowed.join(" or "))))
 }

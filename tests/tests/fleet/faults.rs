@@ -9,6 +9,7 @@ use feather_proto::pb::controller::v1 as pb;
 use feather_tests::{
     Fleet, Outcome,
     faults::{Fault, Made},
+    fleet::request_id,
     wait::until,
 };
 
@@ -281,4 +282,14 @@ async fn an_add_whose_reply_never_comes_is_taken_back_with_the_volume_it_made() 
     assert!(fleet.volume("nyc", "alice").exists(), "the kept volume stays");
     fleet.faults.clear();
     fleet.add("alice", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_failed_before_it_touched_the_source_leaves_a_tenant_that_can_be_changed() {
+    let fleet = fleet_with_alice().await;
+    fleet.faults.always("fra", "reserve", Fault::Refuse);
+    assert_eq!(fleet.migrate("alice", "fra").await.state(), pb::OperationState::Failed);
+    let request = pb::ResetPasswordRequest { request_id: request_id(), tenant: "alice".into() };
+    fleet.tenants().reset_password(request).await.unwrap();
+    assert_eq!(check_world(&fleet, "after the new password").await, "nyc");
 }

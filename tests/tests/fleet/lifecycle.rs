@@ -1,7 +1,7 @@
 //! A tenant's ordinary life.
 
 use feather_proto::pb::controller::v1 as pb;
-use feather_tests::{Fleet, fleet::request_id, wait::until};
+use feather_tests::{Fleet, faults::Fault, fleet::request_id, wait::until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_added_tenant_runs_and_is_found_by_its_name() {
@@ -83,4 +83,20 @@ async fn a_new_password_is_in_the_container_and_in_no_record() {
     assert_ne!(first, old);
     let spec = fleet.servers["nyc"].runtime.spec("feather-user-alice").unwrap();
     assert_eq!(spec.environment.get("FEATHER_PASSWORD"), Some(&first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_stopped_parks_its_operations_and_the_next_one_goes_on() {
+    let mut fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "nyc").await;
+    fleet.faults.always("nyc", "retire", Fault::LoseRequest);
+    let operation = fleet.begin_migrate("alice", "fra").await.unwrap();
+    let request = pb::WatchOperationRequest { id: operation.id.clone() };
+    let mut watcher = fleet.operations().watch_operation(request).await.unwrap().into_inner();
+    while watcher.message().await.unwrap().unwrap().operation.unwrap().step != "retire" {}
+    // The watcher stays connected, and must not keep the controller from ending.
+    fleet.stop_controller().await;
+    fleet.faults.clear();
+    fleet.start_controller().await;
+    assert_eq!(fleet.outcome(&operation.id).await.state(), pb::OperationState::Succeeded);
 }

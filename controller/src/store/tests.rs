@@ -1,0 +1,169 @@
+//! The store keeps its promises: one operation for each tenant, generations that only rise, logs without forks.
+
+use feather_proto::{
+    error::reason,
+    ids::{Generation, OperationId, TenantName},
+};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::{Append, Begin, Begun, End, Error, NewOperation, Store, TenantState, TenantUpdate};
+use crate::operations::{Event, Kind, State};
+
+struct Scratch {
+    store: Store,
+    _folder: tempfile::TempDir,
+}
+
+async fn scratch() -> Scratch {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}", folder.path().join("store.db").display())).await.unwrap();
+    Scratch { store, _folder: folder }
+}
+
+fn alice() -> TenantName {
+    "alice".parse().unwrap()
+}
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap()
+}
+
+fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
+    NewOperation {
+        id: OperationId::from_uuid(uuid::Uuid::from_u128(number)),
+        request_id: uuid::Uuid::from_u128(number),
+        request: json!({ "add": "alice" }),
+        kind: Kind::Add,
+        tenant: alice(),
+        source: None,
+        target: Some("nyc".parse().unwrap()),
+        plan: json!({ "server": "nyc" }),
+        requested_by: "admin/admin".into(),
+        expected_version,
+        tenant_state: Some(TenantState::Adding),
+        explanation: "because".into(),
+        now: now(),
+    }
+}
+
+async fn begin(store: &Store, new: &NewOperation) -> Begun {
+    match store.begin_operation(new).await.unwrap() {
+        Begin::New(begun) => begun,
+        Begin::Known(id) => panic!("{id} was there before"),
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    match result {
+        Err(Error::Refused(error)) => error.reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn line<'a>(id: &'a OperationId, sequence: i64, event: Event, state: State) -> Append<'a> {
+    Append {
+        operation: id,
+        sequence,
+        step: "commit",
+        event,
+        message: "",
+        state,
+        facts: None,
+        error: None,
+        hint: None,
+        tenant: None,
+        end: None,
+        now: now(),
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_begins_one_operation_whatever_happens_to_its_reply() {
+    let Scratch { store, _folder } = scratch().await;
+    let begun = begin(&store, &add(1, None)).await;
+    assert_eq!((begun.generation, begun.undo_generation), (Generation(1), Generation(2)));
+    assert_eq!(store.begin_operation(&add(1, None)).await.unwrap(), Begin::Known(begun.id.clone()));
+    let other = NewOperation { request: json!({ "add": "bob" }), ..add(1, None) };
+    assert_eq!(refusal(store.begin_operation(&other).await), reason::REQUEST_ID_REUSED);
+    assert_eq!(store.operations(None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_has_one_operation_at_a_time_and_higher_generations_each_time() {
+    let Scratch { store, _folder } = scratch().await;
+    let first = begin(&store, &add(1, None)).await;
+    let version = store.tenant(&alice()).await.unwrap().unwrap().version;
+    assert_eq!(refusal(store.begin_operation(&add(2, Some(version))).await), reason::OPERATION_RUNNING);
+    store.append(Append { end: Some(End), ..line(&first.id, 1, Event::End, State::Failed) }).await.unwrap();
+    let second = begin(&store, &add(2, Some(version))).await;
+    assert_eq!((second.generation, second.undo_generation), (Generation(3), Generation(4)));
+    assert!(store.operation(&first.id).await.unwrap().ended.is_some());
+    assert_eq!(store.unfinished_operations().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_plan_made_on_an_older_world_is_refused_and_leaves_nothing() {
+    let Scratch { store, _folder } = scratch().await;
+    let first = begin(&store, &add(1, None)).await;
+    store.append(Append { end: Some(End), ..line(&first.id, 1, Event::End, State::Failed) }).await.unwrap();
+    for stale in [None, Some(99)] {
+        assert_eq!(refusal(store.begin_operation(&add(2, stale)).await), reason::WORLD_CHANGED);
+    }
+    assert_eq!(store.operations(None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.unfinished_operations().await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_log_never_forks_and_a_refused_line_changes_nothing() {
+    let Scratch { store, _folder } = scratch().await;
+    let begun = begin(&store, &add(1, None)).await;
+    store.append(line(&begun.id, 1, Event::Begin, State::Running)).await.unwrap();
+    let fork = Append {
+        tenant: Some(TenantUpdate {
+            state: Some(TenantState::Active),
+            ..TenantUpdate::generation(alice(), begun.generation)
+        }),
+        ..line(&begun.id, 1, Event::Done, State::Succeeded)
+    };
+    assert_eq!(refusal(store.append(fork).await), reason::WORLD_CHANGED);
+    let row = store.tenant(&alice()).await.unwrap().unwrap();
+    assert_eq!((row.state, row.generation), (TenantState::Adding, Generation(0)));
+    assert_eq!(store.operation(&begun.id).await.unwrap().state, State::Running);
+}
+
+#[tokio::test]
+async fn a_stale_operation_cannot_move_a_tenant_back() {
+    let Scratch { store, _folder } = scratch().await;
+    let begun = begin(&store, &add(1, None)).await;
+    let place = |sequence, generation| Append {
+        tenant: Some(TenantUpdate {
+            server: Some("nyc".parse().unwrap()),
+            ..TenantUpdate::generation(alice(), generation)
+        }),
+        ..line(&begun.id, sequence, Event::Done, State::Running)
+    };
+    store.append(place(1, begun.undo_generation)).await.unwrap();
+    assert_eq!(refusal(store.append(place(2, begun.generation)).await), reason::STALE_GENERATION);
+    assert_eq!(refusal(store.append(place(2, Generation(9))).await), reason::STALE_GENERATION, "never issued");
+    assert_eq!(store.operation_log(&begun.id).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("store.db").display());
+    let store = Store::open(&url).await.unwrap();
+    let begun = begin(&store, &add(1, None)).await;
+    store.set_setting("ingress", "nyc").await.unwrap();
+    store.set_setting("ingress", "fra").await.unwrap();
+    drop(store);
+    let store = Store::open(&url).await.unwrap();
+    assert_eq!(store.unfinished_operations().await.unwrap()[0].id, begun.id);
+    assert_eq!(store.setting("ingress").await.unwrap().as_deref(), Some("fra"));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_says_so() {
+    assert!(Store::open("sqlite:///nowhere/at/all/store.db").await.is_err());
+}
