@@ -23,7 +23,7 @@ pub enum Error {
     #[error("Podman does not answer on its socket; is `podman system service` running?")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The image is not in storage.
-    #[error("the image {0} is not in this server's storage; load it with `podman load` or `featherctl image load`")]
+    #[error("the image {0} is not in this server's storage; load it there with `podman load` in the birth container")]
     ImageMissing(String),
     /// There is no such container.
     #[error("there is no container {0}")]

@@ -110,8 +110,8 @@ fn incomplete(tenant: &TenantName) -> Error {
     Error::refused(
         reason::VOLUME_INCOMPLETE,
         format!(
-            "the volume of {tenant} is incomplete: a transfer or import into it did not finish; import it again, or delete it with \
-             `featherctl volume remove {tenant}`"
+            "the volume of {tenant} is incomplete: a transfer or import into it did not finish; import it again with \
+             `featherctl volume import {tenant} FILE`"
         ),
     )
     .with("tenant", tenant)
