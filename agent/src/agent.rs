@@ -82,6 +82,8 @@ pub(crate) struct Agent {
     pub(crate) tasks: TaskTracker,
     /// Ends that work.
     pub(crate) ended: CancellationToken,
+    /// Ends streams that would never end by themselves, before that.
+    pub(crate) closing: CancellationToken,
     locks: Mutex<BTreeMap<TenantName, Arc<AsyncMutex<()>>>>,
     /// Held from looking for a free port to the write that takes it.
     allocation: AsyncMutex<()>,
@@ -93,6 +95,8 @@ pub(crate) struct Agent {
     settled: Mutex<BTreeMap<TenantName, Spec>>,
     /// Transfers into this server, so that a newer call may end an older one.
     pulls: Mutex<BTreeMap<TenantName, CancellationToken>>,
+    /// Calls that wait for a tenant's health, so that a newer decision need not wait for them.
+    waits: Mutex<BTreeMap<TenantName, CancellationToken>>,
 }
 
 /// The right to change one tenant.
@@ -113,12 +117,14 @@ impl Agent {
             wake: Notify::new(),
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
+            closing: CancellationToken::new(),
             locks: Mutex::default(),
             allocation: AsyncMutex::default(),
             routing: AsyncMutex::default(),
             probes: Mutex::default(),
             settled: Mutex::default(),
             pulls: Mutex::default(),
+            waits: Mutex::default(),
         })
     }
 

@@ -86,7 +86,7 @@ impl Local {
             ended = &mut serving => return Ok(ended?),
             () = shutdown.cancelled() => {}
         }
-        // Streams that never end by themselves must not keep the process: they end with the agent.
+        self.agent.closing.cancel();
         if tokio::time::timeout(STOP_GRACE, &mut serving).await.is_err() {
             self.agent.ended.cancel();
             drop(tokio::time::timeout(STOP_GRACE, &mut serving).await);

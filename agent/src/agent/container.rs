@@ -5,12 +5,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use feather_proto::{
-    error::{Error, reason},
-    ids::TenantName,
+    error::{Code, Error, reason},
+    ids::{Generation, TenantName},
     model::ContainerState,
 };
 use futures::StreamExt as _;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Agent, locked};
 use crate::{ledger::Spec, runtime::ContainerSpec, transition};
@@ -88,8 +89,31 @@ impl Agent {
         Ok(self.runtime.remove_container(&tenant.container()).await?)
     }
 
-    /// Waits for the first healthy answer. The error quotes the container's last lines.
+    /// Waits for the first healthy answer. The error quotes the container's last lines. A newer decision ends the wait.
     pub(crate) async fn wait_healthy(&self, tenant: &TenantName, spec: &Spec) -> Result<Duration, Error> {
+        let interrupted = CancellationToken::new();
+        locked(&self.waits).insert(tenant.clone(), interrupted.clone());
+        let done = tokio::select! {
+            done = self.poll_health(tenant, spec) => done,
+            () = interrupted.cancelled() => Err(Error::new(
+                Code::Cancelled,
+                reason::CANCELLED,
+                format!("a newer call about {tenant} ended the wait for its health"),
+            )),
+        };
+        locked(&self.waits).remove(tenant);
+        done
+    }
+
+    /// What stops, removes or abandons a tenant need not wait until it is healthy; only what would be refused as stale must.
+    pub(crate) fn interrupt_wait(&self, tenant: &TenantName, generation: Generation) {
+        let stale = matches!(self.ledger.get(tenant), Ok(Some(record)) if generation < record.generation);
+        if !stale && let Some(waiting) = locked(&self.waits).get(tenant) {
+            waiting.cancel();
+        }
+    }
+
+    async fn poll_health(&self, tenant: &TenantName, spec: &Spec) -> Result<Duration, Error> {
         let began = Instant::now();
         let mut looked = began;
         let why = loop {

@@ -132,6 +132,7 @@ impl Agent {
         generation: Generation,
         discard_new: bool,
     ) -> Result<TenantReport, Error> {
+        self.interrupt_wait(tenant, generation);
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
         let next = transition::admit_remove(record.as_ref(), tenant, generation, discard_new)?;
@@ -188,6 +189,10 @@ impl Agent {
         generation: Generation,
         why: StopReason,
     ) -> Result<TenantReport, Error> {
+        // An add is not ended by a stop, which would undo it.
+        if !matches!(self.ledger.get(tenant), Ok(Some(record)) if record.provisioning().is_some()) {
+            self.interrupt_wait(tenant, generation);
+        }
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
         let record = self.commit(transition::admit_stop(record.as_ref(), tenant, generation, why)?).await?;

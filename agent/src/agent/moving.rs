@@ -45,6 +45,7 @@ impl Agent {
     /// Gives everything back that a move towards this server took.
     pub(crate) async fn abandon(&self, tenant: &TenantName, generation: Generation) -> Result<(), Error> {
         self.interrupt_pull(tenant);
+        self.interrupt_wait(tenant, generation);
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
         match transition::admit_abandon(record.as_ref(), tenant, generation)? {

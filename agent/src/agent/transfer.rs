@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Agent, lifecycle::spec_of, locked};
 use crate::{
     grant::Ticket,
-    ledger::{Record, Spec},
+    ledger::Spec,
     peer::{Peers, Source, SourceSpec},
     transition,
     volume::{self, Frame, Limits, Progress},
@@ -118,13 +118,16 @@ impl Agent {
             lock = self.lock(tenant) => lock,
             () = cancelled.cancelled() => return Err(cut_off()),
         };
-        let record = transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, request.generation)?;
-        let record = self.write(record).await?;
-        let frames = tokio::select! {
-            fetched = self.begin_pull(request, peers, &record) => fetched,
+        let marked = transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, request.generation)?;
+        let fetched = tokio::select! {
+            fetched = peers.fetch(&request.source, tenant, request.generation) => fetched,
             () = cancelled.cancelled() => Err(cut_off()),
         };
-        let (spec, root, frames) = frames?;
+        let (source, frames) = fetched?;
+        transition::fits(&marked, &source.image_digest)?;
+        // A volume kept from an earlier stay is given up only now, when there is something to put in its place.
+        let record = self.write(marked).await?;
+        let root = self.emptied_volume(tenant).await?;
         let (trailer, frames) = watch_trailer(frames);
         let received =
             volume::receive(until_cancelled(frames, cancelled), root, self.limits().await?, progress).await?;
@@ -133,38 +136,21 @@ impl Agent {
         if sent.root_digest != received.root_digest {
             return Err(differs(tenant, &sent, &received));
         }
+        let spec = spec_from(source, request.generation);
         self.write(transition::received(&record, spec, received.clone())?).await?;
         Ok(Pulled { sent, received })
     }
 
-    /// An empty volume, and the first message of the peer.
-    async fn begin_pull(
-        &self,
-        request: &PullRequest,
-        peers: &Peers,
-        record: &Record,
-    ) -> Result<(Spec, std::os::fd::OwnedFd, impl Stream<Item = Result<Frame, Error>> + Send + use<>), Error> {
-        let (tenant, generation) = (&request.tenant, request.generation);
-        let (source, frames) = peers.fetch(&request.source, tenant, generation).await?;
-        transition::fits(record, &source.image_digest)?;
-        // What an earlier stay or a failed trial left must not look on while its data is replaced.
+    /// The directory of the tenant's volume, with nothing in it. What an earlier stay or a failed trial left must not look on
+    /// while its data is replaced, so the container goes first.
+    async fn emptied_volume(&self, tenant: &TenantName) -> Result<std::os::fd::OwnedFd, Error> {
         self.remove_container(tenant).await?;
         let (path, _) = self.runtime.ensure_volume(&tenant.container()).await?;
-        let root = blocking(move || {
+        blocking(move || {
             volume::clear(volume::open_root(&path)?)?;
             volume::open_root(&path)
         })
-        .await?;
-        let spec = Spec {
-            placed: generation,
-            port: 0,
-            password: source.password,
-            image: source.image,
-            image_digest: source.image_digest,
-            created: source.created,
-            found_data: true,
-        };
-        Ok((spec, root, frames))
+        .await
     }
 
     /// A stream may fill the disk but for what the server itself needs.
@@ -176,6 +162,19 @@ impl Agent {
     /// Directory of a tenant's volume.
     pub(super) async fn volume_path(&self, tenant: &TenantName) -> Result<PathBuf, Error> {
         self.runtime.volume(&tenant.container()).await?.ok_or_else(|| transition::data_missing(tenant))
+    }
+}
+
+/// The port is the reservation's, which the transition puts in.
+fn spec_from(source: SourceSpec, placed: Generation) -> Spec {
+    Spec {
+        placed,
+        port: 0,
+        password: source.password,
+        image: source.image,
+        image_digest: source.image_digest,
+        created: source.created,
+        found_data: true,
     }
 }
 

@@ -47,7 +47,7 @@ impl ServerService for Api {
             let snapshot = api.agent.snapshot(&api.server).await;
             Some((Ok(pb::WatchResponse { snapshot: Some(snapshot.into()) }), (api, changes, false)))
         });
-        let ended = self.agent.ended.clone().cancelled_owned();
-        Ok(Response::new(Box::pin(snapshots.take_until(ended))))
+        let closing = self.agent.closing.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(snapshots.take_until(closing))))
     }
 }

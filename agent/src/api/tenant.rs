@@ -4,6 +4,7 @@ use std::future::Future;
 
 use feather_proto::{
     error::{Error, reason},
+    ids::TenantName,
     model::{self, StartMode, TenantReport, VolumeExpectation},
     pb::{agent::v1 as pb, agent::v1::tenant_service_server::TenantService, types::v1 as types},
 };
@@ -32,13 +33,22 @@ impl Api {
         let span = info_span!("call", name, tenant, generation);
         let done = async {
             let done = self.agent.detached(work).await;
-            if let Err(error) = &done {
-                tracing::warn!(code = ?error.code, reason = error.reason, cause = error.metadata.get("cause"), "call failed");
+            match &done {
+                Ok(_) => tracing::info!("call applied"),
+                Err(error) => {
+                    let cause = error.metadata.get("cause");
+                    tracing::warn!(code = ?error.code, reason = error.reason, cause, "call failed");
+                }
             }
             done
         };
         Ok(done.instrument(span).await?)
     }
+}
+
+fn never_heard_of(tenant: &TenantName) -> Error {
+    Error::not_found(reason::TENANT_NOT_FOUND, format!("this server has never heard of {tenant}"))
+        .with("tenant", tenant)
 }
 
 fn reported(report: TenantReport) -> Option<pb::Tenant> {
@@ -97,10 +107,7 @@ impl TenantService for Api {
     ) -> Result<Response<pb::GetTenantResponse>, Status> {
         authorize(&request)?;
         let tenant = request.into_inner().tenant.parse()?;
-        let report = self.agent.tenant_report(&tenant).await?.ok_or_else(|| {
-            Error::not_found(reason::TENANT_NOT_FOUND, format!("this server has never heard of {tenant}"))
-                .with("tenant", &tenant)
-        })?;
+        let report = self.agent.tenant_report(&tenant).await?.ok_or_else(|| never_heard_of(&tenant))?;
         Ok(Response::new(pb::GetTenantResponse { tenant: reported(report) }))
     }
 
@@ -166,18 +173,21 @@ impl TenantService for Api {
     async fn tail_logs(&self, request: Request<pb::TailLogsRequest>) -> Result<Response<Self::TailLogsStream>, Status> {
         authorize(&request)?;
         let request = request.into_inner();
-        let tenant: feather_proto::ids::TenantName = request.tenant.parse()?;
+        let tenant: TenantName = request.tenant.parse()?;
         let lines = match request.lines {
             0 => LOG_LINES_DEFAULT,
             lines if lines <= LOG_LINES_MAX => lines,
             _ => return Err(model::invalid_field("lines", "at most 10000").into()),
         };
+        if self.agent.ledger.get(&tenant).map_err(Error::from)?.is_none() {
+            return Err(never_heard_of(&tenant).into());
+        }
         let logs = self.agent.runtime.logs(&tenant.container(), lines, request.follow).await.map_err(Error::from)?;
         let answers = logs.map(|line| {
             let line = line.map_err(Error::from)?;
             Ok(pb::TailLogsResponse { line: Some(types::LogLine { text: line.text, stderr: line.stderr }) })
         });
-        Ok(Response::new(Box::pin(answers.take_until(self.agent.ended.clone().cancelled_owned()))))
+        Ok(Response::new(Box::pin(answers.take_until(self.agent.closing.clone().cancelled_owned()))))
     }
 
     async fn reserve_tenant(

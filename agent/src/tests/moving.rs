@@ -3,8 +3,8 @@
 use feather_proto::{error::reason, pb::agent::v1 as pb};
 
 use super::harness::{
-    Server, World, abandon, activate, alice, grant, hand_off, pull, pulled, refused, reserve, retire, seal, start,
-    trial, wait_until,
+    Server, World, abandon, activate, grant, hand_off, pull, pulled, refused, reserve, retire, seal, start, trial,
+    wait_until,
 };
 use crate::runtime::fake::{Behaviour, Verb};
 
@@ -204,7 +204,6 @@ async fn a_volume_is_sent_only_to_the_peer_of_the_ticket_and_only_while_sealed()
     pulled(&fra, pull(2, &nyc)).await.unwrap();
     nyc.tenants().start_tenant(start(3)).await.unwrap();
     assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::TICKET);
-    assert_eq!(refused(fra.tenants().start_tenant(trial(2)).await).reason, reason::VOLUME_INCOMPLETE);
 }
 
 #[tokio::test]
@@ -262,7 +261,39 @@ async fn an_undo_copy_is_collected_when_its_time_has_passed() {
     nyc.tenants().hand_off_tenant(hand_off(3, "")).await.unwrap();
     assert_eq!(nyc.public().0, 404);
     nyc.add(4).await.unwrap();
-    assert_eq!(alice().as_str(), "alice");
+}
+
+#[tokio::test]
+async fn the_undo_copy_is_given_up_only_when_new_data_comes() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    finish(&nyc, &fra, 2).await;
+    nyc.tenants().reserve_tenant(reserve(3, &nyc)).await.unwrap();
+    assert_eq!(pulled(&nyc, pull(3, &fra)).await.unwrap_err().reason, reason::TICKET);
+    nyc.tenants().abandon_tenant(abandon(3)).await.unwrap();
+    assert!(nyc.volume().join("large").exists());
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+}
+
+#[tokio::test]
+async fn a_stopped_tenant_moves_without_being_started() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    nyc.tenants().stop_tenant(super::harness::stop(1)).await.unwrap();
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    pulled(&fra, pull(2, &nyc)).await.unwrap();
+    let resting = pb::ActivateTenantRequest { stopped: true, ..activate(2) };
+    let tenant = fra.tenants().activate_tenant(resting).await.unwrap().into_inner().tenant.unwrap();
+    assert_eq!(tenant.residence(), pb::Residence::Stopped);
+    nyc.tenants().hand_off_tenant(hand_off(2, "fra:80")).await.unwrap();
+    assert_eq!((nyc.public().0, fra.public().0), (503, 503));
+    assert_eq!(world.recorder.starts("feather-user-alice").len(), 1);
+    fra.tenants().start_tenant(start(2)).await.unwrap();
+    assert_eq!(nyc.public(), (200, Some("fra".into())));
+    world.assert_never_two();
 }
 
 #[tokio::test]
