@@ -16,8 +16,9 @@ test: build images ## everything: in-process, and on real Podman and Caddy
 	cargo test --workspace
 	cargo test $(WORK)
 
-bench: build images ## measures against bare Podman, writes target/bench.json
-	@scripts/bench
+bench: images ## measures a release build against bare Podman, writes target/bench.json
+	cargo build --release --workspace --bins
+	@FEATHER_BINARIES=$(TARGET)/release scripts/bench
 
 check: fmt ## formatting, lints, documentation
 	cargo clippy --workspace --all-targets -- -D warnings

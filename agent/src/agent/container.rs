@@ -24,13 +24,14 @@ const STATE_INTERVAL: Duration = Duration::from_millis(500);
 const LOG_LINES: u32 = 10;
 const LOG_BYTES: usize = 2048;
 
-/// Pauses between health requests: short at first, when most containers answer.
+/// Pauses between health requests: short at first, when most containers answer, because they are part of every outage.
 fn health_pause(waited: Duration) -> Duration {
-    match waited.as_secs() {
-        0..2 => Duration::from_millis(50),
-        2..10 => Duration::from_millis(100),
-        _ => Duration::from_millis(500),
-    }
+    Duration::from_millis(match waited.as_millis() {
+        0..250 => 10,
+        250..2_000 => 50,
+        2_000..10_000 => 100,
+        _ => 500,
+    })
 }
 
 impl Agent {
