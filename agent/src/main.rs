@@ -98,7 +98,11 @@ async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()
         None => wait_for_identity(&identity_file, &shutdown).await?,
     };
     if let Some(identity) = identity {
-        tokio::spawn(renew(&identity, &identity_file, &membership_file, dial)?.run(shutdown.clone()));
+        match renewal(&identity, &identity_file, &membership_file, dial) {
+            Ok(renewal) => drop(tokio::spawn(renewal.run(shutdown.clone()))),
+            // The certificate is good for a while, and tenants are better served meanwhile.
+            Err(error) => tracing::error!("the certificate will not be renewed: {error:#}; join this server anew"),
+        }
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         local.listen(identity, TcpIncoming::stream(listener), shutdown).await?;
     }
@@ -138,7 +142,7 @@ async fn wait_for_identity(file: &Path, shutdown: &CancellationToken) -> anyhow:
     load_identity(file).map(Some)
 }
 
-fn renew(identity: &Rotating, file: &Path, membership: &Path, dial: Arc<dyn Dial>) -> anyhow::Result<Renewal> {
+fn renewal(identity: &Rotating, file: &Path, membership: &Path, dial: Arc<dyn Dial>) -> anyhow::Result<Renewal> {
     let controller = Membership::load(membership)?.controller;
     let clock = Arc::new(SystemClock);
     Ok(Renewal { identity: identity.clone(), file: file.to_owned(), controller, dial, clock })

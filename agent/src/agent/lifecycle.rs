@@ -44,11 +44,11 @@ impl Agent {
             self.commit(transition::admit_add(record.as_ref(), add, &facts)?).await?
         };
         let record = match record.provisioning() {
-            Some(_) => match self.provision(record.clone()).await {
+            Some(_) if record.should_run() => match self.provision(record.clone()).await {
                 Ok(record) => record,
                 Err(error) => return Err(self.undo_add(&record, error).await),
             },
-            None => {
+            _ => {
                 self.serve_if_wanted(&record).await?;
                 record
             }
