@@ -10,8 +10,10 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 
-# Everything we make in Podman carries this label, so that cleaning up needs no list.
-FLEET_LABEL=feather-fleet=1
+# Everything this checkout makes in Podman carries this label, so that cleaning up needs no list, and never touches the
+# fleet of another checkout. Images are shared between checkouts.
+FLEET_LABEL=feather-fleet=$(printf %s "$ROOT" | sha256sum | cut -c 1-12)
+IMAGE_LABEL=feather-fleet=image
 
 # The built product, as the tests and the demo run it.
 BINARIES=${FEATHER_BINARIES:-$TARGET/debug}
