@@ -32,7 +32,7 @@ async fn check_world(fleet: &Fleet, what: &str) -> String {
     .await;
     let here = alice.server;
     assert_eq!(fleet.recorder.violations(), Vec::<String>::new(), "{what}");
-    assert_eq!(fleet.recorder.running("feather-user-alice"), [here.clone()], "{what}");
+    assert_eq!(fleet.recorder.running("feather-user-alice"), std::slice::from_ref(&here), "{what}");
     let data = std::fs::read_to_string(fleet.volume(&here, "alice").join("data"));
     assert_eq!(data.ok().as_deref(), Some(DATA), "{what}: data on {here}");
     let other = if here == "nyc" { "fra" } else { "nyc" };
