@@ -88,7 +88,6 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli/src/", "agent/src/main.rs", "agent/src/arguments.rs", "controller/src/main.rs"]),
     // Generated code is spoken where messages are decoded and encoded, nowhere else.
     ("prost", &["proto/"]),
-    ("tonic_prost", &["proto/"]),
     (
         "pb",
         &[
@@ -280,7 +279,11 @@ fn calls<'a>(text: &'a str, command: &'a str) -> impl Iterator<Item = Vec<&'a st
         })
         .map(move |(at, _)| &text[at + command.len()..])
         .filter(|rest| rest.starts_with(' '))
-        .map(|rest| rest.split_whitespace().take(2).collect())
+        .map(|rest| rest.split_whitespace().take(2).map(|word| word.trim_end_matches(is_punctuation)).collect())
+}
+
+fn is_punctuation(character: char) -> bool {
+    "`,;.:)\"\\".contains(character)
 }
 
 /// The nouns of featherctl with their verbs, from the tree of files; a command without verbs has none.
@@ -302,11 +305,9 @@ fn unknown_command(words: &[&str], tree: &BTreeMap<String, BTreeSet<String>>) ->
     let plain = |word: &&&str| {
         !word.is_empty() && word.chars().all(|character| character.is_ascii_lowercase() || character == '|')
     };
-    let trimmed: Vec<&str> =
-        words.iter().map(|word| word.trim_end_matches(['`', ',', ';', '.', ':', ')', '"', '\\'])).collect();
-    let noun = trimmed.first().filter(plain)?;
+    let noun = words.first().filter(plain)?;
     let Some(verbs) = tree.get(*noun) else { return Some(format!("featherctl {noun}")) };
-    let verb = trimmed.get(1).filter(plain).filter(|_| !verbs.is_empty())?;
+    let verb = words.get(1).filter(plain).filter(|_| !verbs.is_empty())?;
     verb.split('|').find(|verb| !verbs.contains(*verb)).map(|verb| format!("featherctl {noun} {verb}"))
 }
 
@@ -402,4 +403,32 @@ fn the_map_of_the_code_shows_every_folder_and_every_top_level_module() {
     let missing: Vec<_> =
         sources("rs").into_iter().map(|source| source.path).filter(|path| wanted(path) && !named(path)).collect();
     none_of(&missing, "ARCHITECTURE.md does not show these files");
+}
+
+#[test]
+fn what_looks_for_violations_finds_them() {
+    for (line, found) in [
+        ("use sample::Row;", true),
+        ("use sample;", true),
+        ("let pool = sample::query(text);", true),
+        ("fn by(pool: &my::sample) {", true),
+        ("let mysample::Row = 1;", false),
+        ("EnvFilter::new(\"info,sample=warn\")", false),
+    ] {
+        assert_eq!(names(line, "sample"), found, "{line}");
+    }
+    let tree = command_tree();
+    let unknown = |text| calls(text, "featherctl").find_map(|words| unknown_command(&words, &tree));
+    assert_eq!(unknown("$ featherctl tenant fly alice").as_deref(), Some("featherctl tenant fly"));
+    assert_eq!(unknown("featherctl tennant list").as_deref(), Some("featherctl tennant"));
+    assert_eq!(unknown("featherctl volume export|inport x").as_deref(), Some("featherctl volume inport"));
+    for fine in [
+        "featherctl tenant add alice",
+        "featherctl version.",
+        "featherctl NOUN VERB",
+        "featherctl --help",
+        "my-featherctl x",
+    ] {
+        assert_eq!(unknown(fine), None, "{fine}");
+    }
 }
