@@ -8,6 +8,7 @@ pub mod faults;
 pub mod fleet;
 pub mod network;
 pub mod process;
+pub mod real;
 pub mod wait;
 
 pub use fleet::{Fleet, Outcome};

@@ -1,0 +1,6 @@
+//! The real ring: births with Podman and Caddy, a controller process, featherctl as it is typed. Minutes, not seconds.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod lifecycle;
+mod migrate;

@@ -1,0 +1,40 @@
+//! Moves that go well, under load.
+
+use feather_tests::real::{Holdings, Real, Writer, journal_is_whole, one_at_a_time};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_moves_under_load_loses_nothing_and_never_runs_twice() {
+    let fleet = Real::start(&["fra", "nyc"], &[]).await;
+    let login = fleet.add("alice", &["--server", "nyc"]).await;
+    let writer = Writer::start(fleet.visit("nyc", &login));
+    writer.goes_on(50).await;
+
+    let moved = fleet.migrate("alice", "fra").await;
+    writer.goes_on(50).await;
+    let line = moved.stdout.trim();
+    assert!(line.starts_with("alice moved nyc -> fra: "), "{line}");
+    assert!(line.contains(", root digest ") && line.contains("equal on both sides, outage "), "{line}");
+    assert_eq!(moved.stdout.lines().count(), 1);
+    assert!(moved.stderr.starts_with("operation op-"), "{}", moved.stderr);
+
+    let back = fleet.featherctl_json(&["tenant", "migrate", "alice", "--undo"]).await;
+    assert_eq!((&back["source"], &back["target"], &back["state"]), (&"fra".into(), &"nyc".into(), &"succeeded".into()));
+    assert_eq!(back["migration"]["equal"], true);
+    assert!(back["migration"]["outage_ms"].as_u64().unwrap() > 0);
+    writer.goes_on(50).await;
+    fleet.migrate("alice", "fra").await;
+    writer.goes_on(50).await;
+
+    let acknowledged = writer.stop().await;
+    let (nyc, fra) = (fleet.answers("nyc", &login).await, fleet.answers("fra", &login).await);
+    assert_eq!(nyc.boot, fra.boot, "both lead to the same process");
+    assert_eq!(nyc.text, fra.text);
+    journal_is_whole(&fra.text, &acknowledged);
+    let starts = fleet.visit("fra", &login).get("/files/starts.log").await.unwrap().text;
+    assert_eq!(starts.lines().count(), 7, "four processes, three ends:\n{starts}");
+    one_at_a_time(&starts, 0);
+    let holdings = fleet.holdings().await;
+    assert_eq!(holdings["fra"], Holdings::of(&["alice"], &[]));
+    assert_eq!(holdings["nyc"], Holdings::of(&[], &["alice"]));
+    fleet.finish().await;
+}
