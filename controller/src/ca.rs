@@ -153,6 +153,7 @@ fn pem_to_der(pem: &str) -> Result<Vec<u8>, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
 mod tests {
     use feather_proto::tls::{Principal, Role, csr};
     use time::{Duration, OffsetDateTime};

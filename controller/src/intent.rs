@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use feather_proto::{
-    error::{Error, reason},
+    error::{Code, Error, reason},
     ids::{OperationId, ServerName, TenantName},
     model::{Residence, TenantReport, VolumeState},
 };
@@ -186,7 +186,8 @@ impl Intent {
         }
         let report = self.movable(&request.tenant, &source).await?;
         let image_digest = report.image_digest.ok_or_else(|| Error::bug("a living tenant without an image"))?;
-        let (_, volume_bytes) = self.world.agent(&source).await?.volume(&request.tenant).await?;
+        let (_, volume_bytes) =
+            self.world.agent(&source).await?.volume(&request.tenant).await.map_err(nothing_began)?;
         let need = placement::Need {
             volume_bytes,
             image_digest: Some(image_digest.clone()),
@@ -311,7 +312,7 @@ impl Intent {
 
     /// The tenant as its server reports it now, if it can be moved away.
     async fn movable(&self, tenant: &TenantName, source: &ServerName) -> Result<TenantReport, Error> {
-        let snapshot = self.world.agent(source).await?.snapshot().await?;
+        let snapshot = self.world.agent(source).await?.snapshot().await.map_err(nothing_began)?;
         let report = snapshot.tenant(tenant).cloned();
         self.world.fleet.saw(source, snapshot, self.world.clock.now());
         match report {
@@ -430,11 +431,16 @@ fn never_moved(tenant: &TenantName) -> Error {
 }
 
 fn unreachable_now(server: &ServerName, why: &str) -> Error {
-    Error::unavailable(
+    Error::refused(
         reason::SERVER_UNREACHABLE,
         format!("{server} cannot be reached ({why}); `featherctl server show {server}` shows when it was last seen"),
     )
     .with("server", server)
+}
+
+/// While a plan is made, an agent that does not answer leaves nothing unknown: the change is refused before it began.
+fn nothing_began(error: Error) -> Error {
+    if error.code.retryable() { Error { code: Code::Refused, ..error } } else { error }
 }
 
 /// The error for a tenant that fits nowhere: names the filter that emptied the list, server by server.
@@ -445,7 +451,11 @@ fn no_room(tenant: &TenantName, decision: &Decision) -> Error {
             "the fleet has no server yet; invite one with `featherctl server invite NAME`",
         );
     }
-    let wanted: Vec<_> = decision.verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::NotWanted).collect();
+    let wanted: Vec<_> = decision
+        .verdicts
+        .iter()
+        .filter(|(_, verdict)| !matches!(verdict, Verdict::NotWanted | Verdict::Left))
+        .collect();
     let message = if wanted.is_empty() {
         format!("there is no other server that {tenant} could go to; invite one with `featherctl server invite NAME`")
     } else {
@@ -457,7 +467,7 @@ fn no_room(tenant: &TenantName, decision: &Decision) -> Error {
         () if only_images => {
             Error::refused(reason::IMAGE_MISSING, format!("{message}; load it there with `podman load`"))
         }
-        () if only_unready => Error::unavailable(reason::SERVER_UNREACHABLE, message),
+        () if only_unready => Error::refused(reason::SERVER_UNREACHABLE, message),
         () => Error::full(reason::NO_ROOM, message),
     }
 }

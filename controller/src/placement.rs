@@ -53,8 +53,10 @@ pub struct Need {
 pub enum Verdict {
     /// Could take it.
     Fits,
-    /// Not the one that was asked for, or the one it leaves.
+    /// Not the one that was asked for.
     NotWanted,
+    /// The one it leaves.
+    Left,
     /// Not reachable or not well.
     NotReady,
     /// Takes no new tenants.
@@ -89,7 +91,10 @@ pub fn with_headroom(volume_bytes: u64) -> u64 {
 /// Judges one candidate; filters in the order in which a person would ask.
 pub fn judge(candidate: &Candidate, need: &Need) -> Verdict {
     let wanted = need.only.as_ref().is_none_or(|only| *only == candidate.server);
-    if !wanted || need.except.as_ref() == Some(&candidate.server) {
+    if need.except.as_ref() == Some(&candidate.server) {
+        return Verdict::Left;
+    }
+    if !wanted {
         return Verdict::NotWanted;
     }
     if candidate.not_ready.is_some() {
@@ -153,6 +158,7 @@ impl Decision {
                 )
             }
             Verdict::NotWanted => format!("{name}: not asked for"),
+            Verdict::Left => format!("{name}: where it lives now"),
             Verdict::NotReady => {
                 format!("{name}: not ready ({})", candidate.not_ready.as_deref().unwrap_or("no reason known"))
             }
@@ -220,7 +226,9 @@ mod tests {
             assert!(decision.explanation()[0].starts_with("a: "));
         }
         let elsewhere = Need { except: Some("a".parse().unwrap()), ..need };
-        assert_eq!(judge(&base, &elsewhere), Verdict::NotWanted);
+        assert_eq!(judge(&base, &elsewhere), Verdict::Left);
+        let other = Need { only: Some("b".parse().unwrap()), except: None, ..elsewhere };
+        assert_eq!(judge(&base, &other), Verdict::NotWanted);
     }
 
     fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
