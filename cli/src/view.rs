@@ -32,6 +32,7 @@ impl std::fmt::Display for Moment {
 
 impl Moment {
     /// How long ago.
+    #[allow(clippy::disallowed_methods, reason = "an age is told by the clock of whoever reads it")]
     pub(crate) fn age(self) -> String {
         units::age(OffsetDateTime::now_utc(), self.0)
     }

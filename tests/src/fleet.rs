@@ -1,5 +1,7 @@
 //! A whole fleet: one controller, some servers, and a person with an admin identity.
 
+#![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

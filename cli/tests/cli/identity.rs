@@ -1,5 +1,7 @@
 //! Certificates of a fleet that exists for one test.
 
+#![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
+
 use feather_proto::tls::{Identity, Principal, Role};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use time::{Duration, OffsetDateTime};

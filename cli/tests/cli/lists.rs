@@ -1,5 +1,7 @@
 //! Tables and JSON of servers, tenants, volumes and operations.
 
+#![allow(clippy::disallowed_methods, reason = "ages are told by the machine's clock")]
+
 use feather_proto::{
     model::to_timestamp,
     pb::{controller::v1 as pb, types::v1 as types_pb},

@@ -1,5 +1,7 @@
 //! Bad input: each is refused with its code and its reason, and nothing is half done.
 
+#![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
+
 use feather_agent::runtime::{Capacity, fake::Behaviour};
 use feather_proto::{
     error::{Code, Error, reason},
