@@ -255,17 +255,19 @@ fn every_service_and_rpc_is_documented_in_the_schema() {
     none_of(&violations, "comments of the schema are the reference of the API");
 }
 
-/// What stands in a Markdown file as code: inline spans, and the lines of fenced blocks.
+/// What stands in a Markdown file as code: the lines of fenced blocks, and inline spans, which may be broken over lines.
 fn code_of(markdown: &str) -> Vec<String> {
-    let mut fenced = false;
-    let mut found = Vec::new();
-    for line in markdown.lines() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-        } else if fenced {
-            found.push(line.to_owned());
+    let (mut fenced, mut paragraph, mut found) = (false, String::new(), Vec::new());
+    for line in markdown.lines().chain([""]) {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        if fence || fenced || line.is_empty() {
+            found.extend(paragraph.split('`').skip(1).step_by(2).map(ToOwned::to_owned));
+            paragraph.clear();
+            found.extend((fenced && !fence).then(|| line.to_owned()));
         } else {
-            found.extend(line.split('`').skip(1).step_by(2).map(ToOwned::to_owned));
+            paragraph.push_str(line);
+            paragraph.push(' ');
         }
     }
     found
