@@ -30,3 +30,10 @@ pub(crate) fn confirm(output: Output, question: &Question<'_>) -> Result<(), Fai
         _ => Err(Failure::refused("NOT_CONFIRMED", format!("{name} was not confirmed"), "nothing was changed")),
     }
 }
+
+/// `--yes` on a verb that asks nothing: accepted, so that scripts may say it with every change.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NothingToConfirm {
+    #[arg(long = "yes", hide = true)]
+    _yes: bool,
+}

@@ -39,6 +39,8 @@ pub(crate) struct Args {
     dry_run: bool,
     #[command(flatten)]
     wait: Wait,
+    #[command(flatten)]
+    _confirm: crate::confirm::NothingToConfirm,
 }
 
 #[derive(Serialize)]

@@ -18,6 +18,8 @@ pub(crate) struct Args {
     /// Which tenant.
     #[arg(value_name = "TENANT", value_parser = tenant_name)]
     tenant: TenantName,
+    #[command(flatten)]
+    _confirm: crate::confirm::NothingToConfirm,
 }
 
 #[derive(Serialize)]

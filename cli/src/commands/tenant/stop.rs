@@ -19,6 +19,8 @@ pub(crate) struct Args {
     tenant: TenantName,
     #[command(flatten)]
     wait: Wait,
+    #[command(flatten)]
+    _confirm: crate::confirm::NothingToConfirm,
 }
 
 pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
