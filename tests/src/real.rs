@@ -296,6 +296,54 @@ impl Real {
         self.run("kill", &["-KILL", pid.trim()]).await.ok();
     }
 
+    /// Lets a birth send no more than one MB a second, or as much as it likes again. A restarted one is free again by itself.
+    pub async fn slow_down(&self, server: &str, slow: bool) {
+        let change =
+            if slow { "add dev eth0 root tbf rate 8mbit burst 64kb latency 400ms" } else { "del dev eth0 root" };
+        let ran = self.inside(server, &format!("tc qdisc {change}")).await;
+        assert!(ran.code == 0 || !slow, "{ran:?}");
+    }
+
+    /// From now on the image that tenants run is this variant of it, on this server; `latest` is the good one again.
+    pub async fn use_image(&self, server: &str, variant: &str) {
+        const LATEST: &str = "localhost/feather-work:latest";
+        if variant == "latest" {
+            self.inside(server, &format!("podman tag localhost/feather-work:good {LATEST}")).await.ok();
+            return;
+        }
+        let archive = ancestor_of_test(3).join(format!("work-image/feather-work-{variant}.tar"));
+        let script = format!(
+            "podman load --quiet && podman tag {LATEST} localhost/feather-work:good && \
+             podman tag localhost/feather-work:{variant} {LATEST}"
+        );
+        self.inside_with(server, &script, &archive).await.ok();
+    }
+
+    /// Begins a change and does not wait for it.
+    pub async fn begin(&self, arguments: &[&str]) -> String {
+        self.featherctl(&[arguments, &["--no-wait"]].concat()).await.ok().trim().to_owned()
+    }
+
+    /// Waits until the operation is at this step.
+    pub async fn comes_to(&self, operation: &str, step: &str) {
+        crate::wait::until(&format!("{operation} comes to {step}"), async || {
+            let shown = self.featherctl_json(&["operation", "show", operation]).await;
+            assert!(shown["ended"].is_null(), "it ended before {step}: {shown:#}");
+            if shown["step"] == step { Ok(()) } else { Err(shown["step"].clone()) }
+        })
+        .await;
+    }
+
+    /// Waits until the operation has ended; it may be stuck for a while. Tells whether it succeeded.
+    pub async fn ends(&self, operation: &str) -> bool {
+        let bound = std::time::Duration::from_secs(100);
+        crate::wait::within(bound, &format!("{operation} ends"), async || {
+            let shown = self.featherctl_json(&["operation", "show", operation]).await;
+            if shown["ended"].is_null() { Err(shown) } else { Ok(shown["state"] == "succeeded") }
+        })
+        .await
+    }
+
     /// What every server holds of tenants.
     pub async fn holdings(&self) -> BTreeMap<String, Holdings> {
         let mut found = BTreeMap::new();

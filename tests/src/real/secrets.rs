@@ -52,7 +52,7 @@ fn look(mut seen: BTreeSet<String>) -> BTreeSet<String> {
 
 /// Panics where a secret is found, without telling it.
 pub(super) fn nowhere(secrets: &[String], logs: &str, arguments: &BTreeSet<String>, directory: &Path) {
-    assert!(arguments.iter().any(|line| line.contains("feather-agent serve")), "the watch saw no agent: {arguments:?}");
+    assert!(arguments.iter().any(|line| line.contains("feather-birth")), "the watch saw no birth: {arguments:?}");
     assert!(!logs.is_empty(), "there are no logs to look at");
     let hidden = |line: &str| secrets.iter().fold(line.to_owned(), |line, secret| line.replace(secret, "(SECRET)"));
     for secret in secrets {

@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod contracts;
+mod data;
+mod faults;
 mod lifecycle;
 mod migrate;
+mod refusals;
