@@ -19,6 +19,8 @@ CREATE TABLE join_tokens (
     secret_sha256 TEXT PRIMARY KEY,
     server TEXT NOT NULL,
     expires_ms BIGINT NOT NULL,
+    -- 1: whoever uses it takes the place of the member of that name.
+    rejoin BIGINT NOT NULL,
     -- SHA-256 of the public key that used it; the same key may repeat its call.
     used_by TEXT
 );

@@ -60,23 +60,33 @@ impl Enroll {
         Self { world, ca, advertise }
     }
 
-    /// A token for a server that is not a member yet.
-    pub async fn invite(&self, server: ServerName, ttl_seconds: u32) -> Result<(JoinToken, OffsetDateTime), Error> {
+    /// A token for a server that is not a member yet, or (`rejoin`) for the member of that name.
+    pub async fn invite(
+        &self,
+        server: ServerName,
+        ttl_seconds: u32,
+        rejoin: bool,
+    ) -> Result<(JoinToken, OffsetDateTime), Error> {
         let ttl_seconds = if ttl_seconds == 0 { TTL_DEFAULT_SECONDS } else { ttl_seconds };
         if !TTL_SECONDS.contains(&ttl_seconds) {
             return Err(invalid_field("ttl_seconds", "from 60 (a minute) to 604800 (a week)"));
         }
-        if self.world.store.server(&server).await?.is_some() {
+        let member = self.world.store.server(&server).await?;
+        if member.is_none() && rejoin {
+            return Err(crate::store::server_not_found(&server));
+        }
+        if member.is_some() && !rejoin {
             return Err(Error::exists(
                 reason::SERVER_EXISTS,
                 format!(
-                    "a server {server} is a member already; choose another name, or remove it with `featherctl server remove {server}`"
+                    "a server {server} is a member already; if it lost its identity let it rejoin with `featherctl server invite {server} \
+                     --rejoin`, otherwise choose another name"
                 ),
             ));
         }
         let secret = new_secret();
         let expires = self.world.clock.now() + Duration::seconds(i64::from(ttl_seconds));
-        self.world.store.add_join_token(&sha256_hex(secret.as_bytes()), &server, expires).await?;
+        self.world.store.add_join_token(&sha256_hex(secret.as_bytes()), &server, expires, rejoin).await?;
         let ca_fingerprint = self.ca.fingerprint().map_err(bug)?;
         Ok((JoinToken { controller: self.advertise.clone(), ca_fingerprint, server, secret }, expires))
     }

@@ -258,9 +258,12 @@ impl Intent {
         Ok(planned)
     }
 
-    /// The operation that this request began before, if it did.
+    /// The operation that this request began before, if it did. A new request is refused while another operation holds the tenant.
     async fn known(&self, request: &Request, asked: &serde_json::Value) -> Result<Option<Planned>, Error> {
-        let Some(id) = self.world.store.known_request(request.request_id, asked).await? else { return Ok(None) };
+        let Some(id) = self.world.store.known_request(request.request_id, asked).await? else {
+            self.world.not_held(&request.tenant).await?;
+            return Ok(None);
+        };
         let row = self.world.store.operation(&id).await?;
         Ok(Some(Planned {
             operation: Some(id),

@@ -28,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Begin a new fleet: make its certificate authority and an admin identity for featherctl.
     Init(Init),
+    /// Make an identity for one more person, or a new one for somebody whose certificate has run out.
+    Identity(NewIdentity),
     /// Serve the fleet until SIGTERM or Ctrl-C.
     Serve(Serve),
 }
@@ -43,6 +45,29 @@ struct Init {
     /// Login name inside the admin identity.
     #[arg(long, default_value = "admin")]
     admin: String,
+}
+
+#[derive(Args)]
+struct NewIdentity {
+    /// Folder that `init` filled.
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = "/var/lib/feather/controller")]
+    state_dir: PathBuf,
+    /// Login name inside the identity; shown as the one who asked for an operation.
+    #[arg(long)]
+    name: String,
+    /// What it entitles to: `viewer` looks, `operator` changes tenants, `admin` changes servers too.
+    #[arg(long, value_enum)]
+    role: Entitled,
+    /// File to write, readable by its owner only. An existing file is not overwritten.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Entitled {
+    Admin,
+    Operator,
+    Viewer,
 }
 
 #[derive(Args)]
@@ -97,6 +122,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     match Arguments::parse().command {
         Command::Init(arguments) => init(&arguments),
+        Command::Identity(arguments) => new_identity(&arguments),
         Command::Serve(arguments) => runtime.block_on(run(arguments)),
     }
 }
@@ -124,6 +150,27 @@ fn init(arguments: &Init) -> anyhow::Result<()> {
         "Point featherctl at it: export FEATHERCTL_CONTROLLER={advertise} FEATHERCTL_IDENTITY={}",
         identity.display()
     );
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // The only output of a command that people run by hand.
+fn new_identity(arguments: &NewIdentity) -> anyhow::Result<()> {
+    let NewIdentity { state_dir, name, role, out } = arguments;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'@');
+    anyhow::ensure!(
+        (1..=64).contains(&name.len()) && name.bytes().all(fits),
+        "--name must be 1 to 64 letters, digits or any of -_.@"
+    );
+    anyhow::ensure!(!out.exists(), "{} exists; choose another file, or move it away", out.display());
+    let role = match role {
+        Entitled::Admin => Role::Admin,
+        Entitled::Operator => Role::Operator,
+        Entitled::Viewer => Role::Viewer,
+    };
+    let person = Principal { role, name: name.clone() };
+    let identity = Ca::load(state_dir)?.issue(&person, ca::PERSON_LIFE, SystemClock.now())?;
+    identity.save(out)?;
+    println!("{person}: {}, valid for {} days", out.display(), ca::PERSON_LIFE.whole_days());
     Ok(())
 }
 

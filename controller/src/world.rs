@@ -176,6 +176,12 @@ impl World {
         self.agents.agent(&row.name, &row.address)
     }
 
+    /// Says which operation holds a tenant, before anything else is found wrong with a second change.
+    pub async fn not_held(&self, tenant: &TenantName) -> Result<(), Error> {
+        let running = self.store.unfinished_operations().await?;
+        running.iter().find(|one| one.tenant == *tenant).map_or(Ok(()), |one| Err(crate::store::held(tenant, &one.id)))
+    }
+
     /// Public URL of a tenant.
     pub fn url(&self, tenant: &TenantName) -> String {
         format!("https://{}", tenant.host(&self.settings.domain_suffix))

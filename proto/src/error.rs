@@ -270,7 +270,7 @@ impl From<Status> for Error {
 fn from_foreign(code: tonic::Code, message: String) -> Error {
     match code {
         tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Unavailable | tonic::Code::Cancelled => {
-            Error::unavailable(reason::SERVER_UNREACHABLE, format!("the connection broke ({message})"))
+            Error::unavailable(reason::SERVER_UNREACHABLE, format!("the connection broke: {message}"))
         }
         tonic::Code::DeadlineExceeded => Error::timeout(reason::SERVER_UNREACHABLE, message),
         tonic::Code::Unimplemented => Error::refused(

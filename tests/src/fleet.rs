@@ -239,7 +239,22 @@ impl Fleet {
         self.peers.insert(&format!("{name}:80"), &router);
         let state_dir = root.join("state");
         std::fs::create_dir_all(&state_dir).expect("a folder for the agent");
-        let invitation = pb::CreateJoinTokenRequest { server: name.into(), ttl_seconds: 0 };
+        self.admit(name, &state_dir, false).await;
+        self.servers.insert(name.to_owned(), ServerBox { runtime, router, state_dir, agent: None });
+        self.start_agent(name);
+    }
+
+    /// A member whose identity is lost gets a new one, and its agent is started.
+    pub async fn rejoin(&mut self, name: &str) {
+        let state_dir = self.servers[name].state_dir.clone();
+        std::fs::remove_file(Config::new(&state_dir).identity_file()).expect("an identity to lose");
+        self.admit(name, &state_dir, true).await;
+        self.start_agent(name);
+    }
+
+    /// Gets a certificate for a server.
+    async fn admit(&self, name: &str, state_dir: &Path, rejoin: bool) {
+        let invitation = pb::CreateJoinTokenRequest { server: name.into(), ttl_seconds: 0, rejoin };
         let token = self.enrollment().create_join_token(invitation).await.expect("an invitation").into_inner().token;
         let token: feather_proto::join_token::JoinToken = token.parse().expect("a token");
         let (key_pem, csr_pem) = tls::csr(name).expect("a signing request");
@@ -258,9 +273,7 @@ impl Fleet {
             .expect("a certificate")
             .into_inner();
         let identity = Identity { certificate_pem: joined.certificate_pem, key_pem, ca_pem: joined.ca_pem };
-        identity.save(&Config::new(&state_dir).identity_file()).expect("the identity is written");
-        self.servers.insert(name.to_owned(), ServerBox { runtime, router, state_dir, agent: None });
-        self.start_agent(name);
+        identity.save(&Config::new(state_dir).identity_file()).expect("the identity is written");
     }
 
     /// Starts an agent on what its folder holds.

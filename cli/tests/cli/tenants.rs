@@ -462,8 +462,8 @@ async fn an_invitation_is_a_token_on_stdout_and_the_way_to_use_it_beside() {
     --- exit 0
     "#);
     assert_snapshot!(controller.calls(), @r#"
-    CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800 }
-    CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 90 }
+    CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: false }
+    CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 90, rejoin: false }
     "#);
 }
 

@@ -33,7 +33,7 @@ impl EnrollmentService for Enrollment {
     ) -> Result<Response<pb::CreateJoinTokenResponse>, Status> {
         admin(&request)?;
         let asked = request.into_inner();
-        let (token, expires) = self.enroll.invite(asked.server.parse()?, asked.ttl_seconds).await?;
+        let (token, expires) = self.enroll.invite(asked.server.parse()?, asked.ttl_seconds, asked.rejoin).await?;
         Ok(Response::new(pb::CreateJoinTokenResponse {
             token: token.to_string(),
             expires: Some(to_timestamp(expires)),

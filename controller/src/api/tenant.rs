@@ -121,18 +121,6 @@ impl Tenants {
         })?;
         Ok((row, server))
     }
-
-    async fn refuse_while_held(&self, tenant: &TenantName) -> Result<(), Error> {
-        let running = self.world.store.unfinished_operations().await?;
-        match running.into_iter().find(|one| one.tenant == *tenant) {
-            None => Ok(()),
-            Some(one) => Err(Error::refused(
-                reason::OPERATION_RUNNING,
-                format!("{tenant} is being changed by {0}; follow it with `featherctl operation watch {0}`", one.id),
-            )
-            .with("operation", one.id)),
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -249,7 +237,7 @@ impl TenantService for Tenants {
         let message = request.into_inner();
         let tenant: TenantName = message.tenant.parse()?;
         let (row, server) = self.home(&tenant).await?;
-        self.refuse_while_held(&tenant).await?;
+        self.world.not_held(&tenant).await?;
         let call =
             Call { request_id: request_id(&message.request_id)?, tenant: tenant.clone(), generation: row.generation };
         let password = self.world.agent(&server).await?.reset_password(&call).await?;

@@ -115,12 +115,7 @@ impl VolumeService for Volumes {
         let first = required(upload.message().await?, "tenant")?;
         let tenant: TenantName = first.tenant.parse()?;
         let (row, server) = self.holder(&tenant).await?;
-        let running = self.world.store.unfinished_operations().await.map_err(Error::from)?;
-        if let Some(one) = running.iter().find(|one| one.tenant == tenant) {
-            let message =
-                format!("{tenant} is being changed by {0}; follow it with `featherctl operation watch {0}`", one.id);
-            return Err(Error::refused(reason::OPERATION_RUNNING, message).into());
-        }
+        self.world.not_held(&tenant).await?;
         let head = futures::stream::iter((!first.data.is_empty()).then_some(Ok(first.data)));
         let archive = if first.end { head.boxed() } else { head.chain(pieces(upload)).boxed() };
         let agent = self.world.agent(&server).await?;

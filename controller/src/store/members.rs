@@ -55,18 +55,20 @@ impl Store {
         row.as_ref().map(server).transpose()
     }
 
-    /// Keeps the hash of a new join token.
+    /// Keeps the hash of a new join token; with `rejoin` its user takes the place of the member of that name.
     pub async fn add_join_token(
         &self,
         secret_sha256: &str,
         server: &ServerName,
         expires: OffsetDateTime,
+        rejoin: bool,
     ) -> Result<()> {
         let mut transaction = self.begin().await?;
-        sqlx::query("INSERT INTO join_tokens (secret_sha256, server, expires_ms) VALUES ($1, $2, $3)")
+        sqlx::query("INSERT INTO join_tokens (secret_sha256, server, expires_ms, rejoin) VALUES ($1, $2, $3, $4)")
             .bind(secret_sha256)
             .bind(server.as_str())
             .bind(to_ms(expires))
+            .bind(i64::from(rejoin))
             .execute(&mut *transaction)
             .await?;
         self.commit(transaction, "join token").await
@@ -94,26 +96,29 @@ impl Store {
         if used_by.as_ref().is_some_and(|key| *key != row.key_fingerprint) {
             return Err(token_refused().into());
         }
-        // A member of that name with another key is replaced only by a token made after it was removed.
+        let rejoin = column::<i64>(&token, "rejoin")? != 0;
+        // A member of that name with another key is replaced only if an admin said so, or after it was removed.
         let present = sqlx::query("SELECT key_fingerprint FROM servers WHERE name = $1")
             .bind(row.name.as_str())
             .fetch_optional(&mut *transaction)
             .await?;
         if let Some(present) = present {
-            if column::<String>(&present, "key_fingerprint")? != row.key_fingerprint {
+            let same_key = column::<String>(&present, "key_fingerprint")? == row.key_fingerprint;
+            if !same_key && !rejoin {
                 return Err(WireError::exists(
                     reason::SERVER_EXISTS,
                     format!(
-                        "a server {} is a member already; remove it first with `featherctl server remove {0}`",
+                        "a server {} is a member already; let it rejoin with `featherctl server invite {0} --rejoin`, or remove it",
                         row.name
                     ),
                 )
                 .into());
             }
-            sqlx::query("UPDATE servers SET address = $2, public_address = $3 WHERE name = $1")
+            sqlx::query("UPDATE servers SET address = $2, public_address = $3, key_fingerprint = $4 WHERE name = $1")
                 .bind(row.name.as_str())
                 .bind(&row.address)
                 .bind(&row.public_address)
+                .bind(&row.key_fingerprint)
                 .execute(&mut *transaction)
                 .await?;
         } else {

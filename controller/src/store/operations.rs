@@ -229,23 +229,24 @@ async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Resu
     Ok((Generation(issued.0 - 1), issued))
 }
 
+/// The error for a tenant that an operation holds.
+pub(crate) fn held(tenant: &TenantName, operation: &OperationId) -> WireError {
+    WireError::refused(
+        reason::OPERATION_RUNNING,
+        format!("{tenant} is being changed by {operation}; follow it with `featherctl operation watch {operation}`"),
+    )
+    .with("operation", operation)
+    .with("tenant", tenant)
+}
+
 async fn hold(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Result<()> {
-    let held = sqlx::query("SELECT operation FROM operation_holds WHERE tenant = $1")
+    let present = sqlx::query("SELECT operation FROM operation_holds WHERE tenant = $1")
         .bind(new.tenant.as_str())
         .fetch_optional(&mut *connection)
         .await?;
-    if let Some(held) = held {
-        let running: String = column(&held, "operation")?;
-        return Err(WireError::refused(
-            reason::OPERATION_RUNNING,
-            format!(
-                "{} is being changed by {running}; follow it with `featherctl operation watch {running}`",
-                new.tenant
-            ),
-        )
-        .with("operation", running)
-        .with("tenant", &new.tenant)
-        .into());
+    if let Some(present) = present {
+        let running: String = column(&present, "operation")?;
+        return Err(held(&new.tenant, &parse(&running)?).into());
     }
     let inserted = sqlx::query("INSERT INTO operation_holds (tenant, operation) VALUES ($1, $2)")
         .bind(new.tenant.as_str())

@@ -10,6 +10,7 @@ use feather_proto::{
 };
 use feather_tests::{
     Fleet,
+    faults::Fault,
     fleet::{WORK_IMAGE, request_id},
     wait::until,
 };
@@ -127,7 +128,7 @@ async fn a_tenant_that_never_gets_healthy_leaves_its_last_lines_and_nothing_else
 async fn one_operation_at_a_time_and_one_operation_for_each_request() {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
     fleet.add("alice", "nyc").await;
-    fleet.faults.always("fra", "reserve", feather_tests::faults::Fault::LoseRequest);
+    fleet.faults.always("fra", "reserve", Fault::LoseRequest);
     let request = pb::MigrateTenantRequest {
         request_id: request_id(),
         tenant: "alice".into(),
@@ -149,8 +150,8 @@ async fn a_second_change_is_refused_and_names_the_first() {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
     fleet.add("alice", "nyc").await;
     fleet.servers["fra"].runtime.add_image(WORK_IMAGE, "work", Behaviour::Healthy);
-    fleet.faults.always("fra", "retire", feather_tests::faults::Fault::LoseRequest);
-    fleet.faults.always("nyc", "retire", feather_tests::faults::Fault::LoseRequest);
+    fleet.faults.always("fra", "retire", Fault::LoseRequest);
+    fleet.faults.always("nyc", "retire", Fault::LoseRequest);
     let first = fleet.begin_migrate("alice", "fra").await.unwrap();
     let error = fleet.begin_migrate("alice", "fra").await.unwrap_err();
     assert_eq!((error.code, error.reason.as_str()), (Code::Refused, reason::OPERATION_RUNNING));
@@ -223,7 +224,8 @@ async fn roles_decide_who_may_do_what() {
 #[tokio::test(flavor = "multi_thread")]
 async fn join_tokens_are_good_once_and_for_their_time() {
     let fleet = Fleet::start(&[]).await;
-    let invitation = |server: &str, ttl_seconds| pb::CreateJoinTokenRequest { server: server.into(), ttl_seconds };
+    let invitation =
+        |server: &str, ttl_seconds| pb::CreateJoinTokenRequest { server: server.into(), ttl_seconds, rejoin: false };
     let token = fleet.enrollment().create_join_token(invitation("nyc", 60)).await.unwrap().into_inner().token;
     let token: feather_proto::join_token::JoinToken = token.parse().unwrap();
     let join = |secret: &str, csr_pem: &str| pb::JoinRequest {
@@ -243,4 +245,33 @@ async fn join_tokens_are_good_once_and_for_their_time() {
     assert_eq!(reused.reason, reason::JOIN_TOKEN);
     let too_long = fleet.enrollment().create_join_token(invitation("fra", 10_000_000)).await.err().unwrap();
     assert_eq!(Error::from(too_long).code, Code::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lost_its_identity_rejoins_with_its_tenants() {
+    let mut fleet = Fleet::start(&["nyc"]).await;
+    fleet.add("alice", "nyc").await;
+    let invitation = |rejoin| pb::CreateJoinTokenRequest { server: "nyc".into(), ttl_seconds: 60, rejoin };
+    let refused = Error::from(fleet.enrollment().create_join_token(invitation(false)).await.err().unwrap());
+    assert_eq!(refused.reason, reason::SERVER_EXISTS);
+    fleet.kill_agent("nyc");
+    fleet.rejoin("nyc").await;
+    fleet.all_ready().await;
+    assert_eq!(fleet.show("alice").await.server, "nyc");
+    assert_eq!(fleet.request("nyc", "alice").served_by.as_deref(), Some("nyc"));
+    let stranger = pb::CreateJoinTokenRequest { server: "fra".into(), ttl_seconds: 60, rejoin: true };
+    let refused = Error::from(fleet.enrollment().create_join_token(stranger).await.err().unwrap());
+    assert_eq!(refused.reason, reason::SERVER_NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_change_names_the_first_also_when_a_server_cannot_be_reached() {
+    let mut fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "nyc").await;
+    fleet.faults.always("nyc", "retire", Fault::LoseRequest);
+    let first = fleet.begin_migrate("alice", "fra").await.unwrap();
+    fleet.kill_agent("nyc");
+    fleet.kill_agent("fra");
+    let error = fleet.begin_migrate("alice", "nyc").await.unwrap_err();
+    assert_eq!((error.reason.as_str(), error.metadata.get("operation")), (reason::OPERATION_RUNNING, Some(&first.id)));
 }

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// How long the token may be used: 1m to 7d.
     #[arg(long, value_name = "DURATION", default_value = "3h", value_parser = ttl)]
     ttl: Duration,
+    /// For a member that has lost its identity or let its certificate run out: it keeps its name and its tenants.
+    #[arg(long)]
+    rejoin: bool,
 }
 
 #[derive(Serialize)]
@@ -46,7 +49,7 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let connection = context.connect()?;
     let server = arguments.server.as_str();
     let ttl_seconds = u32::try_from(arguments.ttl.as_secs()).unwrap_or(u32::MAX);
-    let request = pb::CreateJoinTokenRequest { server: server.to_owned(), ttl_seconds };
+    let request = pb::CreateJoinTokenRequest { server: server.to_owned(), ttl_seconds, rejoin: arguments.rejoin };
     let response = connection.call(connection.enrollment().create_join_token(request)).await?;
     let expires = moment!(response.expires);
     let until = expires.map(|expires| format!(", until {expires}")).unwrap_or_default();
