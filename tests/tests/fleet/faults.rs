@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use feather_agent::runtime::fake::Verb;
 use feather_proto::pb::controller::v1 as pb;
 use feather_tests::{
     Fleet, Outcome,
@@ -292,4 +293,16 @@ async fn a_move_that_failed_before_it_touched_the_source_leaves_a_tenant_that_ca
     let request = pb::ResetPasswordRequest { request_id: request_id(), tenant: "alice".into() };
     fleet.tenants().reset_password(request).await.unwrap();
     assert_eq!(check_world(&fleet, "after the new password").await, "nyc");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undone_move_starts_the_same_container_again() {
+    let fleet = fleet_with_alice().await;
+    // What its user installed outside the volume is in the container, and a move that came to nothing must not cost it.
+    let removed = || fleet.servers["nyc"].runtime.calls(Verb::RemoveContainer);
+    let before = removed();
+    fleet.faults.always("fra", "verify_volume", Fault::Refuse);
+    assert_eq!(fleet.migrate("alice", "fra").await.state(), pb::OperationState::Failed);
+    assert_eq!(check_world(&fleet, "the undone move").await, "nyc");
+    assert_eq!(removed(), before);
 }
