@@ -36,27 +36,29 @@ impl Holdings {
     }
 }
 
-/// Caddy's configuration without a client: births have none.
-const CONFIGURATION: &str = "exec 3<>/dev/tcp/127.0.0.1/2020 && \
+/// One call for all three, because each costs a moment. Caddy is asked without a client: births have none.
+const QUESTION: &str = "podman ps --all --format '{{.Names}} {{.State}}' && echo == && podman volume ls --quiet && echo == && \
+     exec 3<>/dev/tcp/127.0.0.1/2020 && \
      printf 'GET /config/ HTTP/1.0\\r\\nHost: 127.0.0.1:2020\\r\\n\\r\\n' >&3 && cat <&3";
 
 pub(super) async fn look(fleet: &Real, server: &str) -> Holdings {
-    let containers = fleet.inside(server, "podman ps --all --format '{{.Names}} {{.State}}'").await.ok();
-    let volumes = fleet.inside(server, "podman volume ls --quiet").await.ok();
-    let configuration = crate::wait::until("Caddy tells its configuration", async || {
-        // The admin listener is replaced at each change.
-        let ran = fleet.inside(server, CONFIGURATION).await;
+    let answer = crate::wait::until("Podman and Caddy tell what they have", async || {
+        // A birth may just have started, and Caddy replaces its admin listener at each change.
+        let ran = fleet.inside(server, QUESTION).await;
         if ran.code == 0 && ran.stdout.contains("\r\n\r\n{") { Ok(ran.stdout) } else { Err(ran) }
     })
     .await;
+    let parts: Vec<_> = answer.splitn(3, "==\n").collect();
+    let [containers, volumes, configuration] = parts[..] else { panic!("not three answers: {answer}") };
     let ids = configuration.split("\"@id\":\"").skip(1).filter_map(|rest| rest.split('"').next());
-    let sorted = |mut lines: Vec<String>| {
+    let sorted = |lines: &mut dyn Iterator<Item = &str>| {
+        let mut lines: Vec<_> = lines.map(ToOwned::to_owned).collect();
         lines.sort();
         lines
     };
     Holdings {
-        containers: sorted(containers.lines().map(ToOwned::to_owned).collect()),
-        volumes: sorted(volumes.lines().map(ToOwned::to_owned).collect()),
-        routes: sorted(ids.filter(|id| id.starts_with("tenant-")).map(ToOwned::to_owned).collect()),
+        containers: sorted(&mut containers.lines()),
+        volumes: sorted(&mut volumes.lines()),
+        routes: sorted(&mut ids.filter(|id| id.starts_with("tenant-"))),
     }
 }
