@@ -153,7 +153,7 @@ impl Intent {
         }
         let (row, server) = self.living(&request.tenant).await?;
         self.reachable(&server)?;
-        let plan = to_json(&power::Plan { server: server.clone() })?;
+        let plan = to_json(&power::Plan { server: server.clone(), running: row.running })?;
         let explanation = vec![format!("{} on {server}", kind.name())];
         self.begin(request, Proposal::of(kind, asked, server, plan, explanation, row)).await
     }
