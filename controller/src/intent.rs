@@ -208,6 +208,7 @@ impl Intent {
             keep_source_seconds,
         };
         let mut explanation = decision.explanation();
+            source_generation: row.generation,
         explanation.push(format!("{volume_bytes} bytes on disk to move from {source} to {target}"));
         self.begin(
             request,
