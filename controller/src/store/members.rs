@@ -198,16 +198,16 @@ pub(crate) fn server_not_found(name: &ServerName) -> WireError {
 }
 
 async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
-    let member = sqlx::query("SELECT name FROM servers WHERE name = $1")
-        .bind(name.as_str())
-        .fetch_optional(&mut *connection)
-        .await?;
-    if member.is_none() {
-        return Err(server_not_found(name).into());
-    }
+    require_member(&mut *connection, name).await?;
     let tenants = sqlx::query("SELECT name FROM tenants WHERE server = $1 ORDER BY name")
         .bind(name.as_str())
         .fetch_all(&mut *connection)
+pub(super) async fn require_member(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
+    let member =
+        sqlx::query("SELECT name FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(connection).await?;
+    member.map(drop).ok_or_else(|| server_not_found(name).into())
+}
+
         .await?;
     if !tenants.is_empty() {
         let names: Vec<String> = tenants.iter().map(|row| column(row, "name")).collect::<Result<_>>()?;
