@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Request, transport::server::Connected};
 
-use super::identity::{IdentityError, Principal, Role, Rotating, provider};
+use super::identity::{IdentityError, Principal, Role, Rotating, provider, valid_from};
 use crate::error::{Error, reason};
 
 /// A byte stream of any kind.
@@ -40,6 +40,8 @@ const HANDSHAKES_MAX: usize = 256;
 pub struct Peer {
     /// Who it proved to be, or nobody.
     pub principal: Option<Principal>,
+    /// From when its certificate is valid, in seconds since 1970.
+    pub valid_from: Option<i64>,
 }
 
 /// An accepted connection.
@@ -138,8 +140,10 @@ pub fn incoming(
 async fn handshake(acceptor: TlsAcceptor, stream: BoxIo) -> io::Result<Connection> {
     let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await.map_err(io::Error::other)??;
     let certificates = stream.get_ref().1.peer_certificates();
-    let principal = certificates.and_then(|chain| chain.first()).and_then(|leaf| Principal::from_certificate(leaf));
-    Ok(Connection { stream, peer: Peer { principal } })
+    let leaf = certificates.and_then(|chain| chain.first());
+    let principal = leaf.and_then(|leaf| Principal::from_certificate(leaf));
+    let valid_from = leaf.and_then(|leaf| valid_from(leaf));
+    Ok(Connection { stream, peer: Peer { principal, valid_from } })
 }
 
 fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<ServerConfig, IdentityError> {
@@ -162,6 +166,11 @@ fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<Serv
 /// Who made this call.
 pub fn peer<T>(request: &Request<T>) -> Option<Principal> {
     request.extensions().get::<Peer>().and_then(|peer| peer.principal.clone())
+}
+
+/// From when the caller's certificate is valid, in seconds since 1970.
+pub fn peer_valid_from<T>(request: &Request<T>) -> Option<i64> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.valid_from)
 }
 
 /// The caller, if it has one of these roles.

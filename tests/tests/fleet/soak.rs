@@ -133,9 +133,7 @@ impl Soak {
         let Some(one) = running.choose(&mut self.random) else { return };
         let (mut operations, id) = (self.fleet.operations(), one.id.clone());
         let what = format!("cancel {:?} {}", one.kind(), one.tenant);
-        self.ask(what, async move {
-            operations.cancel_operation(pb::CancelOperationRequest { id }).await.map(drop)
-        });
+        self.ask(what, async move { operations.cancel_operation(pb::CancelOperationRequest { id }).await.map(drop) });
     }
 
     /// Operations, or none while nobody answers.
