@@ -2,17 +2,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
 
+use std::time::Duration;
+
 use feather_agent::runtime::{Capacity, fake::Behaviour};
 use feather_proto::{
     error::{Code, Error, reason},
-    pb::controller::v1 as pb,
+    pb::{agent::v1 as agent, controller::v1 as pb},
     tls::{Identity, Principal, Role, Trust, channel, csr},
 };
 use feather_tests::{
     Fleet,
     faults::Fault,
     fleet::{WORK_IMAGE, request_id},
-    wait::until,
+    wait::{until, within},
 };
 
 async fn add(fleet: &Fleet, name: &str, server: &str) -> Error {
@@ -340,4 +342,25 @@ async fn an_undo_copy_is_kept_for_no_longer_than_a_calendar_can_hold() {
     };
     let error = Error::from(fleet.tenants().migrate_tenant(request).await.unwrap_err());
     assert_eq!((error.code, error.reason.as_str()), (Code::Invalid, reason::INVALID_FIELD));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let fleet = Fleet::start(&["nyc"]).await;
+    let stranger = fleet.network.from("stranger");
+    for address in ["controller:7400", "nyc:7443"] {
+        let mut silent = vec![];
+        for _ in 0..1000 {
+            silent.push(stranger.dial(address).await.unwrap());
+        }
+        within(Duration::from_secs(5), "a call is answered", async || match address {
+            "nyc:7443" => {
+                let channel = fleet.agent_channel("nyc", fleet.identity(Role::Admin, "admin"));
+                let mut client = agent::server_service_client::ServerServiceClient::new(channel);
+                client.get_info(agent::GetInfoRequest {}).await.map(drop)
+            }
+            _ => fleet.server_service().list_servers(pb::ListServersRequest {}).await.map(drop),
+        })
+        .await;
+    }
 }
