@@ -159,8 +159,9 @@ impl Real {
     /// Waits until the controller sees the server so.
     pub async fn becomes(&self, server: &str, state: &str) {
         crate::wait::until(&format!("{server} is {state}"), async || {
-            let list = self.featherctl_json(&["server", "show", server]).await;
-            if list["state"] == state { Ok(()) } else { Err(list) }
+            let servers = self.featherctl_json(&["server", "list"]).await;
+            let is_so = |found: &serde_json::Value| found["name"] == server && found["state"] == state;
+            if servers.as_array().expect("a list").iter().any(is_so) { Ok(()) } else { Err(servers) }
         })
         .await;
     }
@@ -275,14 +276,16 @@ impl Real {
         self.podman(&["kill", "--signal", "KILL", &self.birth(server)]).await.ok();
     }
 
-    /// Power is back.
+    /// Power is back. Nothing of the memory and of the network of the time before is left: Podman would keep both if it were
+    /// asked before it has seen the end.
     pub async fn start_birth(&self, server: &str) {
-        // The kill is told before the end is seen.
-        crate::wait::until("the birth starts", async || {
-            let ran = self.podman(&["start", &self.birth(server)]).await;
+        let birth = self.birth(server);
+        crate::wait::until("the birth has ended", async || {
+            let ran = self.podman(&["container", "cleanup", &birth]).await;
             if ran.code == 0 { Ok(()) } else { Err(ran) }
         })
         .await;
+        self.podman(&["start", &birth]).await.ok();
     }
 
     /// `kill -9` of the agent; its keeper starts it again.

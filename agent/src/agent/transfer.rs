@@ -129,8 +129,17 @@ impl Agent {
         let record = self.write(marked).await?;
         let root = self.emptied_volume(tenant).await?;
         let (trailer, frames) = watch_trailer(frames);
-        let received =
-            volume::receive(until_cancelled(frames, cancelled), root, self.limits().await?, progress).await?;
+        let received = volume::receive(until_cancelled(frames, cancelled), root, self.limits().await?, progress).await;
+        let received = match received.map_err(Error::from) {
+            Err(error) if error.is(reason::NO_DISK) => {
+                // On a full disk neither the ledger nor Podman can take anything back: what came in makes room for that.
+                if let Err(left) = self.emptied_volume(tenant).await {
+                    tracing::warn!(%tenant, error = %left, "what was received stays on the full disk for now");
+                }
+                return Err(error);
+            }
+            received => received?,
+        };
         let sent = locked(&trailer).take().ok_or_else(|| Error::bug("a stream was received without its trailer"))?;
         let (sent, received) = (summary(&sent), summary(&received));
         if sent.root_digest != received.root_digest {

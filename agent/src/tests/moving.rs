@@ -6,7 +6,10 @@ use super::harness::{
     Server, World, abandon, activate, grant, hand_off, pull, pulled, refused, reserve, retire, seal, start, trial,
     wait_until,
 };
-use crate::runtime::fake::{Behaviour, Verb};
+use crate::runtime::{
+    Capacity, Runtime as _,
+    fake::{Behaviour, Verb},
+};
 
 /// Two servers, and alice with some data on the first.
 async fn two(world: &World) -> (Server, Server) {
@@ -221,6 +224,23 @@ async fn a_pull_ends_when_its_caller_leaves_and_may_be_repeated() {
     pulled(&fra, pull(2, &nyc)).await.unwrap();
     while let Ok(Some(_)) = older.message().await {}
     fra.tenants().start_tenant(trial(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_fills_the_disk_is_given_up_at_once() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    // Somebody else takes the room that was there when it was reserved.
+    let roomy = fra.engine.capacity().await.unwrap();
+    fra.engine.set_capacity(Capacity { disk_free_bytes: 1 << 20, ..roomy });
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::NO_DISK);
+    assert_eq!(std::fs::read_dir(fra.volume()).unwrap().count(), 0, "or nothing could be taken back");
+    fra.engine.set_capacity(roomy);
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap().received.unwrap().files, 22);
 }
 
 #[tokio::test]

@@ -168,7 +168,6 @@ pub(crate) fn admit_start(record: Option<&Record>, tenant: &TenantName, generati
         Residence::Sealed if generation > current.generation => Record {
             generation,
             residence: Residence::Active { desired: Desired::Run, provisioning: None },
-            spec: current.spec.clone().map(|spec| Spec { placed: generation, ..spec }),
             ..current.clone()
         },
         Residence::Sealed => return Err(stale_seal(current, generation)),

@@ -67,14 +67,14 @@ pub(super) fn nowhere(secrets: &[String], logs: &str, arguments: &BTreeSet<Strin
 }
 
 fn search(secrets: &[String], path: &Path) {
+    // What people exported is theirs; disks hold what tenants write.
+    if path.extension().is_some_and(|extension| ["tar", "unpacked", "disk"].iter().any(|ours| extension == *ours)) {
+        return;
+    }
     if path.is_dir() {
         for entry in std::fs::read_dir(path).expect("it is there").flatten() {
             search(secrets, &entry.path());
         }
-        return;
-    }
-    // What people exported is theirs; disks hold what tenants write.
-    if path.extension().is_some_and(|extension| extension == "tar" || extension == "disk") {
         return;
     }
     let bytes = std::fs::read(path).expect("a file of the fleet is readable");

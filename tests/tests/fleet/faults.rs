@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use feather_agent::runtime::fake::Verb;
 use feather_proto::pb::controller::v1 as pb;
 use feather_tests::{
     Fleet, Outcome,
@@ -328,4 +329,16 @@ async fn a_stuck_operation_says_what_to_type_also_to_the_next_controller() {
     assert_eq!(stuck(&fleet, 2).await, before);
     fleet.faults.clear();
     assert_eq!(fleet.outcome(&operation.id).await.state(), pb::OperationState::Failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undone_move_starts_the_same_container_again() {
+    let fleet = fleet_with_alice().await;
+    // What its user installed outside the volume is in the container, and a move that came to nothing must not cost it.
+    let removed = || fleet.servers["nyc"].runtime.calls(Verb::RemoveContainer);
+    let before = removed();
+    fleet.faults.always("fra", "verify_volume", Fault::Refuse);
+    assert_eq!(fleet.migrate("alice", "fra").await.state(), pb::OperationState::Failed);
+    assert_eq!(check_world(&fleet, "the undone move").await, "nyc");
+    assert_eq!(removed(), before);
 }

@@ -58,8 +58,8 @@ fn plant(home: &Path) {
     symlink("/nowhere/at all", home.join("dangling")).unwrap();
     symlink("../../..", deep.join("up")).unwrap();
     let sparse = fs::File::create(home.join("sparse")).unwrap();
-    sparse.set_len(64 << 20).unwrap();
-    sparse.write_at(b"in the middle", 20 << 20).unwrap();
+    sparse.set_len(16 << 20).unwrap();
+    sparse.write_at(b"in the middle", 9 << 20).unwrap();
     let tool = home.join("tool");
     fs::write(&tool, "#!").unwrap();
     std::os::unix::fs::chown(&tool, Some(1234), Some(4321)).unwrap();
@@ -80,7 +80,7 @@ fn plant(home: &Path) {
 async fn goes_out(fleet: &Real) {
     let home = fleet.volume("nyc", "carol").await;
     let whole = observe(&home, &[""]);
-    let (archive, out) = (fleet.directory().join("carol.tar"), fleet.directory().join("unpacked.tar"));
+    let (archive, out) = (fleet.directory().join("carol.tar"), fleet.directory().join("carol.unpacked"));
     let archive_name = archive.to_str().unwrap();
     fleet.featherctl(&["volume", "export", "carol", "--file", archive_name, "--yes"]).await.ok();
     fs::create_dir(&out).unwrap();

@@ -58,7 +58,11 @@ async fn a_full_disk_on_the_target_costs_nothing() {
 
     // With the room back it goes well.
     fleet.inside("fra", "rm /var/lib/containers/others").await.ok();
-    fleet.becomes("fra", "ready").await;
+    feather_tests::wait::until("the controller hears of the room", async || {
+        let shown = fleet.featherctl_json(&["server", "show", "fra"]).await;
+        if shown["disk_free_bytes"].as_u64() > Some(400 << 20) { Ok(()) } else { Err(shown) }
+    })
+    .await;
     fleet.migrate("eve", "fra").await;
     writer.goes_on(20).await;
     let acknowledged = writer.stop().await;
