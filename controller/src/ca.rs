@@ -19,8 +19,8 @@ pub const CONTROLLER_LIFE: Duration = Duration::days(7);
 /// Life of a person's certificate.
 pub const PERSON_LIFE: Duration = Duration::days(365);
 const CA_LIFE: Duration = Duration::days(3650);
-/// Clocks of a fleet are never quite equal.
-const BACKDATE: Duration = Duration::minutes(5);
+/// Certificates are valid from a little before they are made: clocks of a fleet are never quite equal.
+pub const BACKDATE: Duration = Duration::minutes(5);
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use rand::{TryRng as _, rngs::SysRng};
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    ca::{self, AGENT_LIFE, Ca},
+    ca::{self, AGENT_LIFE, BACKDATE, Ca},
     store::ServerRow,
     world::World,
 };
@@ -119,13 +119,16 @@ impl Enroll {
         Ok(Admitted { server: row.name, certificate_pem: signed.certificate_pem, ca_pem: self.ca.ca_pem().to_owned() })
     }
 
-    /// A fresh certificate for a member.
-    pub async fn renew(&self, server: &ServerName, csr_pem: &str) -> Result<Admitted, Error> {
-        if self.world.store.server(server).await?.is_none() {
+    /// A fresh certificate for a member that shows one from this membership, valid from then: a machine that was removed, or whose
+    /// place another one took, still has one of that name for a while.
+    pub async fn renew(&self, server: &ServerName, valid_from: Option<i64>, csr_pem: &str) -> Result<Admitted, Error> {
+        let member = self.world.store.server(server).await?;
+        let issued = valid_from.map(|seconds| seconds + BACKDATE.whole_seconds());
+        if member.is_none_or(|row| issued.is_none_or(|issued| issued < row.joined.unix_timestamp())) {
             return Err(Error::denied(
                 reason::ROLE,
                 format!(
-                    "{server} is no member of the fleet any more; invite it again with `featherctl server invite {server}`"
+                    "{server} is no member of the fleet by this certificate any more; invite it again with `featherctl server invite {server}`"
                 ),
             ));
         }

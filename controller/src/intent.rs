@@ -8,7 +8,7 @@ use std::sync::Arc;
 use feather_proto::{
     error::{Code, Error, reason},
     ids::{OperationId, ServerName, TenantName},
-    model::{Residence, TenantReport, VolumeState},
+    model::{Residence, TenantReport, VolumeState, invalid_field},
 };
 use serde_json::json;
 
@@ -57,6 +57,8 @@ pub struct Intent {
 
 /// How long a move's source copy is kept unless the caller says otherwise.
 const KEEP_SOURCE_DEFAULT_SECONDS: u64 = 7 * 24 * 3600;
+/// Longer than any fleet, and far from what a calendar cannot hold.
+const KEEP_SOURCE_MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
 struct Proposal {
     kind: Kind,
@@ -153,7 +155,7 @@ impl Intent {
         }
         let (row, server) = self.living(&request.tenant).await?;
         self.reachable(&server)?;
-        let plan = to_json(&power::Plan { server: server.clone() })?;
+        let plan = to_json(&power::Plan { server: server.clone(), running: row.running })?;
         let explanation = vec![format!("{} on {server}", kind.name())];
         self.begin(request, Proposal::of(kind, asked, server, plan, explanation, row)).await
     }
@@ -165,6 +167,9 @@ impl Intent {
         to: Destination,
         keep_source_seconds: u64,
     ) -> Result<Planned, Error> {
+        if keep_source_seconds > KEEP_SOURCE_MAX_SECONDS {
+            return Err(invalid_field("keep_source_seconds", "at most 315360000 (ten years)"));
+        }
         let asked = json!({ "migrate": request.tenant, "to": to.word(), "keep": keep_source_seconds });
         if let Some(known) = self.known(request, &asked).await? {
             return Ok(known);
@@ -203,6 +208,7 @@ impl Intent {
             source: source.clone(),
             target: target.clone(),
             image_digest,
+            source_generation: row.generation,
             volume_bytes,
             running: row.running,
             keep_source_seconds,

@@ -9,4 +9,6 @@ mod serve;
 
 pub use connect::{Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
-pub use serve::{BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, incoming, peer, require};
+pub use serve::{
+    BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, incoming, peer, peer_valid_from, require,
+};

@@ -166,9 +166,14 @@ impl Fleet {
         self.ca().issue(&principal, ca::PERSON_LIFE, time::OffsetDateTime::now_utc()).expect("a certificate")
     }
 
+    /// URL of the controller's store, for tests that look into it while no controller runs.
+    pub fn store_url(&self) -> String {
+        format!("sqlite://{}", self.folder.path().join("controller.db").display())
+    }
+
     /// Starts the controller on what its store holds.
     pub async fn start_controller(&mut self) {
-        let store_url = format!("sqlite://{}", self.folder.path().join("controller.db").display());
+        let store_url = self.store_url();
         let (settings, dns, faults) = (self.settings.clone(), self.dns.clone(), self.faults.clone());
         let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.network.listen(CONTROLLER));
         let after_commit = self.after_commit();

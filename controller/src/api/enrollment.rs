@@ -6,7 +6,7 @@ use feather_proto::{
     error::{Error, reason},
     model::to_timestamp,
     pb::controller::v1::{self as pb, enrollment_service_server::EnrollmentService},
-    tls::{Role, require},
+    tls::{Role, peer_valid_from, require},
 };
 use tonic::{Request, Response, Status};
 
@@ -60,7 +60,7 @@ impl EnrollmentService for Enrollment {
             .name
             .parse()
             .map_err(|_: Error| Error::denied(reason::ROLE, format!("{caller} is not the name of a server")))?;
-        let admitted = self.enroll.renew(&server, &request.get_ref().csr_pem).await?;
+        let admitted = self.enroll.renew(&server, peer_valid_from(&request), &request.get_ref().csr_pem).await?;
         Ok(Response::new(pb::RenewCertificateResponse {
             certificate_pem: admitted.certificate_pem,
             ca_pem: admitted.ca_pem,

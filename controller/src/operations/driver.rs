@@ -59,14 +59,13 @@ struct Line<'a> {
     step: &'a str,
     event: Event,
     message: &'a str,
-    hint: Option<&'a str>,
     tenant: Option<TenantUpdate>,
     end: Option<State>,
 }
 
 impl<'a> Line<'a> {
     fn new(step: &'a str, event: Event, message: &'a str) -> Self {
-        Self { step, event, message, hint: None, tenant: None, end: None }
+        Self { step, event, message, tenant: None, end: None }
     }
 }
 
@@ -199,11 +198,10 @@ impl Driver {
             if last && !run.stuck {
                 run.stuck = true;
                 let context = self.context(run);
-                let hint = P::hint(step, undoing, &context);
-                let line = Line { hint: Some(&hint), ..Line::new(step.name(), Event::Struggling, &error.message) };
-                self.write(run, line).await?;
+                run.row.hint = Some(P::hint(step, undoing, &context));
+                self.write(run, Line::new(step.name(), Event::Struggling, &error.message)).await?;
             }
-            if let Some(tried) = self.pause(pause, may_interrupt).await {
+            if let Some(tried) = self.pause(pause, may_interrupt, undoing).await {
                 return Ok(tried);
             }
             pause = (pause * 2).min(self.world.settings.backoff_max);
@@ -250,7 +248,7 @@ impl Driver {
     }
 
     /// Waits before the next try; `Some` ends the trying.
-    async fn pause(&mut self, pause: Duration, may_interrupt: bool) -> Option<Tried> {
+    async fn pause(&mut self, pause: Duration, may_interrupt: bool, undoing: bool) -> Option<Tried> {
         let deadline = tokio::time::Instant::now() + pause;
         loop {
             tokio::select! {
@@ -261,7 +259,7 @@ impl Driver {
                     if may_interrupt {
                         return Some(Tried::Interrupted(answer));
                     }
-                    drop(answer.send(Err(too_late(&self.id))));
+                    drop(answer.send(if undoing { Ok(()) } else { Err(too_late(&self.id)) }));
                 }
             }
         }
@@ -303,7 +301,8 @@ impl Driver {
             state,
             facts: Some(facts),
             error: run.row.error.as_ref(),
-            hint: line.hint,
+            // Also a stuck operation that was resumed, and writes other lines, goes on saying what to type.
+            hint: run.row.hint.as_deref().filter(|_| run.stuck),
             tenant: line.tenant,
             end: line.end.map(|_| End),
             now: self.world.clock.now(),

@@ -1,7 +1,7 @@
 //! All operations of one controller: begins to drive them, resumes them, cancels them. How one is driven is in `driver.rs`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -109,8 +109,9 @@ impl Engine {
         let (cancel, cancelled) = mpsc::channel(4);
         let retry = Arc::new(Notify::new());
         let handle = Handle { retry: retry.clone(), cancel };
-        if self.lock().insert(id.clone(), handle).is_some() {
-            return;
+        match self.lock().entry(id.clone()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(free) => drop(free.insert(handle)),
         }
         let engine = self.clone();
         self.tasks.spawn(async move {

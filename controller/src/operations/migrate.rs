@@ -10,7 +10,7 @@
 use async_trait::async_trait;
 use feather_proto::{
     error::{Code, Error, reason},
-    ids::ServerName,
+    ids::{Generation, ServerName},
     model::{StartMode, StopReason, VolumeSummary},
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct Plan {
     pub target: ServerName,
     /// Image that it runs; the target must have it.
     pub image_digest: String,
+    /// Generation of the placement that is to be sealed.
+    pub source_generation: Generation,
     /// Bytes of its volume on disk when the plan was made.
     pub volume_bytes: u64,
     /// False: it is stopped by its operator, and stays so.
@@ -193,9 +195,9 @@ async fn recheck(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
 async fn stop(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     // A resumed stop keeps the first time: users have been waiting since then.
     facts.stopped_ms.get_or_insert_with(|| context.now_ms());
-    // Sealed under its own generation: the attempt's generation belongs to the target alone.
-    let row = context.world.store.require_tenant(context.tenant).await?;
-    let call = crate::agents::Call { generation: row.generation, ..context.call("stop") };
+    // Sealed under its own generation: the attempt's generation belongs to the target alone. As it was when the move was planned,
+    // so that a driver that lags behind the end of the move cannot seal what runs again.
+    let call = crate::agents::Call { generation: context.plan.source_generation, ..context.call("stop") };
     context.world.agent(&context.plan.source).await?.stop_tenant(&call, StopReason::Move).await?;
     Ok(Outcome::note(format!("sealed on {}", context.plan.source)))
 }

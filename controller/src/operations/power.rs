@@ -16,6 +16,8 @@ use crate::store::TenantUpdate;
 pub struct Plan {
     /// Where it lives.
     pub server: ServerName,
+    /// It should run already: a start that fails must not stop it.
+    pub running: bool,
 }
 
 /// What the steps find out.
@@ -99,6 +101,9 @@ impl Procedure for Start {
         _facts: &mut Facts,
         _begun: &[StartSteps],
     ) -> Result<Outcome, Error> {
+        if context.plan.running {
+            return Ok(Outcome::note("should run as before"));
+        }
         if step == StartSteps::Launch {
             let agent = context.world.agent(&context.plan.server).await?;
             agent.stop_tenant(&context.undo_call("launch"), StopReason::Operator).await?;

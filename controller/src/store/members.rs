@@ -98,7 +98,7 @@ impl Store {
         }
         let rejoin = column::<i64>(&token, "rejoin")? != 0;
         // A member of that name with another key is replaced only if an admin said so, or after it was removed.
-        let present = sqlx::query("SELECT key_fingerprint FROM servers WHERE name = $1")
+        let present = sqlx::query("SELECT key_fingerprint, joined_ms FROM servers WHERE name = $1")
             .bind(row.name.as_str())
             .fetch_optional(&mut *transaction)
             .await?;
@@ -114,11 +114,14 @@ impl Store {
                 )
                 .into());
             }
-            sqlx::query("UPDATE servers SET address = $2, public_address = $3, key_fingerprint = $4 WHERE name = $1")
+            // Certificates from before a rejoin are not renewed, so it counts from now.
+            let joined_ms = if same_key { column::<i64>(&present, "joined_ms")? } else { to_ms(row.joined) };
+            sqlx::query("UPDATE servers SET address = $2, public_address = $3, key_fingerprint = $4, joined_ms = $5 WHERE name = $1")
                 .bind(row.name.as_str())
                 .bind(&row.address)
                 .bind(&row.public_address)
                 .bind(&row.key_fingerprint)
+                .bind(joined_ms)
                 .execute(&mut *transaction)
                 .await?;
         } else {
@@ -134,6 +137,12 @@ impl Store {
         sqlx::query("UPDATE join_tokens SET used_by = $2 WHERE secret_sha256 = $1")
             .bind(secret_sha256)
             .bind(&row.key_fingerprint)
+            .execute(&mut *transaction)
+            .await?;
+        // One token was used; whoever holds an older one, used or not, must not take this member's place.
+        sqlx::query("DELETE FROM join_tokens WHERE server = $1 AND secret_sha256 <> $2")
+            .bind(row.name.as_str())
+            .bind(secret_sha256)
             .execute(&mut *transaction)
             .await?;
         self.commit(transaction, "join").await?;
@@ -162,6 +171,8 @@ impl Store {
         let mut transaction = self.begin().await?;
         removable(&mut transaction, name).await?;
         sqlx::query("DELETE FROM servers WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
+        // Who was taken out does not come back by a token from before.
+        sqlx::query("DELETE FROM join_tokens WHERE server = $1").bind(name.as_str()).execute(&mut *transaction).await?;
         sqlx::query("DELETE FROM settings WHERE name = 'ingress' AND value = $1")
             .bind(name.as_str())
             .execute(&mut *transaction)
@@ -197,14 +208,14 @@ pub(crate) fn server_not_found(name: &ServerName) -> WireError {
     .with("server", name)
 }
 
+pub(super) async fn require_member(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
+    let member =
+        sqlx::query("SELECT name FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(connection).await?;
+    member.map(drop).ok_or_else(|| server_not_found(name).into())
+}
+
 async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
-    let member = sqlx::query("SELECT name FROM servers WHERE name = $1")
-        .bind(name.as_str())
-        .fetch_optional(&mut *connection)
-        .await?;
-    if member.is_none() {
-        return Err(server_not_found(name).into());
-    }
+    require_member(&mut *connection, name).await?;
     let tenants = sqlx::query("SELECT name FROM tenants WHERE server = $1 ORDER BY name")
         .bind(name.as_str())
         .fetch_all(&mut *connection)

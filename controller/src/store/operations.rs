@@ -9,7 +9,9 @@ use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
 use super::{
-    Result, Store, column, corrupt, from_ms, from_word, is_unique_violation, parse, parse_option,
+    Result, Store, column, corrupt, from_ms, from_word, is_unique_violation,
+    members::require_member,
+    parse, parse_option,
     tenants::{TenantState, TenantUpdate, tenant, tenant_not_found, update, world_changed},
     to_ms, word,
 };
@@ -267,6 +269,10 @@ impl Store {
             return Ok(Begin::Known(id));
         }
         hold(&mut transaction, new).await?;
+        // A server may have been removed since the plan was made; an operation on it could go neither on nor back.
+        for server in new.source.iter().chain(&new.target) {
+            require_member(&mut transaction, server).await?;
+        }
         let (generation, undo_generation) = issue(&mut transaction, new).await?;
         let mut plan = new.plan.clone();
         plan["generation"] = generation.0.into();

@@ -7,7 +7,7 @@ use feather_proto::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Append, Begin, Begun, End, Error, NewOperation, Store, TenantState, TenantUpdate};
+use super::{Append, Begin, Begun, End, Error, NewOperation, ServerRow, Store, TenantState, TenantUpdate};
 use crate::operations::{Event, Kind, State};
 
 struct Scratch {
@@ -18,7 +18,21 @@ struct Scratch {
 async fn scratch() -> Scratch {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&format!("sqlite://{}", folder.path().join("store.db").display())).await.unwrap();
+    join(&store, "nyc").await;
     Scratch { store, _folder: folder }
+}
+
+async fn join(store: &Store, server: &str) {
+    let later = now() + time::Duration::hours(1);
+    store.add_join_token(server, &server.parse().unwrap(), later, false).await.unwrap();
+    let member = |name| ServerRow {
+        name,
+        address: format!("{server}:7443"),
+        public_address: server.into(),
+        key_fingerprint: server.into(),
+        joined: now(),
+    };
+    store.join(server, member, now()).await.unwrap();
 }
 
 fn alice() -> TenantName {
@@ -154,6 +168,7 @@ async fn what_was_committed_is_there_after_a_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("store.db").display());
     let store = Store::open(&url).await.unwrap();
+    join(&store, "nyc").await;
     let begun = begin(&store, &add(1, None)).await;
     store.set_setting("ingress", "nyc").await.unwrap();
     store.set_setting("ingress", "fra").await.unwrap();
@@ -166,4 +181,16 @@ async fn what_was_committed_is_there_after_a_reopening() {
 #[tokio::test]
 async fn a_store_that_cannot_be_opened_says_so() {
     assert!(Store::open("sqlite:///nowhere/at/all/store.db").await.is_err());
+}
+
+#[tokio::test]
+async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan() {
+    let Scratch { store, _folder } = scratch().await;
+    store.remove_server(&"nyc".parse().unwrap()).await.unwrap();
+    assert_eq!(refusal(store.begin_operation(&add(1, None)).await), reason::SERVER_NOT_FOUND);
+    assert!(store.operations(None, 10).await.unwrap().is_empty());
+    join(&store, "nyc").await;
+    begin(&store, &add(1, None)).await;
+    let refused = refusal(store.remove_server(&"nyc".parse().unwrap()).await);
+    assert_eq!(refused, reason::OPERATION_RUNNING);
 }

@@ -213,6 +213,12 @@ impl Identity {
     }
 }
 
+/// From when a certificate that was already verified is valid, in seconds since 1970.
+pub(super) fn valid_from(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_before.timestamp())
+}
+
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()

@@ -1,6 +1,7 @@
 //! The accepting end: TLS handshakes beside each other, and the peer's principal for every call.
 
 use std::{
+    collections::BTreeMap,
     io,
     pin::Pin,
     sync::Arc,
@@ -13,11 +14,12 @@ use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
+    sync::oneshot,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Request, transport::server::Connected};
 
-use super::identity::{IdentityError, Principal, Role, Rotating, provider};
+use super::identity::{IdentityError, Principal, Role, Rotating, provider, valid_from};
 use crate::error::{Error, reason};
 
 /// A byte stream of any kind.
@@ -32,7 +34,7 @@ pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<BoxIo>> + Send>>;
 
 /// A peer that has not finished its handshake by then is cut off.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Handshakes under way at once; more wait in the listener's queue.
+/// Handshakes under way at once. One more ends the oldest: whoever opens connections and says nothing must not keep others out.
 const HANDSHAKES_MAX: usize = 256;
 
 /// The other end of the connection that a call came over.
@@ -40,6 +42,8 @@ const HANDSHAKES_MAX: usize = 256;
 pub struct Peer {
     /// Who it proved to be, or nobody.
     pub principal: Option<Principal>,
+    /// From when its certificate is valid, in seconds since 1970.
+    pub valid_from: Option<i64>,
 }
 
 /// An accepted connection.
@@ -112,34 +116,70 @@ pub fn incoming(
     clients: ClientCertificate,
 ) -> Result<impl Stream<Item = io::Result<Connection>> + Send + use<>, IdentityError> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, clients)?));
-    Ok(futures::stream::unfold((listener, FuturesUnordered::new()), move |(mut listener, mut handshakes)| {
-        let acceptor = acceptor.clone();
-        async move {
-            loop {
-                tokio::select! {
-                    accepted = listener.next(), if handshakes.len() < HANDSHAKES_MAX => match accepted {
-                        Some(Ok(stream)) => handshakes.push(handshake(acceptor.clone(), stream)),
-                        Some(Err(error)) => {
-                            tracing::warn!(%error, "cannot accept a connection");
-                            tokio::time::sleep(Duration::from_millis(50)).await;
-                        }
-                        None => return None,
-                    },
-                    Some(done) = handshakes.next(), if !handshakes.is_empty() => match done {
+    Ok(futures::stream::unfold((listener, Handshakes::new(acceptor)), |(mut listener, mut handshakes)| async move {
+        loop {
+            tokio::select! {
+                biased;
+                Some((number, done)) = handshakes.running.next() => {
+                    handshakes.oldest_first.remove(&number);
+                    match done {
                         Ok(connection) => return Some((Ok(connection), (listener, handshakes))),
                         Err(error) => tracing::debug!(%error, "handshake refused"),
-                    },
+                    }
                 }
+                accepted = listener.next() => match accepted {
+                    Some(Ok(stream)) => handshakes.begin(stream),
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    None => return None,
+                },
             }
         }
     }))
 }
 
+type Handshaking = Pin<Box<dyn Future<Output = (u64, io::Result<Connection>)> + Send>>;
+
+/// Handshakes under way.
+struct Handshakes {
+    acceptor: TlsAcceptor,
+    running: FuturesUnordered<Handshaking>,
+    /// Dropping the sender ends the handshake.
+    oldest_first: BTreeMap<u64, oneshot::Sender<()>>,
+    begun: u64,
+}
+
+impl Handshakes {
+    fn new(acceptor: TlsAcceptor) -> Self {
+        Self { acceptor, running: FuturesUnordered::new(), oldest_first: BTreeMap::new(), begun: 0 }
+    }
+
+    fn begin(&mut self, stream: BoxIo) {
+        if self.oldest_first.len() >= HANDSHAKES_MAX {
+            self.oldest_first.pop_first();
+        }
+        self.begun += 1;
+        let (number, acceptor, (wanted, unwanted)) = (self.begun, self.acceptor.clone(), oneshot::channel());
+        self.oldest_first.insert(number, wanted);
+        self.running.push(Box::pin(async move {
+            let done = tokio::select! {
+                done = handshake(acceptor, stream) => done,
+                _ = unwanted => Err(io::Error::other("newer connections took its place")),
+            };
+            (number, done)
+        }));
+    }
+}
+
 async fn handshake(acceptor: TlsAcceptor, stream: BoxIo) -> io::Result<Connection> {
     let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await.map_err(io::Error::other)??;
     let certificates = stream.get_ref().1.peer_certificates();
-    let principal = certificates.and_then(|chain| chain.first()).and_then(|leaf| Principal::from_certificate(leaf));
-    Ok(Connection { stream, peer: Peer { principal } })
+    let leaf = certificates.and_then(|chain| chain.first());
+    let principal = leaf.and_then(|leaf| Principal::from_certificate(leaf));
+    let valid_from = leaf.and_then(|leaf| valid_from(leaf));
+    Ok(Connection { stream, peer: Peer { principal, valid_from } })
 }
 
 fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<ServerConfig, IdentityError> {
@@ -162,6 +202,11 @@ fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<Serv
 /// Who made this call.
 pub fn peer<T>(request: &Request<T>) -> Option<Principal> {
     request.extensions().get::<Peer>().and_then(|peer| peer.principal.clone())
+}
+
+/// From when the caller's certificate is valid, in seconds since 1970.
+pub fn peer_valid_from<T>(request: &Request<T>) -> Option<i64> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.valid_from)
 }
 
 /// The caller, if it has one of these roles.

@@ -296,6 +296,42 @@ async fn a_move_that_failed_before_it_touched_the_source_leaves_a_tenant_that_ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_does_not_stop_what_ran_before() {
+    let fleet = fleet_with_alice().await;
+    fleet.faults.always("nyc", "start_tenant", Fault::Refuse);
+    let start = pb::StartTenantRequest { request_id: request_id(), tenant: "alice".into() };
+    let start = fleet.tenants().start_tenant(start).await.unwrap().into_inner().operation.unwrap();
+    assert_eq!(fleet.outcome(&start.id).await.state(), pb::OperationState::Failed);
+    assert_eq!(check_world(&fleet, "after the start").await, "nyc");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_operation_says_what_to_type_also_to_the_next_controller() {
+    let mut fleet = fleet_with_alice().await;
+    fleet.faults.always("fra", "verify_volume", Fault::Refuse);
+    fleet.faults.always("nyc", "start_tenant", Fault::LoseRequest);
+    let operation = fleet.begin_migrate("alice", "fra").await.unwrap();
+    let stuck = async |fleet: &Fleet, tries: usize| {
+        until("the move is stuck", async || {
+            let request = pb::GetOperationRequest { id: operation.id.clone() };
+            let reply = fleet.operations().get_operation(request).await.map_err(|status| status.to_string())?;
+            let operation = reply.into_inner().operation.unwrap();
+            let tried = operation.log.iter().filter(|line| line.event == "undo-begin" && line.step == "stop").count();
+            let stuck = operation.state() == pb::OperationState::Stuck && tried >= tries;
+            if stuck { Ok(operation.hint) } else { Err(format!("{operation:?}")) }
+        })
+        .await
+    };
+    let before = stuck(&fleet, 1).await;
+    assert!(before.contains("featherctl server show nyc"), "{before:?}");
+    fleet.kill_controller();
+    fleet.start_controller().await;
+    assert_eq!(stuck(&fleet, 2).await, before);
+    fleet.faults.clear();
+    assert_eq!(fleet.outcome(&operation.id).await.state(), pb::OperationState::Failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_undone_move_starts_the_same_container_again() {
     let fleet = fleet_with_alice().await;
     // What its user installed outside the volume is in the container, and a move that came to nothing must not cost it.

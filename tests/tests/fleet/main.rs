@@ -7,3 +7,4 @@ mod layout;
 mod lifecycle;
 mod migrate;
 mod refusals;
+mod soak;

@@ -2,17 +2,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
 
+use std::time::Duration;
+
 use feather_agent::runtime::{Capacity, fake::Behaviour};
 use feather_proto::{
     error::{Code, Error, reason},
-    pb::controller::v1 as pb,
-    tls::{Principal, Role, Trust, channel},
+    pb::{agent::v1 as agent, controller::v1 as pb},
+    tls::{Identity, Principal, Role, Trust, channel, csr},
 };
 use feather_tests::{
     Fleet,
     faults::Fault,
     fleet::{WORK_IMAGE, request_id},
-    wait::until,
+    wait::{until, within},
 };
 
 async fn add(fleet: &Fleet, name: &str, server: &str) -> Error {
@@ -274,4 +276,91 @@ async fn a_second_change_names_the_first_also_when_a_server_cannot_be_reached() 
     fleet.kill_agent("fra");
     let error = fleet.begin_migrate("alice", "nyc").await.unwrap_err();
     assert_eq!((error.reason.as_str(), error.metadata.get("operation")), (reason::OPERATION_RUNNING, Some(&first.id)));
+}
+
+/// Joins by a token, and returns the identity that came of it.
+async fn join(fleet: &Fleet, token: &str, (key_pem, csr_pem): &(String, String)) -> Result<Identity, Error> {
+    let token: feather_proto::join_token::JoinToken = token.parse().unwrap();
+    let request = pb::JoinRequest {
+        secret: token.secret,
+        csr_pem: csr_pem.clone(),
+        address: "nyc:7443".into(),
+        public_address: "nyc".into(),
+        agent_version: "test".into(),
+    };
+    let joined = fleet.enrollment().join(request).await?.into_inner();
+    Ok(Identity { certificate_pem: joined.certificate_pem, key_pem: key_pem.clone(), ca_pem: joined.ca_pem })
+}
+
+async fn renew(fleet: &Fleet, identity: Identity) -> Result<(), Error> {
+    let mut client = pb::enrollment_service_client::EnrollmentServiceClient::new(fleet.channel(identity));
+    let (_, csr_pem) = feather_proto::tls::csr("nyc").unwrap();
+    Ok(client.renew_certificate(pb::RenewCertificateRequest { csr_pem }).await.map(drop)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_taken_out_or_replaced_comes_back_neither_by_token_nor_by_certificate() {
+    let fleet = Fleet::start(&[]).await;
+    let token = async |rejoin| {
+        let invitation = pb::CreateJoinTokenRequest { server: "nyc".into(), ttl_seconds: 600, rejoin };
+        fleet.enrollment().create_join_token(invitation).await.unwrap().into_inner().token
+    };
+    let (old, new) = (csr("nyc").unwrap(), csr("nyc").unwrap());
+    let (first, unused) = (token(false).await, token(false).await);
+    join(&fleet, &first, &old).await.unwrap();
+    assert_eq!(join(&fleet, &unused, &new).await.unwrap_err().reason, reason::JOIN_TOKEN);
+    fleet
+        .server_service()
+        .remove_server(pb::RemoveServerRequest { server: "nyc".into(), dry_run: false })
+        .await
+        .unwrap();
+    assert_eq!(join(&fleet, &first, &old).await.unwrap_err().reason, reason::JOIN_TOKEN);
+    // It comes again by an invitation, and is replaced by another machine.
+    let (second, third) = (token(false).await, async || token(true).await);
+    join(&fleet, &second, &old).await.unwrap();
+    let rejoin = third().await;
+    join(&fleet, &rejoin, &old).await.unwrap();
+    let newest = third().await;
+    let replacement = join(&fleet, &newest, &new).await.unwrap();
+    assert_eq!(join(&fleet, &rejoin, &old).await.unwrap_err().reason, reason::JOIN_TOKEN);
+    renew(&fleet, replacement).await.unwrap();
+    // A certificate of an hour ago is from before.
+    let before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    let stale = fleet.ca().issue(&Principal::agent("nyc"), time::Duration::hours(24), before).unwrap();
+    assert_eq!(renew(&fleet, stale).await.unwrap_err().reason, reason::ROLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_copy_is_kept_for_no_longer_than_a_calendar_can_hold() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "nyc").await;
+    let request = pb::MigrateTenantRequest {
+        request_id: request_id(),
+        tenant: "alice".into(),
+        keep_source_seconds: u64::MAX,
+        ..Default::default()
+    };
+    let error = Error::from(fleet.tenants().migrate_tenant(request).await.unwrap_err());
+    assert_eq!((error.code, error.reason.as_str()), (Code::Invalid, reason::INVALID_FIELD));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let fleet = Fleet::start(&["nyc"]).await;
+    let stranger = fleet.network.from("stranger");
+    for address in ["controller:7400", "nyc:7443"] {
+        let mut silent = vec![];
+        for _ in 0..1000 {
+            silent.push(stranger.dial(address).await.unwrap());
+        }
+        within(Duration::from_secs(5), "a call is answered", async || match address {
+            "nyc:7443" => {
+                let channel = fleet.agent_channel("nyc", fleet.identity(Role::Admin, "admin"));
+                let mut client = agent::server_service_client::ServerServiceClient::new(channel);
+                client.get_info(agent::GetInfoRequest {}).await.map(drop)
+            }
+            _ => fleet.server_service().list_servers(pb::ListServersRequest {}).await.map(drop),
+        })
+        .await;
+    }
 }
