@@ -73,7 +73,9 @@ fn diff_one(record: &Record, observed: &Observed, now: OffsetDateTime) -> Option
             }
             (!running || !observed.settled.contains(tenant)).then_some(Action::Run)
         }
-        Residence::Active { desired: Desired::Stop, .. } | Residence::Sealed => running.then_some(Action::Stop),
+        Residence::Active { desired: Desired::Stop, .. } | Residence::Sealed if running => Some(Action::Stop),
+        Residence::Active { desired: Desired::Stop, .. } => unusable(record, observed).map(Action::Report),
+        Residence::Sealed => None,
         Residence::Departed { .. } | Residence::Absent if running && record.incoming.is_some() => Some(Action::Stop),
         Residence::Absent if container != ContainerState::Missing && record.incoming.is_none() => Some(Action::Remove),
         Residence::Departed { .. } if running => Some(Action::Stop),

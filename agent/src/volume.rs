@@ -43,6 +43,6 @@ pub use receive::{Limits, Progress, Receiver};
 pub use send::{scan, send};
 pub use stream::{export_tar, frames, import_tar, receive};
 pub use tar_export::{Exported, write_tar};
-pub use tar_import::read_tar;
+pub use tar_import::{ARCHIVE_START_BYTES, check_archive_start, read_tar};
 pub use walk::{Expect, Usage, measure};
 pub use writer::clear;

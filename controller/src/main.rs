@@ -1,6 +1,9 @@
 //! `feather-controller`: wires the controller to the real world.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,7 +40,7 @@ enum Command {
 #[derive(Args)]
 struct Init {
     /// Folder for the CA's key and certificate; created if it is missing.
-    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = "/var/lib/feather/controller")]
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
     /// HOST:PORT at which servers and featherctl will reach this controller; written into join tokens.
     #[arg(long, env = "FEATHER_CONTROLLER_ADVERTISE")]
@@ -50,7 +53,7 @@ struct Init {
 #[derive(Args)]
 struct NewIdentity {
     /// Folder that `init` filled.
-    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = "/var/lib/feather/controller")]
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
     /// Login name inside the identity; shown as the one who asked for an operation.
     #[arg(long)]
@@ -73,7 +76,7 @@ enum Entitled {
 #[derive(Args)]
 struct Serve {
     /// Folder that `init` filled.
-    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = "/var/lib/feather/controller")]
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
     /// Address to listen on.
     #[arg(long, env = "FEATHER_CONTROLLER_LISTEN", default_value = "0.0.0.0:7400")]
@@ -115,6 +118,8 @@ enum LogFormat {
     Json,
 }
 
+/// Where `init` and `serve` look unless told otherwise.
+const STATE_DIR_DEFAULT: &str = "/var/lib/feather/controller";
 /// File beside the CA that remembers what `init` was told.
 const ADVERTISE_FILE: &str = "advertise";
 
@@ -145,7 +150,12 @@ fn init(arguments: &Init) -> anyhow::Result<()> {
     println!("fleet CA fingerprint: sha256:{}", authority.fingerprint()?);
     println!("admin identity:       {}", identity.display());
     println!();
-    println!("Start the controller:  feather-controller serve --state-dir {}", state_dir.display());
+    let store = if state_dir == Path::new(STATE_DIR_DEFAULT) {
+        String::new()
+    } else {
+        format!(" --store sqlite://{}/controller.db", state_dir.display())
+    };
+    println!("Start the controller:  feather-controller serve --state-dir {}{store}", state_dir.display());
     println!(
         "Point featherctl at it: export FEATHERCTL_CONTROLLER={advertise} FEATHERCTL_IDENTITY={}",
         identity.display()
@@ -174,7 +184,7 @@ fn new_identity(arguments: &NewIdentity) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn create_private(folder: &std::path::Path) -> anyhow::Result<()> {
+fn create_private(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -187,12 +197,16 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     start_log(arguments.log_format);
     let clock = Arc::new(SystemClock);
     let authority = Ca::load(&arguments.state_dir)?;
+    let _only_one = lock(&arguments.state_dir)?;
     let advertise = std::fs::read_to_string(arguments.state_dir.join(ADVERTISE_FILE))
         .with_context(|| format!("{} was not made by `feather-controller init`", arguments.state_dir.display()))?;
     let identity = Rotating::new(own_identity(&authority, &*clock)?)?;
-    let store = Store::open(&arguments.store)
-        .await
-        .with_context(|| format!("cannot open the store {}", without_password(&arguments.store)))?;
+    let store = Store::open(&arguments.store).await.with_context(|| {
+        format!(
+            "cannot open the store {}; does its folder exist, and may this process write there? (--store)",
+            without_password(&arguments.store)
+        )
+    })?;
     let listener = tokio::net::TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
@@ -216,6 +230,15 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     serve(settings, seams, authority, advertise, identity, TcpIncoming::stream(listener), shutdown).await?;
     tracing::info!("controller stopped");
     Ok(())
+}
+
+/// Keeps a second controller of the same fleet out for as long as the file is open: two would drive the same operations.
+fn lock(state_dir: &Path) -> anyhow::Result<std::fs::File> {
+    let path = state_dir.join("controller.lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.try_lock()
+        .with_context(|| format!("another feather-controller serves with {}; stop it first", state_dir.display()))?;
+    Ok(file)
 }
 
 /// The controller's own certificate, made anew long before it ends.

@@ -112,6 +112,9 @@ impl Agent {
             ));
         }
         let limits = self.limits().await?;
+        // What is no archive at all must not cost the data that is there.
+        let (start, pieces) = first_block(pieces).await?;
+        volume::check_archive_start(&start)?;
         let marked = self.write(target.marked).await?;
         let (path, _) = self.runtime.ensure_volume(&tenant.container()).await?;
         let root = blocking(move || {
@@ -119,7 +122,8 @@ impl Agent {
             volume::open_root(&path)
         })
         .await?;
-        let found = volume::import_tar(pieces, root, limits, watch::Sender::new(Progress::default())).await?;
+        let imported = volume::import_tar(pieces, root, limits, watch::Sender::new(Progress::default())).await;
+        let found = imported.map_err(|error| content_gone(tenant, error.into()))?;
         let found = summary(&found);
         let volume = Volume::whole(target.generation, Some(found.clone()));
         self.write(Record { volume, ..marked }).await?;
@@ -144,4 +148,30 @@ fn no_volume(tenant: &TenantName) -> Error {
         format!("there is no volume of {tenant} on this server; `featherctl volume list` shows where volumes are"),
     )
     .with("tenant", tenant)
+}
+
+/// Enough of a stream to judge its first header, and the whole stream again.
+async fn first_block<S>(pieces: S) -> Result<(Vec<u8>, impl Stream<Item = Result<Bytes, Error>> + Send), Error>
+where
+    S: Stream<Item = Result<Bytes, Error>> + Send,
+{
+    let mut pieces = Box::pin(pieces);
+    let mut start = Vec::new();
+    while start.len() < volume::ARCHIVE_START_BYTES {
+        match pieces.next().await {
+            Some(piece) => start.extend_from_slice(&piece?),
+            None => break,
+        }
+    }
+    let again = futures::stream::iter([Ok(Bytes::from(start.clone()))]);
+    Ok((start, again.chain(pieces)))
+}
+
+/// A failed import says what is true now: exit codes and marks alone would look as if nothing had happened.
+fn content_gone(tenant: &TenantName, error: Error) -> Error {
+    let message = format!(
+        "{}. What the volume of {tenant} held before is gone, and it is marked incomplete, so that nothing starts on it: import a whole archive",
+        error.message
+    );
+    Error { message, ..error }
 }

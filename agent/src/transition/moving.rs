@@ -249,7 +249,8 @@ pub(crate) fn admit_activate(
     }
     let (current, coming) = incoming(record, tenant, generation)?;
     let ready = match desired {
-        Desired::Run => coming.stage == IncomingStage::Trial,
+        // Past the commit there is no way back: a trial that ended meanwhile is started again rather than refused.
+        Desired::Run => coming.stage != IncomingStage::Reserved && current.volume.complete_at(generation),
         Desired::Stop => coming.stage == IncomingStage::Received && current.volume.complete_at(generation),
     };
     let (true, Some(spec)) = (ready, &coming.spec) else {

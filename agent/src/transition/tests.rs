@@ -214,7 +214,7 @@ fn moving() -> Vec<Row> {
         (
             "activate",
             |record, at| word(admit_activate(Some(record), &alice(), at, Desired::Run), next),
-            [[WRONG, "unchanged", "unchanged", "unchanged", WRONG, WRONG, WRONG, WRONG, "write"], [WRONG; 9]],
+            [[WRONG, "unchanged", "unchanged", "unchanged", WRONG, WRONG, WRONG, "write", "write"], [WRONG; 9]],
         ),
         (
             "hand off",

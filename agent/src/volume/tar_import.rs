@@ -71,6 +71,22 @@ pub fn read_tar(
     scan(import.writer.into_root())
 }
 
+/// How much of an archive [`check_archive_start`] wants to see.
+pub const ARCHIVE_START_BYTES: usize = BLOCK;
+
+/// Refuses what cannot be the beginning of a tar archive, before anything is replaced by it. An archive that passes may still
+/// turn out to be damaged further on.
+pub fn check_archive_start(start: &[u8]) -> Result<(), Error> {
+    let Some(block) = start.first_chunk::<BLOCK>() else {
+        return Err(Error::ArchiveTruncated { offset: start.len() as u64 });
+    };
+    // An empty archive begins with its end mark.
+    if block.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    Fields::decode(block).map(drop).map_err(|problem| Error::Archive { offset: 0, path: String::new(), problem })
+}
+
 /// The archive as blocks, with the position for messages.
 struct Input<'a> {
     reader: &'a mut dyn Read,

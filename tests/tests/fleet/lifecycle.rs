@@ -1,6 +1,9 @@
 //! A tenant's ordinary life.
 
-use feather_proto::pb::controller::v1 as pb;
+use feather_proto::{
+    error::{Error, reason},
+    pb::controller::v1 as pb,
+};
 use feather_tests::{Fleet, faults::Fault, fleet::request_id, wait::until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,4 +102,51 @@ async fn a_controller_that_is_stopped_parks_its_operations_and_the_next_one_goes
     fleet.faults.clear();
     fleet.start_controller().await;
     assert_eq!(fleet.outcome(&operation.id).await.state(), pb::OperationState::Succeeded);
+}
+
+async fn stop(fleet: &Fleet, name: &str) {
+    let request = pb::StopTenantRequest { request_id: request_id(), tenant: name.into() };
+    let operation = fleet.tenants().stop_tenant(request).await.unwrap().into_inner().operation.unwrap();
+    assert_eq!(fleet.outcome(&operation.id).await.state(), pb::OperationState::Succeeded);
+}
+
+async fn import(fleet: &Fleet, name: &str, archive: Vec<u8>) -> Result<(), Error> {
+    let first = pb::ImportVolumeRequest { tenant: name.into(), ..Default::default() };
+    let data = pb::ImportVolumeRequest { data: archive.into(), ..Default::default() };
+    let end = pb::ImportVolumeRequest { end: true, ..Default::default() };
+    let messages = tokio_stream::iter([first, data, end]);
+    fleet.volumes().import_volume(messages).await.map(drop).map_err(Error::from)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_archive_costs_nothing_and_a_cut_one_says_what_it_cost() {
+    let fleet = Fleet::start(&["nyc"]).await;
+    fleet.add("alice", "nyc").await;
+    stop(&fleet, "alice").await;
+    let data = fleet.volume("nyc", "alice").join("data");
+    std::fs::write(&data, "kept").unwrap();
+    for nothing in [vec![], b"root:x:0:0".to_vec(), vec![b'x'; 4096], [&[0x1f, 0x8b][..], &[0; 1024]].concat()] {
+        let error = import(&fleet, "alice", nothing).await.unwrap_err();
+        assert_eq!(error.reason, reason::BAD_STREAM, "{error}");
+        assert!(!error.message.contains("is gone"), "{error}");
+        assert_eq!(std::fs::read_to_string(&data).unwrap(), "kept");
+    }
+    assert_eq!(fleet.show("alice").await.state(), pb::TenantState::Stopped);
+    let export = pb::ExportVolumeRequest { tenant: "alice".into() };
+    let mut stream = fleet.volumes().export_volume(export).await.unwrap().into_inner();
+    let mut archive = Vec::new();
+    while let Some(piece) = stream.message().await.unwrap() {
+        archive.extend_from_slice(&piece.data);
+    }
+    let cut = archive[..archive.len() - 1024].to_vec();
+    let error = import(&fleet, "alice", cut).await.unwrap_err();
+    assert!(error.message.contains("is gone") && error.message.contains("incomplete"), "{error}");
+    until("everybody sees that alice is broken", async || {
+        let alice = fleet.show("alice").await;
+        let seen = alice.state() == pb::TenantState::Broken && alice.problem.contains("incomplete");
+        if seen { Ok(()) } else { Err(alice) }
+    })
+    .await;
+    import(&fleet, "alice", archive).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&data).unwrap(), "kept");
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -95,7 +96,10 @@ impl Sink {
                 let mut part = whole.as_os_str().to_owned();
                 part.push(".part");
                 let part = PathBuf::from(part);
-                let file = fs::File::create(&part).map_err(|error| failure(&part, &error))?;
+                // What a tenant keeps to itself must not become readable by everyone through its archive.
+                let mut options = fs::OpenOptions::new();
+                options.create(true).truncate(true).write(true).mode(0o600);
+                let file = options.open(&part).map_err(|error| failure(&part, &error))?;
                 Place::File { file, part, whole: whole.to_owned(), finished: false }
             }
         };
