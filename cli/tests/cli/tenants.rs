@@ -434,24 +434,24 @@ async fn an_invitation_is_a_token_on_stdout_and_the_way_to_use_it_beside() {
     }
     let ran = controller.run("server invite nyc").await;
     assert_eq!(ran.stdout, "feather-join-abc\n");
-    assert_snapshot!(ran, @r"
+    assert_snapshot!(ran, @r#"
     --- stdout
     feather-join-abc
     --- stderr
     This token lets one server join as nyc, once, within 3 hours, until 2026-03-01T15:00:00Z:
 
 
-    On the machine that is to be nyc, put it in place of TOKEN. To start a birth container that joins:
+    On the machine that is to be nyc, type this and paste the token, so that it stays out of the shell's history:
 
-        FEATHER_AGENT_JOIN_TOKEN=TOKEN scripts/birth up nyc IP_ADDRESS
+        read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN
 
-    In a birth container that runs already:
+    Then start a birth container with `--env FEATHER_AGENT_JOIN_TOKEN` (README, "On real servers", has the whole command), or, in one that runs already:
 
-        FEATHER_AGENT_JOIN_TOKEN=TOKEN podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-nyc feather-agent join
+        podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-nyc feather-agent join
 
     `featherctl server list` shows nyc as ready once it has joined.
     --- exit 0
-    ");
+    "#);
     assert_snapshot!(controller.run("server invite nyc --ttl 90s --output json").await, @r#"
     --- stdout
     {

@@ -172,11 +172,12 @@ impl Procedure for Migrate {
     }
 
     fn hint(step: Steps, undoing: bool, context: &Context<'_, Plan>) -> String {
-        let server = match (step, undoing) {
-            (Steps::Stop | Steps::Retire, _) | (Steps::Release, false) => &context.plan.source,
-            _ => &context.plan.target,
-        };
-        format!("featherctl server show {server}")
+        match (step, undoing) {
+            (Steps::Stop | Steps::Retire, _) => format!("featherctl server show {}", context.plan.source),
+            // It speaks to both, and either may be the one that does not answer.
+            (Steps::Release, false) => "featherctl server list".to_owned(),
+            _ => format!("featherctl server show {}", context.plan.target),
+        }
     }
 }
 

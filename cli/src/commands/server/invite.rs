@@ -60,10 +60,11 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let view = InvitationView { server, token: &response.token, expires };
     context.output.show(&view, || response.token.clone())?;
     context.output.note(&format!(
-        "\nOn the machine that is to be {server}, put it in place of TOKEN. To start a birth container that joins:\n\
-         \n    FEATHER_AGENT_JOIN_TOKEN=TOKEN scripts/birth up {server} IP_ADDRESS\n\
-         \nIn a birth container that runs already:\n\
-         \n    FEATHER_AGENT_JOIN_TOKEN=TOKEN podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-{server} feather-agent join\n\
+        "\nOn the machine that is to be {server}, type this and paste the token, so that it stays out of the shell's history:\n\
+         \n    read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN\n\
+         \nThen start a birth container with `--env FEATHER_AGENT_JOIN_TOKEN` (README, \"On real servers\", has the whole \
+         command), or, in one that runs already:\n\
+         \n    podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-{server} feather-agent join\n\
          \n`featherctl server list` shows {server} as ready once it has joined."
     ));
     Ok(())
