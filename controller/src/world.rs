@@ -182,6 +182,14 @@ impl World {
         running.iter().find(|one| one.tenant == *tenant).map_or(Ok(()), |one| Err(crate::store::held(tenant, &one.id)))
     }
 
+    /// Looks at a server now, so that whoever asks right behind a change sees it. Not being able to is no failure: the watcher will.
+    pub async fn look_again(&self, server: &ServerName) {
+        let looked = async { self.agent(server).await?.snapshot().await }.await;
+        if let Ok(snapshot) = looked {
+            self.fleet.saw(server, snapshot, self.clock.now());
+        }
+    }
+
     /// Public URL of a tenant.
     pub fn url(&self, tenant: &TenantName) -> String {
         format!("https://{}", tenant.host(&self.settings.domain_suffix))

@@ -119,7 +119,9 @@ impl VolumeService for Volumes {
         let head = futures::stream::iter((!first.data.is_empty()).then_some(Ok(first.data)));
         let archive = if first.end { head.boxed() } else { head.chain(pieces(upload)).boxed() };
         let agent = self.world.agent(&server).await?;
-        let summary = agent.import_volume(&tenant, row.generation, archive).await?;
+        let imported = agent.import_volume(&tenant, row.generation, archive).await;
+        self.world.look_again(&server).await;
+        let summary = imported?;
         tracing::info!(%tenant, %server, by = %caller, "volume imported");
         Ok(Response::new(pb::ImportVolumeResponse { summary: Some(summary.into()) }))
     }
