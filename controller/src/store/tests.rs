@@ -194,3 +194,21 @@ async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan() {
     let refused = refusal(store.remove_server(&"nyc".parse().unwrap()).await);
     assert_eq!(refused, reason::OPERATION_RUNNING);
 }
+
+#[tokio::test]
+async fn an_expired_join_token_lets_nobody_in() {
+    let Scratch { store, _folder } = scratch().await;
+    let member = |name| ServerRow {
+        name,
+        address: "ams:7443".into(),
+        public_address: "ams".into(),
+        key_fingerprint: "key".into(),
+        joined: now(),
+    };
+    store.add_join_token("hash", &"ams".parse().unwrap(), now(), false).await.unwrap();
+    let late = store.join("hash", member, now()).await;
+    assert_eq!(refusal(late), reason::JOIN_TOKEN);
+    assert_eq!(store.server(&"ams".parse().unwrap()).await.unwrap(), None);
+    let in_time = store.join("hash", member, now() - time::Duration::seconds(1)).await.unwrap();
+    assert_eq!(in_time.name.as_str(), "ams");
+}
