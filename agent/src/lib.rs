@@ -8,6 +8,7 @@ mod api;
 pub mod clock;
 pub mod config;
 mod failure;
+pub mod gate;
 mod grant;
 pub mod join;
 
