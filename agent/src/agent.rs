@@ -5,6 +5,7 @@
 
 mod container;
 mod data;
+mod drain;
 mod lifecycle;
 mod moving;
 mod report;
@@ -12,7 +13,7 @@ mod routes;
 mod transfer;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -30,6 +31,7 @@ use tracing::Instrument as _;
 use crate::{
     clock::Clock,
     config::Config,
+    gate::Gates,
     grant::Grants,
     ledger::{Ledger, Record, Spec},
     router::Router,
@@ -75,6 +77,7 @@ pub(crate) struct Agent {
     /// New at each start of the process.
     pub(crate) boot_id: String,
     pub(crate) grants: Grants,
+    pub(crate) gates: Gates,
     pub(crate) condition: watch::Sender<Condition>,
     /// Wakes the reconciler.
     pub(crate) wake: Notify,
@@ -95,6 +98,8 @@ pub(crate) struct Agent {
     settled: Mutex<BTreeMap<TenantName, Spec>>,
     /// Transfers into this server, so that a newer call may end an older one.
     pulls: Mutex<BTreeMap<TenantName, CancellationToken>>,
+    /// Tenants that come back from a move that was given up, until they are healthy.
+    returning: Mutex<BTreeSet<TenantName>>,
     /// Calls that wait for a tenant's health, so that a newer decision need not wait for them.
     waits: Mutex<BTreeMap<TenantName, CancellationToken>>,
 }
@@ -105,6 +110,7 @@ pub(crate) type TenantLock = OwnedMutexGuard<()>;
 impl Agent {
     pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
+            gates: Gates::new(config.gate_dir(), config.gate),
             config,
             ledger,
             runtime: seams.runtime,
@@ -124,6 +130,7 @@ impl Agent {
             probes: Mutex::default(),
             settled: Mutex::default(),
             pulls: Mutex::default(),
+            returning: Mutex::default(),
             waits: Mutex::default(),
         })
     }

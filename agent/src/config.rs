@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use crate::gate::GateLimits;
+
 /// Names of the variables that every tenant gets from its birth container's environment, when they are set there.
 pub const PASSED_VARIABLES: [&str; 4] =
     ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "FEATHER_ANTHROPIC_API_KEY", "FEATHER_OPENAI_API_KEY"];
@@ -26,6 +28,10 @@ pub struct Config {
     pub health_timeout: Duration,
     /// How long a container may take to end after SIGTERM.
     pub stop_grace: Duration,
+    /// Before a tenant stops for a move, requests that are under way have this long to end.
+    pub drain_limit: Duration,
+    /// How long and how many requests wait while their tenant moves.
+    pub gate: GateLimits,
     /// Characters of a new password.
     pub password_length: usize,
     /// Longest time between two passes of the reconciler.
@@ -43,6 +49,8 @@ impl Config {
             tenant_dns: vec!["8.8.8.8".into(), "1.1.1.1".into()],
             health_timeout: Duration::from_secs(120),
             stop_grace: Duration::from_secs(10),
+            drain_limit: Duration::from_secs(5),
+            gate: GateLimits::default(),
             password_length: 10,
             reconcile_interval: Duration::from_secs(2),
         }
@@ -51,6 +59,11 @@ impl Config {
     /// Directory of the ledger.
     pub fn ledger_dir(&self) -> PathBuf {
         self.state_dir.join("tenants")
+    }
+
+    /// Sockets of tenants whose requests are held.
+    pub fn gate_dir(&self) -> PathBuf {
+        self.state_dir.join("gates")
     }
 
     /// The agent's certificate and key.

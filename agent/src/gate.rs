@@ -156,16 +156,18 @@ impl Gates {
         let mut held = None;
         gate.decision.send_if_modified(|current| {
             if matches!(current, Decision::Hold(_)) {
-                held = Some(Held {
-                    connections: gate.count.held.load(Ordering::Relaxed),
-                    time: gate.opened.elapsed(),
-                });
+                held = Some(Held { connections: gate.count.held.load(Ordering::Relaxed), time: gate.opened.elapsed() });
             }
             let changed = *current != decision;
             *current = decision;
             changed
         });
         held
+    }
+
+    /// Connections that wait at the tenant's gate now.
+    pub(crate) fn waiting(&self, tenant: &TenantName) -> usize {
+        locked(&self.gates).get(tenant).map_or(0, |gate| gate.count.waiting.load(Ordering::Relaxed))
     }
 
     /// Tenants with a gate, held or just released.

@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_stderr(arguments.log_format);
     let done = match arguments.command {
-        Command::Serve(serve) => self::serve(&arguments.state_dir, *serve).await,
+        Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, *serve)).await,
         Command::Join(join) => self::join(&arguments.state_dir, join).await,
     };
     match done {

@@ -4,7 +4,7 @@
 //! routes must hold, the router makes it so and leaves every other route alone. `router/caddy.rs` is the only file that
 //! knows Caddy's JSON; `router/fake.rs` keeps the same contract in memory.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
@@ -44,6 +44,13 @@ pub enum Route {
     },
     /// Are answered 503 with `Retry-After`: the tenant lives here and does not run.
     Unavailable,
+    /// Wait: they go to a socket that takes them in and answers when it is decided where the tenant lives. See [`crate::gate`].
+    Hold {
+        /// The socket; an absolute path.
+        gate: PathBuf,
+        /// Loopback port that the tenant was served from; what is under way there stays countable.
+        port: u16,
+    },
     /// Go to another server's Caddy, host name kept, with a hop mark; a request that carries the mark already is answered 508.
     Forward {
         /// `host:port`.
@@ -65,6 +72,7 @@ impl std::fmt::Debug for Route {
         match self {
             Route::Serve { port } => write!(formatter, "serve :{port}"),
             Route::Unavailable => formatter.write_str("unavailable"),
+            Route::Hold { port, .. } => write!(formatter, "hold, was :{port}"),
             Route::Forward { to } => write!(formatter, "forward {to}"),
             Route::Probe { port, otherwise, .. } => write!(formatter, "probe :{port}, otherwise {otherwise:?}"),
         }
@@ -84,6 +92,8 @@ pub trait Router: Send + Sync {
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error>;
     /// The routes of tenants as the proxy has them now.
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error>;
+    /// Requests and streams that are under way to a loopback port which some route names; 0 when none does.
+    async fn in_flight(&self, port: u16) -> Result<u64, Error>;
     /// One `GET /health` by host name through the proxy's public port, with the probe header when a token is given; the status code.
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error>;
 }

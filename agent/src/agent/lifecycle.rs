@@ -154,6 +154,7 @@ impl Agent {
     pub(crate) async fn start(&self, tenant: &TenantName, generation: Generation) -> Result<Started, Error> {
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
+        let _returning = self.hold_until_healthy(record.as_ref());
         let record = self.commit(transition::admit_start(record.as_ref(), tenant, generation)?).await?;
         // A peer that still reads the volume would read what the tenant is about to change.
         self.grants.revoke(tenant);
@@ -178,6 +179,7 @@ impl Agent {
                 healthy_after = waited;
             }
         }
+        self.is_back(&record.tenant);
         self.apply_routes().await?;
         Ok(healthy_after)
     }
@@ -195,11 +197,18 @@ impl Agent {
         }
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
-        let record = self.commit(transition::admit_stop(record.as_ref(), tenant, generation, why)?).await?;
-        // First the route, so that people read "unavailable" rather than a broken connection; but a router that does not
-        // answer must not keep the tenant running. The reconciler tries again.
-        if let Err(error) = self.apply_routes().await {
-            tracing::warn!(%tenant, %error, "stopping without its route");
+        let next = transition::admit_stop(record.as_ref(), tenant, generation, why)?;
+        let streams = match (&next, why) {
+            (Next::Write(record), StopReason::Move) => self.count_streams(record).await,
+            _ => 0,
+        };
+        let record = self.commit(next).await?;
+        // First the route, so that people wait or read "unavailable" rather than meet a broken connection; but a router that
+        // does not answer must not keep the tenant running. The reconciler tries again.
+        match self.apply_routes().await {
+            Ok(_) if why == StopReason::Move => self.drain(&record, streams).await,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%tenant, %error, "stopping without its route"),
         }
         self.stop_container(tenant).await?;
         Ok(self.report(&record).await)

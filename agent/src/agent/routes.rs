@@ -43,12 +43,66 @@ impl Agent {
         let mut wanted = BTreeMap::new();
         for record in self.ledger.all() {
             let probe = if record.on_trial().is_some() { Some(self.probe_token(&record.tenant)?) } else { None };
-            if let Some(route) = route(&record, probe.as_deref()) {
+            let held = if self.shall_hold(&record) { self.open_gate(&record) } else { None };
+            if let Some(route) = held.or_else(|| route(&record, probe.as_deref())) {
                 wanted.insert(record.tenant, route);
             }
         }
         wanted.extend(self.foreign_routes().await?);
-        Ok(self.router.ensure(&wanted).await?)
+        let changed = self.router.ensure(&wanted).await?;
+        self.release_gates(&wanted);
+        Ok(changed)
+    }
+
+    /// Requests wait while a tenant that ran is sealed, and while it comes back from that: until its first healthy answer there
+    /// is nobody to serve them.
+    fn shall_hold(&self, record: &Record) -> bool {
+        match record.residence {
+            Residence::Sealed => true,
+            Residence::Active { desired: Desired::Run, .. } => locked(&self.returning).contains(&record.tenant),
+            _ => false,
+        }
+    }
+
+    /// Requests that wait for a sealed tenant go on waiting while it starts again, as long as what this returns lives.
+    pub(super) fn hold_until_healthy(&self, record: Option<&Record>) -> Option<Returning<'_>> {
+        let sealed = record.filter(|record| record.residence == Residence::Sealed)?;
+        locked(&self.returning).insert(sealed.tenant.clone());
+        Some(Returning { agent: self, tenant: sealed.tenant.clone() })
+    }
+
+    /// It answers: nobody needs to wait for it.
+    pub(super) fn is_back(&self, tenant: &TenantName) {
+        locked(&self.returning).remove(tenant);
+    }
+
+    /// The route through the tenant's gate, which is open on return. Without a gate its requests are answered 503.
+    fn open_gate(&self, record: &Record) -> Option<Route> {
+        let port = record.spec.as_ref()?.port;
+        match self.gates.hold(&record.tenant) {
+            Ok(gate) => Some(Route::Hold { gate, port }),
+            Err(error) => {
+                tracing::warn!(tenant = %record.tenant, %error, "cannot hold requests during this move; they are refused for its time");
+                None
+            }
+        }
+    }
+
+    /// Whoever waits for a tenant whose route leads somewhere goes there. Behind the change of routes, so that nobody comes to
+    /// wait any more.
+    fn release_gates(&self, routes: &BTreeMap<TenantName, Route>) {
+        for tenant in self.gates.open() {
+            let to = match routes.get(&tenant) {
+                Some(Route::Hold { .. }) => continue,
+                Some(Route::Serve { port }) => Some(format!("127.0.0.1:{port}")),
+                Some(Route::Forward { to }) => Some(to.clone()),
+                Some(Route::Unavailable | Route::Probe { .. }) | None => None,
+            };
+            if let Some(held) = self.gates.release(&tenant, to.as_deref()) {
+                let held_ms = u64::try_from(held.time.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(%tenant, connections = held.connections, held_ms, to, "released the requests that waited");
+            }
+        }
     }
 
     /// Routes of tenants that no readable record accounts for stay as they are: nobody decided that they should go.
@@ -75,6 +129,18 @@ impl Agent {
     /// The next trial has another secret.
     pub(crate) fn forget_probe(&self, tenant: &TenantName) {
         locked(&self.probes).remove(tenant);
+    }
+}
+
+/// A sealed tenant is being started where it was.
+pub(super) struct Returning<'a> {
+    agent: &'a Agent,
+    tenant: TenantName,
+}
+
+impl Drop for Returning<'_> {
+    fn drop(&mut self) {
+        self.agent.is_back(&self.tenant);
     }
 }
 

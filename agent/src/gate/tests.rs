@@ -43,8 +43,7 @@ async fn tenant(name: &'static str) -> String {
 }
 
 async fn until_waiting(gates: &Gates, count: usize) {
-    let waiting = || gates.gates.lock().unwrap()[&alice()].count.waiting.load(std::sync::atomic::Ordering::Relaxed);
-    while waiting() != count {
+    while gates.waiting(&alice()) != count {
         tokio::task::yield_now().await;
     }
 }

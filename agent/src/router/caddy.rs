@@ -232,6 +232,11 @@ impl Router for Caddy {
         Ok(self.read_patiently().await?.list.iter().filter_map(routes::parse).collect())
     }
 
+    async fn in_flight(&self, port: u16) -> Result<u64, Error> {
+        let counted = self.admin.in_flight(&routes::loopback(port)).await;
+        counted.map_err(|failure| self.told(failure, &BTreeMap::new()))
+    }
+
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error> {
         let url = format!("{}/health", self.options.public);
         let host = tenant.host(&self.options.domain_suffix);

@@ -102,8 +102,11 @@ pub async fn what_is_so_is_not_touched(world: &dyn World) {
         ("bob", Route::Unavailable),
         ("carol", Route::Forward { to: world.elsewhere() }),
         ("dave", probe),
+        ("erin", Route::Hold { gate: "/nowhere/erin".into(), port: world.port() }),
     ]);
     assert!(router.ensure(&wanted).await.unwrap());
+    assert_eq!(router.in_flight(world.port()).await.unwrap(), 0);
+    assert_eq!(router.in_flight(world.dead_port()).await.unwrap(), 0);
     let before = world.revision().await;
     for _ in 0..3 {
         assert!(!router.ensure(&wanted).await.unwrap());
@@ -193,6 +196,7 @@ pub async fn a_probe_opens_to_its_token_only(world: &dyn World) {
 pub async fn a_proxy_that_does_not_answer_is_unreachable(world: &dyn World) {
     let router = world.router();
     world.go_away().await;
+    assert!(matches!(router.in_flight(world.port()).await, Err(Error::Unreachable { .. })));
     assert!(matches!(router.observe().await, Err(Error::Unreachable { .. })));
     let wanted = routes([("alice", Route::Unavailable)]);
     assert!(matches!(router.ensure(&wanted).await, Err(Error::Unreachable { .. })));

@@ -80,6 +80,7 @@ struct State {
     unreachable: bool,
     refusals: BTreeMap<Verb, u32>,
     lost_replies: BTreeMap<Verb, u32>,
+    in_flight: BTreeMap<u16, u64>,
 }
 
 /// The fake proxy of one server.
@@ -127,6 +128,11 @@ impl Fake {
         self.state().unreachable = unreachable;
     }
 
+    /// So many requests are under way to the port.
+    pub fn under_way(&self, port: u16, count: u64) {
+        self.state().in_flight.insert(port, count);
+    }
+
     /// The proxy was restarted with its base configuration.
     pub fn lose_routes(&self) {
         self.state().routes.clear();
@@ -152,7 +158,8 @@ impl Fake {
     fn answer(&self, tenant: &TenantName, route: Option<&Route>, request: &Request) -> Answer {
         match route {
             None => Answer::bare(404),
-            Some(Route::Unavailable) => Answer::bare(503),
+            // Nobody can wait in here: what a held request gets when it waited too long.
+            Some(Route::Unavailable | Route::Hold { .. }) => Answer::bare(503),
             Some(Route::Serve { port }) => self.serve(*port),
             Some(Route::Probe { port, token, .. }) if request.probe.as_ref() == Some(token) => self.serve(*port),
             Some(Route::Probe { otherwise, .. }) => self.answer(tenant, otherwise.as_deref(), request),
@@ -219,6 +226,11 @@ impl Router for Fake {
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
         let (state, lost) = self.enter(Verb::Observe)?;
         deliver(state.routes.clone(), lost)
+    }
+
+    async fn in_flight(&self, port: u16) -> Result<u64, Error> {
+        let (state, lost) = self.enter(Verb::Observe)?;
+        deliver(state.in_flight.get(&port).copied().unwrap_or_default(), lost)
     }
 
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, _limit: Duration) -> Result<u16, Error> {

@@ -43,16 +43,36 @@ struct Reply {
     entity_tag: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Upstream {
+    address: String,
+    num_requests: u64,
+}
+
 pub(super) struct Admin {
     http: Client,
     url: String,
+    upstreams_url: String,
     timeout: Duration,
 }
 
 impl Admin {
     pub(super) fn new(http: Client, options: &CaddyOptions) -> Self {
         let url = format!("{}/config/apps/http/servers/{}/routes", options.admin, options.server);
-        Self { http, url, timeout: options.timeout }
+        let upstreams_url = format!("{}/reverse_proxy/upstreams", options.admin);
+        Self { http, url, upstreams_url, timeout: options.timeout }
+    }
+
+    /// Requests under way to an upstream that the configuration names.
+    pub(super) async fn in_flight(&self, upstream: &str) -> Result<u64, Failure> {
+        let reply = self.send(self.http.get(&self.upstreams_url)).await?;
+        if reply.status != 200 {
+            return Err(Failure::Refused(reply.message()));
+        }
+        let upstreams: Option<Vec<Upstream>> = serde_json::from_slice(&reply.content)
+            .map_err(|_| Failure::Refused("its list of upstreams has another form".to_owned()))?;
+        let mut all = upstreams.into_iter().flatten();
+        Ok(all.find(|known| known.address == upstream).map_or(0, |known| known.num_requests))
     }
 
     pub(super) async fn routes(&self) -> Result<Routes, Failure> {

@@ -23,9 +23,12 @@ use tokio::{
 };
 
 use super::{Caddy, CaddyOptions};
-use crate::router::{
-    Error, HOP_HEADER, PROBE_HEADER, Route, Router,
-    contract::{Answer, World},
+use crate::{
+    gate::{GateLimits, Gates},
+    router::{
+        Error, HOP_HEADER, PROBE_HEADER, Route, Router,
+        contract::{Answer, World},
+    },
 };
 
 const SUFFIX: &str = "users.example.com";
@@ -229,6 +232,7 @@ pub async fn all(world: &Process, keeps_streams: bool) {
     a_missing_server_is_unsuitable(world).await;
     if keeps_streams {
         a_slow_response_outlives_changes(world).await;
+        what_is_under_way_is_counted_while_others_wait(world).await;
         open_streams_outlive_changes(world).await;
     }
 }
@@ -328,6 +332,39 @@ pub async fn a_slow_response_outlives_changes(world: &Process) {
     assert!(tokio::time::timeout(PATIENCE, world.caddy.ensure(&only(Route::Unavailable))).await.unwrap().unwrap());
     world.go_on.notify_one();
     assert_eq!(response.text().await.unwrap(), "second");
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// At the gate new requests wait and then go to where the tenant lives, marked as forwarded; what began before them can be
+/// counted until it ends.
+pub async fn what_is_under_way_is_counted_while_others_wait(world: &Process) {
+    let gates = Gates::new(world.config.with_file_name("gates"), GateLimits::default());
+    world.caddy.ensure(&only(Route::Serve { port: world.port() })).await.unwrap();
+    let mut slow = world.fetch(&alice(), &[("x-slow", "1")]).await;
+    assert_eq!(slow.chunk().await.unwrap().unwrap(), "first");
+    assert_eq!(world.caddy.in_flight(world.port()).await.unwrap(), 1);
+
+    let gate = gates.hold(&alice()).unwrap();
+    world.caddy.ensure(&only(Route::Hold { gate, port: world.port() })).await.unwrap();
+    assert_eq!(world.caddy.in_flight(world.port()).await.unwrap(), 1);
+    let address = world.elsewhere();
+    let held = async {
+        let seen = world.fetch(&alice(), &[]).await.text().await.unwrap();
+        assert!(seen.contains(&format!("{}: nyc\r\n", HOP_HEADER.to_lowercase())), "{seen}");
+    };
+    let decided = async {
+        while gates.waiting(&alice()) == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.go_on.notify_one();
+        assert_eq!(slow.text().await.unwrap(), "second");
+        while world.caddy.in_flight(world.port()).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        world.caddy.ensure(&only(Route::Forward { to: address.clone() })).await.unwrap();
+        assert_eq!(gates.release(&alice(), Some(&address)).unwrap().connections, 1);
+    };
+    tokio::time::timeout(PATIENCE, async { tokio::join!(held, decided) }).await.unwrap();
     world.caddy.ensure(&BTreeMap::new()).await.unwrap();
 }
 

@@ -3,7 +3,7 @@
 //! Ours are the top-level routes whose `@id` begins with `tenant-`; there is one for each tenant, and what it needs more is
 //! nested in it. All others are somebody else's and are kept as they are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use feather_proto::ids::TenantName;
 use serde_json::{Value, json};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use crate::router::{HOP_HEADER, PROBE_HEADER, Route};
 
 const ID_PREFIX: &str = "tenant-";
+/// How Caddy writes the address of a socket, before its path.
+const UNIX_PREFIX: &str = "unix/";
 
 /// How long open streams outlive a change of routes that does not concern them. Longer than anybody keeps one open: a change
 /// for one tenant must never disturb another's.
@@ -64,6 +66,12 @@ fn handlers(route: &Route, style: &Style<'_>) -> Value {
     match route {
         Route::Serve { port } => json!([proxy(&loopback(*port), style)]),
         Route::Unavailable => json!([answer(503, "this tenant is not running at the moment\n", Some("2"))]),
+        Route::Hold { gate, port } => {
+            // Opens to nobody. Caddy counts what is under way to an upstream only while its configuration names it.
+            let never = json!([{ "not": [{}] }]);
+            let counted = json!({ "match": never, "handle": [proxy(&loopback(*port), style)], "terminal": true });
+            json!([{ "handler": "subroute", "routes": [counted, { "handle": [gated(gate, style)] }] }])
+        }
         Route::Forward { to } => {
             let mut onward = proxy(to, style);
             onward["headers"] = json!({ "request": { "set": { HOP_HEADER: [style.server_name] } } });
@@ -82,7 +90,7 @@ fn handlers(route: &Route, style: &Style<'_>) -> Value {
     }
 }
 
-fn loopback(port: u16) -> String {
+pub(super) fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
@@ -102,6 +110,15 @@ fn proxy(upstream: &str, style: &Style<'_>) -> Value {
 fn probed(port: u16, style: &Style<'_>) -> Value {
     let mut proxy = proxy(&loopback(port), style);
     proxy["headers"] = json!({ "request": { "delete": [PROBE_HEADER] } });
+    proxy
+}
+
+/// Marked like a forward, because that is where most of it will go.
+fn gated(gate: &Path, style: &Style<'_>) -> Value {
+    let mut proxy = proxy(&format!("{UNIX_PREFIX}{}", gate.display()), style);
+    proxy["headers"] = json!({ "request": { "set": { HOP_HEADER: [style.server_name] } } });
+    // An agent that is being restarted opens the gate again in a moment.
+    proxy["load_balancing"] = json!({ "try_duration": "20s", "try_interval": "100ms" });
     proxy
 }
 
@@ -140,6 +157,10 @@ fn parse_handlers(handle: &Value) -> Option<Route> {
                 let otherwise = parse_handlers(&second["handle"]).map(Box::new);
                 return Some(Route::Probe { port, token: token.to_owned(), otherwise });
             }
+            if first["match"][0]["not"].is_array() {
+                let gate = second["handle"][0]["upstreams"][0]["dial"].as_str()?.strip_prefix(UNIX_PREFIX)?.into();
+                return Some(Route::Hold { gate, port: port_of(&first["handle"][0]["upstreams"][0]["dial"])? });
+            }
             header[HOP_HEADER][0].as_str()?;
             Some(Route::Forward { to: second["handle"][0]["upstreams"][0]["dial"].as_str()?.to_owned() })
         }
@@ -177,6 +198,7 @@ mod tests {
             serve.clone(),
             Route::Unavailable,
             forward.clone(),
+            Route::Hold { gate: "/run/feather/gates/t3".into(), port: 9003 },
             probe(None),
             probe(Some(&forward)),
             probe(Some(&Route::Unavailable)),
