@@ -290,6 +290,11 @@ impl Server {
         self.engine.volume_path("feather-user-alice")
     }
 
+    /// A connection of the proxy to the tenant's gate.
+    pub(super) async fn at_the_gate(&self) -> tokio::net::UnixStream {
+        tokio::net::UnixStream::connect(self.config.gate_dir().join("alice")).await.unwrap()
+    }
+
     /// What the public gets under the tenant's host name.
     pub(super) fn public(&self) -> (u16, Option<String>) {
         let answer = self.proxy.request(&alice(), &router::fake::Request::default());

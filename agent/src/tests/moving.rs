@@ -1,6 +1,7 @@
 //! A tenant moves between two servers.
 
 use feather_proto::{error::reason, pb::agent::v1 as pb};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::harness::{
     Server, World, abandon, activate, grant, hand_off, pull, pulled, refused, reserve, retire, seal, start, trial,
@@ -326,4 +327,45 @@ async fn an_image_that_differs_is_found_out_before_the_data_moves() {
     nyc.tenants().stop_tenant(seal(1)).await.unwrap();
     nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
     assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::IMAGE_MISSING);
+}
+
+#[tokio::test]
+async fn whoever_comes_during_a_move_waits_and_is_handed_to_where_the_tenant_lives_then() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    let (mut held, mut second) = (nyc.at_the_gate().await, nyc.at_the_gate().await);
+    held.write_all(b"one").await.unwrap();
+    second.write_all(b"two").await.unwrap();
+
+    let there = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = there.local_addr().unwrap().to_string();
+    fra.tenants().activate_tenant(activate(2)).await.unwrap();
+    nyc.tenants().hand_off_tenant(hand_off(2, &address)).await.unwrap();
+    let mut came = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let (mut connection, _) = there.accept().await.unwrap();
+        let mut request = [0; 3];
+        connection.read_exact(&mut request).await.unwrap();
+        came.insert(request);
+    }
+    assert_eq!(came, [*b"one", *b"two"].into());
+}
+
+#[tokio::test]
+async fn a_tenant_that_comes_back_from_a_move_has_no_route_before_it_is_healthy() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    fra.tenants().abandon_tenant(abandon(2)).await.unwrap();
+    let starting = async { nyc.tenants().start_tenant(start(3)).await.unwrap() };
+    let watching = async {
+        // 502 would be a route to a process that does not answer yet.
+        while nyc.public().0 != 200 {
+            assert_eq!(nyc.public().0, 503);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(starting, watching);
 }

@@ -76,8 +76,8 @@ pub enum Steps {
     Start,
     /// The tenant lives on the target. Point of no return: one store transaction.
     Commit,
-    /// First the target serves in public, then the source forwards: in between the source answers 503 with Retry-After, never
-    /// the wrong copy.
+    /// First the target serves in public, then the source forwards: until then requests wait at the source's gate, and never
+    /// reach the wrong copy.
     Release,
     /// The record follows the tenant. Behind the release, because forwarding covers stale DNS.
     Dns,

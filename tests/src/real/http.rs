@@ -84,21 +84,30 @@ impl Visitor {
     }
 }
 
-/// Somebody who writes all the time, and remembers only what was acknowledged.
+/// What became of somebody's writing.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Lines that were acknowledged, in order.
+    pub acknowledged: Vec<String>,
+    /// What was answered, or went wrong, instead of an acknowledgement.
+    pub refused: Vec<String>,
+}
+
+/// Somebody who writes all the time, and remembers what was acknowledged.
 pub struct Writer {
     stop: CancellationToken,
-    task: JoinHandle<Vec<String>>,
+    task: JoinHandle<Written>,
     count: tokio::sync::watch::Receiver<usize>,
 }
 
 impl Writer {
     /// Begins to write. Every attempt has its own text: one whose answer was lost may have been written too.
-    pub fn start(visitor: Visitor) -> Self {
+    pub fn start(who: &'static str, visitor: Visitor) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (report, count) = tokio::sync::watch::channel(0);
         let task = tokio::spawn(async move {
-            let mut acknowledged = Vec::new();
+            let mut written = Written::default();
             let mut pace = tokio::time::interval(Duration::from_millis(5));
             pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             for attempt in 0_u64.. {
@@ -106,13 +115,17 @@ impl Writer {
                 if stopped.is_cancelled() {
                     break;
                 }
-                let line = format!("attempt-{attempt}");
-                if visitor.append(&line).await.is_ok_and(|answer| answer.status == 200) {
-                    acknowledged.push(line);
-                    report.send_replace(acknowledged.len());
+                let line = format!("{who}-{attempt}");
+                match visitor.append(&line).await {
+                    Ok(answer) if answer.status == 200 => {
+                        written.acknowledged.push(line);
+                        report.send_replace(written.acknowledged.len());
+                    }
+                    Ok(answer) => written.refused.push(format!("{line}: {} {}", answer.status, answer.text)),
+                    Err(error) => written.refused.push(format!("{line}: {error}")),
                 }
             }
-            acknowledged
+            written
         });
         Self { stop, task, count }
     }
@@ -127,8 +140,8 @@ impl Writer {
         .await;
     }
 
-    /// Ends, and tells what was acknowledged, in order.
-    pub async fn stop(self) -> Vec<String> {
+    /// Ends, and tells what it wrote.
+    pub async fn stop(self) -> Written {
         self.stop.cancel();
         self.task.await.expect("a writer does not panic")
     }

@@ -19,7 +19,7 @@ async fn whatever_is_killed_during_a_move_one_copy_runs_and_no_line_is_lost() {
     let home = fleet.volume("nyc", "alice").await;
     let file = format!("head -c 3000000 /dev/urandom > {}/ballast", home.display());
     fleet.run("bash", &["-c", &file]).await.ok();
-    let writer = Writer::start(fleet.visit("fra", &login));
+    let writer = Writer::start("writer", fleet.visit("fra", &login));
     writer.goes_on(20).await;
 
     use Victim::{Controller, SourceAgent, SourceBirth, TargetAgent, TargetBirth};
@@ -30,7 +30,7 @@ async fn whatever_is_killed_during_a_move_one_copy_runs_and_no_line_is_lost() {
 
     reboot_without_a_controller(&fleet, &login).await;
     writer.goes_on(20).await;
-    let acknowledged = writer.stop().await;
+    let acknowledged = writer.stop().await.acknowledged;
     let answer = fleet.answers("fra", &login).await;
     journal_is_whole(&answer.text, &acknowledged);
     let starts = fleet.visit("fra", &login).get("/files/starts.log").await.unwrap().text;

@@ -28,7 +28,7 @@ async fn a_full_disk_on_the_target_costs_nothing() {
     let mut fleet = Real::start(&["nyc"], &[]).await;
     fleet.join("fra", &[("FEATHER_BIRTH_DISK_MIB", "420")]).await;
     let login = fleet.add("eve", &["--server", "nyc"]).await;
-    let writer = Writer::start(fleet.visit("nyc", &login));
+    let writer = Writer::start("writer", fleet.visit("nyc", &login));
     let ballast = fleet.volume("nyc", "eve").await.join("ballast");
     let fill = |mib: u32| format!("head -c {mib}M /dev/zero > {}", ballast.display());
     let before = fleet.holdings().await;
@@ -67,7 +67,7 @@ async fn a_full_disk_on_the_target_costs_nothing() {
     .await;
     fleet.migrate("eve", "fra").await;
     writer.goes_on(20).await;
-    let acknowledged = writer.stop().await;
+    let acknowledged = writer.stop().await.acknowledged;
     journal_is_whole(&fleet.answers("fra", &login).await.text, &acknowledged);
     let starts = fleet.visit("fra", &login).get("/files/starts.log").await.unwrap().text;
     one_at_a_time(&starts, 0);
