@@ -102,6 +102,8 @@ pub(crate) struct Agent {
     returning: Mutex<BTreeSet<TenantName>>,
     /// Calls that wait for a tenant's health, so that a newer decision need not wait for them.
     waits: Mutex<BTreeMap<TenantName, CancellationToken>>,
+    /// Why nobody answers Caddy's questions about certificates.
+    ask_problem: Mutex<Option<String>>,
 }
 
 /// The right to change one tenant.
@@ -132,7 +134,17 @@ impl Agent {
             pulls: Mutex::default(),
             returning: Mutex::default(),
             waits: Mutex::default(),
+            ask_problem: Mutex::default(),
         })
+    }
+
+    /// What keeps this server from meeting the public as its settings say.
+    pub(crate) fn edge_problems(&self) -> Vec<String> {
+        self.config.edge.problems.iter().cloned().chain(locked(&self.ask_problem).clone()).collect()
+    }
+
+    pub(crate) fn set_ask_problem(&self, problem: Option<String>) {
+        *locked(&self.ask_problem) = problem;
     }
 
     /// Runs work that a caller's departure must not cut in half; only the end of the agent does.

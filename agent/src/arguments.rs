@@ -5,7 +5,10 @@
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use feather_agent::password::{LENGTH_MAX, LENGTH_MIN};
+use feather_agent::{
+    edge::{Edge, EdgeSettings},
+    password::{LENGTH_MAX, LENGTH_MIN},
+};
 
 /// The agent of one server: runs the tenants of its ledger, and changes them when a controller says so.
 #[derive(Parser)]
@@ -27,6 +30,8 @@ pub(crate) enum Command {
     Serve(Box<ServeArguments>),
     /// Make this server a member of the fleet
     Join(JoinArguments),
+    /// Print the configuration that Caddy is to be started with
+    CaddyConfig(EdgeArguments),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,6 +77,42 @@ pub(crate) struct ServeArguments {
     /// Characters of a new password, 6 to 64
     #[arg(long, env = "FEATHER_AGENT_PASSWORD_LENGTH", default_value = "10", value_parser = password_length)]
     pub(crate) password_length: usize,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArguments,
+}
+
+/// How this server meets the public. Taken as they are: what cannot be used must not keep the tenants from running.
+#[derive(Args)]
+pub(crate) struct EdgeArguments {
+    /// Host name of the admin's site, for example `example.com`: serve HTTPS on port 443 and redirect port 80 to it. Empty: plain
+    /// HTTP on port 80
+    #[arg(long, env = "DOMAIN", default_value = "", hide_default_value = true)]
+    domain: String,
+    /// E-mail address for the account with the certificate authority
+    #[arg(long, env = "ACME_EMAIL", default_value = "", hide_default_value = true)]
+    acme_email: String,
+    /// Directory URL of another certificate authority than the usual public ones
+    #[arg(long, env = "ACME_CA", default_value = "", hide_default_value = true)]
+    acme_ca: String,
+    /// PEM file with the root that the certificate authority's own certificate is checked against
+    #[arg(long, env = "ACME_CA_ROOT", default_value = "", hide_default_value = true)]
+    acme_ca_root: String,
+    /// Where Caddy asks whether it may get a certificate for a name; a loopback address
+    #[arg(long, env = "FEATHER_AGENT_ASK_LISTEN", default_value = "127.0.0.1:9098")]
+    ask_listen: SocketAddr,
+}
+
+impl EdgeArguments {
+    pub(crate) fn edge(self) -> Edge {
+        let settings = EdgeSettings {
+            domain: self.domain,
+            acme_email: self.acme_email,
+            acme_ca: self.acme_ca,
+            acme_ca_root: self.acme_ca_root,
+            ask: self.ask_listen,
+        };
+        Edge::of(&settings, std::path::Path::is_file)
+    }
 }
 
 #[derive(Args)]

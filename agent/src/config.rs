@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use crate::gate::GateLimits;
+use crate::{edge::Edge, gate::GateLimits};
 
 /// Names of the variables that every tenant gets from its birth container's environment, when they are set there.
 pub const PASSED_VARIABLES: [&str; 4] =
@@ -34,6 +34,10 @@ pub struct Config {
     pub gate: GateLimits,
     /// Characters of a new password.
     pub password_length: usize,
+    /// Tenants are reached at `NAME.SUFFIX`.
+    pub domain_suffix: String,
+    /// How this server meets the public.
+    pub edge: Edge,
     /// Longest time between two passes of the reconciler.
     pub reconcile_interval: Duration,
 }
@@ -52,6 +56,8 @@ impl Config {
             drain_limit: Duration::from_secs(5),
             gate: GateLimits::default(),
             password_length: 10,
+            domain_suffix: "users.inceptel.ai".into(),
+            edge: Edge::http(),
             reconcile_interval: Duration::from_secs(2),
         }
     }

@@ -5,8 +5,10 @@
 
 mod agent;
 mod api;
+mod ask;
 pub mod clock;
 pub mod config;
+pub mod edge;
 mod failure;
 pub mod gate;
 mod grant;

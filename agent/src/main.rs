@@ -4,7 +4,14 @@
 
 mod arguments;
 
-use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -14,7 +21,7 @@ use feather_agent::{
     config::{Config, PASSED_VARIABLES},
     join::{self, Addresses, Membership},
     renew::Renewal,
-    router::caddy::{Caddy, CaddyOptions},
+    router::caddy::{self, Caddy, CaddyOptions},
     runtime::podman::{Podman, PodmanOptions},
     state::{self, StateDir},
 };
@@ -26,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, JoinArguments, LogFormat, ServeArguments};
+use arguments::{Arguments, Command, EdgeArguments, JoinArguments, LogFormat, ServeArguments};
 
 /// How often an agent without identity looks whether it has joined meanwhile.
 const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,6 +45,7 @@ async fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, *serve)).await,
         Command::Join(join) => self::join(&arguments.state_dir, join).await,
+        Command::CaddyConfig(edge) => caddy_config(edge),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,6 +75,15 @@ async fn join(state_dir: &Path, arguments: JoinArguments) -> anyhow::Result<()> 
     Ok(())
 }
 
+fn caddy_config(arguments: EdgeArguments) -> anyhow::Result<()> {
+    let edge = arguments.edge();
+    for problem in &edge.problems {
+        tracing::error!("{problem}");
+    }
+    let text = serde_json::to_string_pretty(&caddy::base(&edge))?;
+    std::io::stdout().write_all(format!("{text}\n").as_bytes()).context("cannot print the configuration")
+}
+
 async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signal()?;
     let state = StateDir::take(state_dir)?;
@@ -91,7 +108,11 @@ async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()
     let listen = arguments.listen;
     let config = config(state_dir, arguments);
     let membership_file = config.controller_file();
+    let ask = config.edge.ask();
     let local = Local::start(config, seams)?;
+    if let Some(address) = ask {
+        local.answer_caddy(address);
+    }
 
     let identity = match joined {
         Some(identity) => Some(identity),
@@ -122,6 +143,8 @@ fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
         health_timeout: Duration::from_secs(arguments.health_timeout_seconds),
         stop_grace: Duration::from_secs(arguments.stop_grace_seconds),
         password_length: arguments.password_length,
+        domain_suffix: arguments.domain_suffix,
+        edge: arguments.edge.edge(),
         ..Config::new(state_dir)
     }
 }

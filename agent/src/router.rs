@@ -83,6 +83,9 @@ impl std::fmt::Debug for Route {
 pub const PROBE_HEADER: &str = "Feather-Probe";
 /// Name of the header that marks a forwarded request.
 pub const HOP_HEADER: &str = "Feather-Forwarded-By";
+/// Name of the header that marks this server's own requests to its own proxy: they need no certificate. Heard from loopback
+/// addresses only.
+pub const INSIDE_HEADER: &str = "Feather-Inside";
 
 /// The reverse proxy.
 #[async_trait]

@@ -3,7 +3,7 @@
 //! Owns the order of starting and stopping. Binds nothing and reads no environment: whoever calls hands everything in, so that
 //! tests run many agents in one process.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use feather_proto::{
     ids::ServerName,
@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     agent::{Agent, Seams},
-    api,
+    api, ask,
     config::Config,
     ledger::{self, Directory, Ledger, Storage},
     reconcile,
@@ -61,6 +61,13 @@ impl Local {
         agent.tasks.spawn(reconcile::run(agent.clone()));
         let ended = agent.ended.clone().drop_guard();
         Ok(Self { agent, _ended: ended })
+    }
+
+    /// From now on Caddy may ask at this address for which names it may get a certificate.
+    pub fn answer_caddy(&self, address: SocketAddr) {
+        let agent = self.agent.clone();
+        let ended = agent.ended.clone();
+        self.agent.tasks.spawn(async move { ended.run_until_cancelled(ask::run(agent, address)).await });
     }
 
     /// Serves gRPC until `shutdown`, then lets calls under way end for a moment.

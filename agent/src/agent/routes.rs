@@ -8,6 +8,7 @@ use feather_proto::{error::Error, ids::TenantName};
 
 use super::{Agent, locked};
 use crate::{
+    edge,
     ledger::{Desired, Record, Residence},
     password::random_token,
     router::Route,
@@ -52,6 +53,23 @@ impl Agent {
         let changed = self.router.ensure(&wanted).await?;
         self.release_gates(&wanted);
         Ok(changed)
+    }
+
+    /// May a certificate be got for this host name? For what this server serves or forwards, and for its own name.
+    pub(crate) fn may_have_certificate(&self, host: &str) -> bool {
+        if self.config.edge.domain().is_some_and(|domain| domain.is(host)) {
+            return true;
+        }
+        let Some(tenant) = edge::tenant_of(host, &self.config.domain_suffix) else { return false };
+        match self.ledger.get(&tenant) {
+            // Whoever is told its address may come before the first healthy answer.
+            Ok(Some(record)) => {
+                !matches!(record.residence, Residence::Absent | Residence::Departed { forward_to: None })
+            }
+            Ok(None) => false,
+            // Its route stays as it is.
+            Err(_) => true,
+        }
     }
 
     /// Requests wait while a tenant that ran is sealed, and while it comes back from that: until its first healthy answer there

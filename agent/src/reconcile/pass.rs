@@ -62,7 +62,8 @@ pub(crate) async fn run(agent: Arc<Agent>) {
 }
 
 async fn pass(agent: &Arc<Agent>, memory: &mut Memory) {
-    let mut condition = Condition { problems: damaged_files(agent), ..Condition::default() };
+    let problems = [damaged_files(agent), agent.edge_problems()].concat();
+    let mut condition = Condition { problems, ..Condition::default() };
     match observe(agent).await {
         Ok(observed) => {
             let records = agent.ledger.all();

@@ -19,12 +19,15 @@ use self::{
     admin::{Admin, Failure, Routes},
     routes::{Style, desired_routes},
 };
-use super::{Error, PROBE_HEADER, Route, Router};
+use super::{Error, INSIDE_HEADER, PROBE_HEADER, Route, Router};
 
 mod admin;
+mod base;
 #[doc(hidden)]
 pub mod contract;
 mod routes;
+
+pub use base::base;
 
 /// How often a change is tried when somebody else changes the configuration, or replies get lost.
 const ATTEMPTS: u32 = 5;
@@ -53,7 +56,7 @@ impl CaddyOptions {
     pub fn new(server_name: impl fmt::Display, domain_suffix: impl fmt::Display) -> Self {
         Self {
             admin: "http://127.0.0.1:2020".to_owned(),
-            server: "feather".to_owned(),
+            server: base::SERVER.to_owned(),
             domain_suffix: domain_suffix.to_string(),
             public: "http://127.0.0.1:80".to_owned(),
             server_name: server_name.to_string(),
@@ -178,7 +181,7 @@ impl Caddy {
             Failure::Unreachable(source) => Error::Unreachable { address: self.options.admin.clone(), source },
             Failure::NoServer => Error::Unsuitable(format!(
                 "Caddy's configuration has no HTTP server named {:?}, so there is no place for the routes of tenants; start \
-                 Caddy with /etc/caddy/feather.json, or add that server to its configuration",
+                 Caddy with what `feather-agent caddy-config` prints, or add that server to its configuration",
                 self.options.server
             )),
             Failure::Stale => Error::Refused("its configuration is being changed by somebody else".to_owned()),
@@ -240,7 +243,8 @@ impl Router for Caddy {
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error> {
         let url = format!("{}/health", self.options.public);
         let host = tenant.host(&self.options.domain_suffix);
-        let mut request = self.http.get(url).header(reqwest::header::HOST, host).timeout(limit);
+        let mut request =
+            self.http.get(url).header(reqwest::header::HOST, host).header(INSIDE_HEADER, "probe").timeout(limit);
         if let Some(token) = token {
             request = request.header(PROBE_HEADER, token);
         }

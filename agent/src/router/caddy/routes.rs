@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use feather_proto::ids::TenantName;
 use serde_json::{Value, json};
 
-use crate::router::{HOP_HEADER, PROBE_HEADER, Route};
+use crate::router::{HOP_HEADER, INSIDE_HEADER, PROBE_HEADER, Route};
 
 const ID_PREFIX: &str = "tenant-";
 /// How Caddy writes the address of a socket, before its path.
@@ -109,7 +109,7 @@ fn proxy(upstream: &str, style: &Style<'_>) -> Value {
 /// The tenant must not see the token.
 fn probed(port: u16, style: &Style<'_>) -> Value {
     let mut proxy = proxy(&loopback(port), style);
-    proxy["headers"] = json!({ "request": { "delete": [PROBE_HEADER] } });
+    proxy["headers"] = json!({ "request": { "delete": [PROBE_HEADER, INSIDE_HEADER] } });
     proxy
 }
 

@@ -1,0 +1,164 @@
+//! What Caddy starts with: ports, TLS, and the routes that are no tenant's. Pure.
+//!
+//! The agent adds the routes of tenants at run time; what stands here holds without it.
+
+use serde_json::{Value, json};
+
+use crate::{
+    edge::{Edge, Https, Mode},
+    router::INSIDE_HEADER,
+};
+
+/// Name of the HTTP server that gets the routes.
+pub(super) const SERVER: &str = "feather";
+
+/// The whole configuration.
+pub fn base(edge: &Edge) -> Value {
+    let apps = match &edge.mode {
+        Mode::Http => json!({ "http": { "servers": { SERVER: http_server() } } }),
+        Mode::Https(https) => json!({ "http": { "servers": { SERVER: https_server() } }, "tls": tls(https) }),
+    };
+    json!({
+        "admin": { "listen": "127.0.0.1:2020", "config": { "persist": false } },
+        "logging": { "logs": { "default": {
+            "level": "WARN",
+            "writer": { "output": "stdout" },
+            "encoder": { "format": "json" },
+        } } },
+        "apps": apps,
+    })
+}
+
+fn http_server() -> Value {
+    json!({
+        "listen": [":80"],
+        "protocols": ["h1", "h2c"],
+        "automatic_https": { "disable": true },
+        "routes": [catch_all()],
+    })
+}
+
+/// One server for both ports, so that there is one list of routes. Caddy speaks no TLS on its HTTP port.
+fn https_server() -> Value {
+    json!({
+        "listen": [":80", ":443"],
+        "protocols": ["h1", "h2"],
+        // Names come and go with tenants; the agent is asked about each instead.
+        "automatic_https": { "disable": true },
+        "tls_connection_policies": [{}],
+        "routes": [to_https(), catch_all()],
+    })
+}
+
+/// Everything on port 80 is sent to port 443, but for what must work without a certificate: an authority's challenge for a
+/// tenant that is forwarded, and this server's own requests.
+fn to_https() -> Value {
+    let inside = json!({
+        "remote_ip": { "ranges": ["127.0.0.0/8", "::1/128"] },
+        "header": { INSIDE_HEADER: ["*"] },
+    });
+    json!({
+        "@id": "feather_https",
+        "match": [{
+            "protocol": "http",
+            "not": [{ "path": ["/.well-known/acme-challenge/*"] }, inside],
+        }],
+        "handle": [{
+            "handler": "static_response",
+            "status_code": 308,
+            "headers": { "Location": ["https://{http.request.host}{http.request.uri}"] },
+        }],
+        "terminal": true,
+    })
+}
+
+fn catch_all() -> Value {
+    json!({
+        "@id": "feather_catch_all",
+        "handle": [
+            { "handler": "headers", "response": { "delete": ["Server"] } },
+            {
+                "handler": "static_response",
+                "status_code": 404,
+                "headers": { "Content-Type": ["text/plain; charset=utf-8"] },
+                "body": "no such tenant here\n",
+            },
+        ],
+    })
+}
+
+/// A certificate for each name that the agent knows, got when it is first asked for. Certificates that are handed to this
+/// server go before: the agent lists their files under `certificates`, and Caddy looks there first.
+fn tls(https: &Https) -> Value {
+    let mut policy = json!({ "on_demand": true });
+    if https.ca.is_some() || https.email.is_some() {
+        // Without a word about issuers Caddy knows the public ones, and the second when the first fails.
+        policy["issuers"] = json!([issuer(https)]);
+    }
+    let permission = json!({ "module": "http", "endpoint": format!("http://{}/ask", https.ask) });
+    json!({ "automation": { "on_demand": { "permission": permission }, "policies": [policy] } })
+}
+
+fn issuer(https: &Https) -> Value {
+    let mut issuer = json!({ "module": "acme" });
+    if let Some(email) = &https.email {
+        issuer["email"] = json!(email);
+    }
+    if let Some(ca) = &https.ca {
+        issuer["ca"] = json!(ca);
+    }
+    if let Some(root) = &https.ca_root {
+        issuer["trusted_roots_pem_files"] = json!([root]);
+    }
+    issuer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base;
+    use crate::edge::{Domain, Edge, Https, Mode};
+
+    fn https() -> Https {
+        Https {
+            domain: Domain::parse("example.com").unwrap(),
+            email: None,
+            ca: None,
+            ca_root: None,
+            ask: "127.0.0.1:9098".parse().unwrap(),
+        }
+    }
+
+    fn tls(https: Https) -> serde_json::Value {
+        base(&Edge { mode: Mode::Https(https), problems: Vec::new() })["apps"]["tls"]["automation"].clone()
+    }
+
+    #[test]
+    fn without_a_domain_only_port_80_is_opened_and_nothing_is_redirected() {
+        let apps = base(&Edge::http())["apps"].clone();
+        assert_eq!(apps["http"]["servers"]["feather"]["listen"], serde_json::json!([":80"]));
+        assert_eq!(apps["http"]["servers"]["feather"]["routes"].as_array().unwrap().len(), 1);
+        assert!(apps["tls"].is_null());
+    }
+
+    #[test]
+    fn no_certificate_is_got_without_asking_the_agent() {
+        let automation = tls(https());
+        assert_eq!(automation["on_demand"]["permission"]["endpoint"], "http://127.0.0.1:9098/ask");
+        assert_eq!(automation["policies"], serde_json::json!([{ "on_demand": true }]), "the public authorities");
+    }
+
+    #[test]
+    fn an_authority_of_ones_own_is_the_only_one_asked() {
+        let own = Https {
+            email: Some("ops@example.com".into()),
+            ca: Some("https://ca.example/dir".into()),
+            ca_root: Some("/etc/root.pem".into()),
+            ..https()
+        };
+        let issuers = tls(own)["policies"][0]["issuers"].clone();
+        assert_eq!(issuers.as_array().unwrap().len(), 1);
+        assert_eq!(issuers[0]["ca"], "https://ca.example/dir");
+        assert_eq!(issuers[0]["email"], "ops@example.com");
+        assert_eq!(issuers[0]["trusted_roots_pem_files"][0], "/etc/root.pem");
+    }
+}
