@@ -16,6 +16,7 @@ mod descent;
 mod digest;
 mod entry;
 mod error;
+mod exchange;
 mod inode;
 mod pax;
 mod receive;
@@ -38,6 +39,7 @@ pub use entry::{
     Batch, Body, Chunk, DeviceNumber, Entry, Extent, Frame, Header, Inode, Kind, Metadata, Node, Timestamp, Xattr,
 };
 pub use error::Error;
+pub use exchange::exchange;
 pub use inode::open_root;
 pub use receive::{Limits, Progress, Receiver};
 pub use send::{scan, send};

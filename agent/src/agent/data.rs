@@ -2,6 +2,8 @@
 //!
 //! Owns the marks in the ledger around changes of data. How a volume is read and written is the volume engine's business.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use feather_proto::{
     error::{Error, reason},
@@ -20,6 +22,15 @@ use crate::{
     transition,
     volume::{self, Expect, Progress},
 };
+
+/// Where an archive is unpacked before it takes the volume's place: a volume of its own, on the same file system.
+const STAGING_PREFIX: &str = "feather-import-";
+/// Longest silence in an archive that comes over the network.
+const PIECE_LIMIT: Duration = Duration::from_secs(60);
+
+fn staging(tenant: &TenantName) -> String {
+    format!("{STAGING_PREFIX}{tenant}")
+}
 
 impl Agent {
     /// Every volume on this server: what the ledger knows, and what only the engine does.
@@ -95,7 +106,8 @@ impl Agent {
         Ok(volume::export_tar(root, expect).map(|piece| piece.map_err(Error::from)))
     }
 
-    /// Replaces the content by a tar archive. Until its last byte was accepted, no tenant starts on the volume.
+    /// Replaces the content by a tar archive. It is unpacked beside the volume and takes its place in one step after its last byte
+    /// was accepted, so that a broken archive costs nothing.
     pub(crate) async fn import(
         &self,
         tenant: &TenantName,
@@ -104,30 +116,64 @@ impl Agent {
     ) -> Result<VolumeSummary, Error> {
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
-        let target = transition::admit_import(record.as_ref(), tenant, generation)?;
+        let exists = self.runtime.volume(&tenant.container()).await?.is_some();
+        let target = transition::admit_import(record.as_ref(), tenant, generation, exists)?;
         if self.container_state(tenant).await? == ContainerState::Running {
             return Err(Error::refused(
                 reason::WRONG_STATE,
                 format!("{tenant} still runs; stop it first (`featherctl tenant stop {tenant}`)"),
             ));
         }
-        let limits = self.limits().await?;
-        // What is no archive at all must not cost the data that is there.
-        let (start, pieces) = first_block(pieces).await?;
+        // What is no archive at all is refused before anything is touched.
+        let (start, pieces) = first_block(in_time(pieces)).await?;
         volume::check_archive_start(&start)?;
+        let staging = staging(tenant);
+        self.runtime.remove_volume(&staging).await?;
+        let unpacked = self.unpack(&staging, pieces).await;
+        let found = match unpacked {
+            Ok(found) => found,
+            Err(error) => {
+                // What came in makes room at once; if that fails, the reconciler does it.
+                if let Err(left) = self.runtime.remove_volume(&staging).await {
+                    tracing::warn!(%tenant, error = %left, "what was unpacked of a refused archive is still there");
+                }
+                return Err(untouched(tenant, exists, error));
+            }
+        };
         let marked = self.write(target.marked).await?;
         let (path, _) = self.runtime.ensure_volume(&tenant.container()).await?;
-        let root = blocking(move || {
-            volume::clear(volume::open_root(&path)?)?;
-            volume::open_root(&path)
-        })
-        .await?;
-        let imported = volume::import_tar(pieces, root, limits, watch::Sender::new(Progress::default())).await;
-        let found = imported.map_err(|error| content_gone(tenant, error.into()))?;
-        let found = summary(&found);
+        let (unpacked, _) = self.runtime.ensure_volume(&staging).await?;
+        blocking(move || volume::exchange(&path, &unpacked)).await?;
         let volume = Volume::whole(target.generation, Some(found.clone()));
         self.write(Record { volume, ..marked }).await?;
+        if let Err(error) = self.runtime.remove_volume(&staging).await {
+            tracing::warn!(%tenant, %error, "what the volume held before the import is deleted later");
+        }
         Ok(found)
+    }
+
+    async fn unpack(
+        &self,
+        staging: &str,
+        pieces: impl Stream<Item = Result<Bytes, Error>> + Send,
+    ) -> Result<VolumeSummary, Error> {
+        let limits = self.limits().await?;
+        let (path, _) = self.runtime.ensure_volume(staging).await?;
+        let root = volume::open_root(&path)?;
+        let found = volume::import_tar(pieces, root, limits, watch::Sender::new(Progress::default())).await?;
+        Ok(summary(&found))
+    }
+
+    /// Deletes what imports that were cut off have left, among these volumes of the engine.
+    pub(crate) async fn clear_staging(&self, volumes: &[String]) -> Result<(), Error> {
+        for name in volumes {
+            let tenant = name.strip_prefix(STAGING_PREFIX).and_then(|tenant| tenant.parse::<TenantName>().ok());
+            // A tenant that is busy may be importing; what is nobody's is not ours.
+            let Some(_lock) = tenant.and_then(|tenant| self.try_lock(&tenant)) else { continue };
+            self.runtime.remove_volume(name).await?;
+            tracing::info!(volume = name, "deleted what an import that was cut off has left");
+        }
+        Ok(())
     }
 
     /// Deletes a volume for good.
@@ -167,11 +213,53 @@ where
     Ok((start, again.chain(pieces)))
 }
 
-/// A failed import says what is true now: exit codes and marks alone would look as if nothing had happened.
-fn content_gone(tenant: &TenantName, error: Error) -> Error {
-    let message = format!(
-        "{}. What the volume of {tenant} held before is gone, and it is marked incomplete, so that nothing starts on it: import a whole archive",
-        error.message
-    );
-    Error { message, ..error }
+/// A stream that stands still would hold its tenant for ever.
+fn in_time<S>(pieces: S) -> impl Stream<Item = Result<Bytes, Error>> + Send
+where
+    S: Stream<Item = Result<Bytes, Error>> + Send,
+{
+    let timed = futures::stream::unfold(Some(Box::pin(pieces)), |pieces| async move {
+        let mut pieces = pieces?;
+        match tokio::time::timeout(PIECE_LIMIT, pieces.next()).await {
+            Ok(piece) => Some((piece?, Some(pieces))),
+            Err(_) => Some((Err(stalled()), None)),
+        }
+    });
+    timed.fuse()
+}
+
+fn stalled() -> Error {
+    let seconds = PIECE_LIMIT.as_secs();
+    Error::invalid(reason::BAD_STREAM, format!("no more of the archive came for {seconds} s; send it again"))
+}
+
+/// A failed import says what is true now: exit codes alone would leave people in doubt about the data that was there.
+fn untouched(tenant: &TenantName, exists: bool, error: Error) -> Error {
+    let now = match exists {
+        true => format!("the volume of {tenant} is as it was"),
+        false => format!("there is still no volume of {tenant}"),
+    };
+    Error { message: format!("{}. Nothing was imported: {now}", error.message), ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use feather_proto::error::reason;
+    use futures::{StreamExt as _, stream};
+
+    use super::{PIECE_LIMIT, in_time};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_archive_that_stands_still_is_given_up() {
+        let slow = stream::unfold(0, |count| async move {
+            tokio::time::sleep(if count < 3 { PIECE_LIMIT / 2 } else { PIECE_LIMIT * 2 }).await;
+            Some((Ok(Bytes::new()), count + 1))
+        });
+        let taken: Vec<_> = in_time(slow).collect().await;
+        assert_eq!(taken.len(), 4);
+        assert!(taken[..3].iter().all(Result::is_ok));
+        assert_eq!(taken[3].as_ref().unwrap_err().reason, reason::BAD_STREAM);
+        assert_eq!(in_time(stream::iter([Ok(Bytes::new())])).count().await, 1);
+    }
 }

@@ -222,8 +222,5 @@ fn archive(
 }
 
 fn cut_off() -> Error {
-    Error::invalid(
-        reason::BAD_STREAM,
-        "the archive was cut off before its end; the volume is marked incomplete: import the whole archive again",
-    )
+    Error::invalid(reason::BAD_STREAM, "the archive was cut off before its end; import the whole archive again")
 }

@@ -113,7 +113,8 @@ fn damaged_files(agent: &Agent) -> Vec<String> {
 
 async fn observe(agent: &Agent) -> Result<Observed, Error> {
     let containers = agent.runtime.containers("feather-user-").await?;
-    let volumes = agent.runtime.volumes("feather-user-").await?;
+    let volumes = agent.runtime.volumes("feather-").await?;
+    agent.clear_staging(&volumes).await?;
     let records = agent.ledger.all();
     let settled = records.iter().filter(|record| {
         let spec = record.spec.as_ref();

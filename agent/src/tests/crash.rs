@@ -13,6 +13,7 @@ use std::{
 
 use feather_proto::{error::Error, pb::agent::v1 as pb};
 
+use super::data::{export, import, messages};
 use super::harness::{
     Server, World, abandon, activate, add, grant, hand_off, pull, pulled, remove, reserve, reset, retire, seal, start,
     stop, trial, wait_until,
@@ -57,6 +58,7 @@ impl Storage for Crashing {
 enum Step {
     Add,
     Stop,
+    Import,
     Start,
     Reset,
     Reserve,
@@ -76,9 +78,10 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 18] = [
+    const ALL: [Step; 19] = [
         Step::Add,
         Step::Stop,
+        Step::Import,
         Step::Start,
         Step::Reset,
         Step::Reserve,
@@ -103,6 +106,7 @@ impl Step {
         match self {
             Step::Add => source.add_tenant(add(1)).await.map(drop)?,
             Step::Stop => source.stop_tenant(stop(1)).await.map(drop)?,
+            Step::Import => import(nyc, messages(&export(nyc).await?, 1, true)).await.map(drop)?,
             Step::Start => source.start_tenant(start(1)).await.map(drop)?,
             Step::Reset => source.reset_password(reset(1)).await.map(drop)?,
             Step::Reserve => target.reserve_tenant(reserve(2, fra)).await.map(drop)?,

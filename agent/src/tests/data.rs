@@ -6,9 +6,10 @@ use feather_proto::{
     pb::agent::v1 as pb,
 };
 
-use super::harness::{Server, World, refused, remove, remove_volume, start, stop};
+use super::harness::{Server, World, refused, remove, remove_volume, start, stop, wait_until};
+use crate::runtime::Runtime as _;
 
-async fn export(server: &Server) -> Result<Vec<u8>, Error> {
+pub(super) async fn export(server: &Server) -> Result<Vec<u8>, Error> {
     let request = pb::ExportVolumeRequest { tenant: "alice".into() };
     let mut stream = server.volumes().export_volume(request).await?.into_inner();
     let mut archive = Vec::new();
@@ -18,7 +19,7 @@ async fn export(server: &Server) -> Result<Vec<u8>, Error> {
     Ok(archive)
 }
 
-fn messages(archive: &[u8], generation: u64, end: bool) -> Vec<pb::ImportVolumeRequest> {
+pub(super) fn messages(archive: &[u8], generation: u64, end: bool) -> Vec<pb::ImportVolumeRequest> {
     let first = pb::ImportVolumeRequest { tenant: "alice".into(), generation, ..Default::default() };
     let pieces = archive
         .chunks(64 << 10)
@@ -27,7 +28,10 @@ fn messages(archive: &[u8], generation: u64, end: bool) -> Vec<pb::ImportVolumeR
     std::iter::once(first).chain(pieces).chain(last).collect()
 }
 
-async fn import(server: &Server, messages: Vec<pb::ImportVolumeRequest>) -> Result<pb::ImportVolumeResponse, Error> {
+pub(super) async fn import(
+    server: &Server,
+    messages: Vec<pb::ImportVolumeRequest>,
+) -> Result<pb::ImportVolumeResponse, Error> {
     let answer = server.volumes().import_volume(futures::stream::iter(messages)).await;
     answer.map(tonic::Response::into_inner).map_err(Error::from)
 }
@@ -52,7 +56,7 @@ async fn an_exported_volume_is_imported_elsewhere_and_verified() {
 }
 
 #[tokio::test]
-async fn nothing_starts_on_a_volume_whose_import_was_cut_off() {
+async fn an_archive_that_is_not_whole_costs_nothing_of_what_was_there() {
     let world = World::new();
     let nyc = world.started("nyc").await;
     nyc.add(1).await.unwrap();
@@ -61,15 +65,36 @@ async fn nothing_starts_on_a_volume_whose_import_was_cut_off() {
     let running = import(&nyc, messages(&archive, 1, true)).await.unwrap_err();
     assert_eq!(running.reason, reason::WRONG_STATE);
     nyc.tenants().stop_tenant(stop(1)).await.unwrap();
+    std::fs::write(nyc.volume().join("newer"), "than the archive").unwrap();
     for cut in [messages(&archive, 1, false), messages(&archive[..archive.len() / 2], 1, true)] {
-        assert_eq!(import(&nyc, cut).await.unwrap_err().reason, reason::BAD_STREAM);
-        assert_eq!(refused(nyc.tenants().start_tenant(start(1)).await).reason, reason::VOLUME_INCOMPLETE);
-        assert_eq!(export(&nyc).await.unwrap_err().reason, reason::VOLUME_INCOMPLETE);
+        let error = import(&nyc, cut).await.unwrap_err();
+        assert_eq!(error.reason, reason::BAD_STREAM);
+        assert!(error.message.contains("the volume of alice is as it was"), "{error}");
+        assert_eq!(std::fs::read_to_string(nyc.volume().join("newer")).unwrap(), "than the archive");
+        assert_eq!(nyc.engine.volumes("feather-import-").await.unwrap(), Vec::<String>::new());
     }
+    nyc.tenants().start_tenant(start(1)).await.unwrap();
+    nyc.tenants().stop_tenant(stop(1)).await.unwrap();
     import(&nyc, messages(&archive, 1, true)).await.unwrap();
     nyc.tenants().start_tenant(start(1)).await.unwrap();
     assert_eq!(nyc.public().0, 200);
     assert_eq!(std::fs::read(nyc.volume().join("note")).unwrap().len(), 200_000);
+    assert!(!nyc.volume().join("newer").exists());
+    assert_eq!(nyc.engine.volumes("feather-import-").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_an_import_that_was_cut_off_has_left_is_deleted() {
+    let world = World::new();
+    let nyc = world.started("nyc").await;
+    nyc.add(1).await.unwrap();
+    nyc.engine.ensure_volume("feather-import-alice").await.unwrap();
+    nyc.engine.ensure_volume("feather-import-Not.A.Tenant").await.unwrap();
+    wait_until("the staging volume to go", async || {
+        let left = nyc.engine.volumes("feather-import-").await.unwrap();
+        (left == ["feather-import-Not.A.Tenant"], left)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -11,17 +11,20 @@ use crate::ledger::{Desired, Record, Residence, Volume};
 /// An import that may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImportTarget {
-    /// To be written before the first byte: from here on what lies there is incomplete.
+    /// To be written before the first byte. Whole data stays what it is until other whole data takes its place; what is none is
+    /// incomplete from here on.
     pub(crate) marked: Record,
     /// Placement that the imported data will belong to.
     pub(crate) generation: Generation,
 }
 
-/// The volume's content shall be replaced. Generation 0 stands for a tenant that is not placed.
+/// The volume's content shall be replaced. Generation 0 stands for a tenant that is not placed; `exists` says whether the engine
+/// has a volume of its name.
 pub(crate) fn admit_import(
     record: Option<&Record>,
     tenant: &TenantName,
     generation: Generation,
+    exists: bool,
 ) -> Result<ImportTarget, Error> {
     let current = record.cloned().unwrap_or_else(|| Record::floor(tenant.clone(), generation));
     let absent = current.residence == Residence::Absent;
@@ -36,7 +39,11 @@ pub(crate) fn admit_import(
         ));
     }
     let generation = generation.max(current.generation);
-    Ok(ImportTarget { marked: Record { generation, volume: Volume::Incomplete { generation }, ..current }, generation })
+    let volume = match (&current.volume, exists) {
+        (Volume::Complete { .. } | Volume::None, true) => current.volume.clone(),
+        (Volume::Incomplete { .. }, _) | (_, false) => Volume::Incomplete { generation },
+    };
+    Ok(ImportTarget { marked: Record { generation, volume, ..current }, generation })
 }
 
 /// The volume shall be deleted for good. `None` when the ledger says that there is none.

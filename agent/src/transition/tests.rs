@@ -247,7 +247,7 @@ fn data() -> Vec<Row> {
         ),
         (
             "import",
-            |record, at| word(admit_import(Some(record), &alice(), at), |_| "write"),
+            |record, at| word(admit_import(Some(record), &alice(), at, true), |_| "write"),
             [
                 ["write", WRONG, WRONG, "write", WRONG, WRONG, WRONG, WRONG, WRONG],
                 ["write", WRONG, WRONG, "write", WRONG, WRONG, WRONG, WRONG, WRONG],

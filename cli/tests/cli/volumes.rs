@@ -149,7 +149,7 @@ async fn an_archive_that_cannot_be_read_is_not_sent_as_whole() {
     assert_snapshot!(controller.run("volume import alice HOME --yes").await, @r"
     --- stderr
     error: cannot read the archive to its end: Is a directory (os error 21)
-    next: the volume of alice is marked incomplete and will not be started on: import again
+    next: what alice holds stays as it was until a whole archive is there: import it again
     --- exit 1
     ");
     assert!(controller.calls().ends_with("whole: false"), "{}", controller.calls());

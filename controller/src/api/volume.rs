@@ -57,7 +57,10 @@ fn pieces(upload: Streaming<pb::ImportVolumeRequest>) -> BoxStream<'static, Resu
             Some(Ok(message)) => Some((Ok(message.data), Some(upload))),
             Some(Err(status)) => Some((Err(status.into()), None)),
             None => Some((
-                Err(Error::invalid(reason::BAD_STREAM, "the upload was cut off; the volume is marked incomplete")),
+                Err(Error::invalid(
+                    reason::BAD_STREAM,
+                    "the archive was cut off before its end; import the whole archive again",
+                )),
                 None,
             )),
         }

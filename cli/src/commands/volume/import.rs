@@ -66,12 +66,12 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         answer = async { connection.long_call(connection.volumes().import_volume(stream)).await } => answer,
         () = interrupt() => return Err(Failure::interrupted(
             "stopped before the archive was sent whole",
-            format!("the volume is marked incomplete and will not be started on: import again before starting {tenant}"),
+            format!("what {tenant} holds stays as it was until a whole archive is there: import it again"),
         )),
     };
     // What went wrong here explains what the controller refused, not the other way round.
     if let Some(error) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let hint = format!("the volume of {tenant} is marked incomplete and will not be started on: import again");
+        let hint = format!("what {tenant} holds stays as it was until a whole archive is there: import it again");
         return Err(Failure::file("cannot read the archive to its end", &error, hint));
     }
     let summary = SummaryView::from(present(answer?.summary, "summary")?);
