@@ -40,7 +40,7 @@ use crate::{
 };
 
 pub(crate) use lifecycle::Started;
-pub(crate) use transfer::{PullRequest, Pulled, Sent};
+pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
 
 /// Everything outside the agent that it acts through.
 #[derive(Clone)]

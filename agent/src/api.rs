@@ -5,6 +5,7 @@
 mod image;
 mod server;
 mod tenant;
+mod transfer;
 mod volume;
 
 use std::{io, pin::Pin, sync::Arc, time::Duration};
@@ -16,7 +17,8 @@ use feather_proto::{
         DESCRIPTORS,
         agent::v1::{
             image_service_server::ImageServiceServer, server_service_server::ServerServiceServer,
-            tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
+            tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
+            volume_service_server::VolumeServiceServer,
         },
     },
     tls::{self, Connection, Role, Rotating},
@@ -74,6 +76,7 @@ pub(crate) async fn serve(
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<TenantServiceServer<Api>>().await;
     reporter.set_serving::<VolumeServiceServer<Api>>().await;
+    reporter.set_serving::<TransferServiceServer<Api>>().await;
     reporter.set_serving::<ImageServiceServer<Api>>().await;
     reporter.set_serving::<ServerServiceServer<Api>>().await;
     let mut router = Server::builder()
@@ -85,6 +88,11 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(health)
         .add_service(limited(TenantServiceServer::new(api.clone())))
+        .add_service(
+            TransferServiceServer::new(api.clone())
+                .max_decoding_message_size(MESSAGE_MAX_BYTES)
+                .max_encoding_message_size(MESSAGE_MAX_BYTES),
+        )
         .add_service(
             VolumeServiceServer::new(api.clone())
                 .max_decoding_message_size(MESSAGE_MAX_BYTES)
@@ -100,6 +108,7 @@ pub(crate) async fn serve(
         stopping.cancelled().await;
         reporter.set_not_serving::<TenantServiceServer<Api>>().await;
         reporter.set_not_serving::<VolumeServiceServer<Api>>().await;
+        reporter.set_not_serving::<TransferServiceServer<Api>>().await;
         reporter.set_not_serving::<ImageServiceServer<Api>>().await;
         reporter.set_not_serving::<ServerServiceServer<Api>>().await;
     };

@@ -60,10 +60,27 @@ pub(crate) fn time_to_live(seconds: u32) -> Result<Duration, Error> {
     Err(feather_proto::model::invalid_field("ttl_seconds", "from 1 to 3600"))
 }
 
+/// Who may fetch a volume, and for which placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) generation: Generation,
+    pub(crate) peer: ServerName,
+    /// The controller presents the ticket in the peer's place.
+    pub(crate) relayed: bool,
+}
+
+impl Terms {
+    fn admits(&self, caller: &Principal) -> bool {
+        match self.relayed {
+            true => caller.role == Role::Controller,
+            false => caller.role == Role::Agent && caller.name == self.peer.as_str(),
+        }
+    }
+}
+
 struct Grant {
     ticket_hash: [u8; 32],
-    generation: Generation,
-    peer: ServerName,
+    terms: Terms,
     expires: Instant,
     /// Ends every transfer under this grant.
     revoked: CancellationToken,
@@ -77,14 +94,7 @@ pub(crate) struct Grants(Mutex<BTreeMap<TenantName, Grant>>);
 
 impl Grants {
     /// Lets one peer fetch one volume. A newer grant takes the place of an older one.
-    pub(crate) fn grant(
-        &self,
-        tenant: &TenantName,
-        generation: Generation,
-        peer: ServerName,
-        ticket: &Ticket,
-        life: Duration,
-    ) {
+    pub(crate) fn grant(&self, tenant: &TenantName, terms: Terms, ticket: &Ticket, life: Duration) {
         let revoked = CancellationToken::new();
         let sending = revoked.child_token();
         let expires = Instant::now() + life;
@@ -92,13 +102,12 @@ impl Grants {
         let mut grants = locked(&self.0);
         if let Some(same) = grants.get_mut(tenant)
             && bool::from(same.ticket_hash.ct_eq(&ticket_hash))
-            && same.generation == generation
-            && same.peer == peer
+            && same.terms == terms
         {
             same.expires = expires;
             return;
         }
-        let grant = Grant { ticket_hash, generation, peer, expires, revoked, sending };
+        let grant = Grant { ticket_hash, terms, expires, revoked, sending };
         if let Some(old) = grants.insert(tenant.clone(), grant) {
             old.revoked.cancel();
         }
@@ -117,8 +126,8 @@ impl Grants {
         let presented = Ticket::hash(ticket);
         let grant = grants.get_mut(tenant).filter(|grant| {
             let right_ticket = bool::from(grant.ticket_hash.ct_eq(&presented));
-            let right_peer = caller.role == Role::Agent && caller.name == grant.peer.as_str();
-            right_ticket & right_peer & (grant.generation == generation) & (Instant::now() < grant.expires)
+            let right_terms = grant.terms.admits(caller) & (grant.terms.generation == generation);
+            right_ticket & right_terms & (Instant::now() < grant.expires)
         });
         let Some(grant) = grant else {
             return Err(Error::denied(
@@ -145,21 +154,28 @@ mod tests {
 
     use feather_proto::{error::reason, ids::Generation, tls::Principal};
 
-    use super::{Grants, Ticket};
+    use super::{Grants, Terms, Ticket};
 
     const TICKET: &str = "0123456789abcdef0123456789abcdef";
 
     fn granted() -> Grants {
+        granted_on(Terms { generation: Generation(4), peer: "fra".parse().unwrap(), relayed: false })
+    }
+
+    fn granted_on(terms: Terms) -> Grants {
         let grants = Grants::default();
         let ticket = Ticket::parse(TICKET.into()).unwrap();
-        grants.grant(
-            &"alice".parse().unwrap(),
-            Generation(4),
-            "fra".parse().unwrap(),
-            &ticket,
-            Duration::from_secs(60),
-        );
+        grants.grant(&"alice".parse().unwrap(), terms, &ticket, Duration::from_secs(60));
         grants
+    }
+
+    #[tokio::test]
+    async fn a_relayed_ticket_is_the_controllers_alone() {
+        let terms = Terms { generation: Generation(4), peer: "fra".parse().unwrap(), relayed: true };
+        let (grants, alice) = (granted_on(terms), "alice".parse().unwrap());
+        let denied = grants.redeem(&Principal::agent("fra"), &alice, Generation(4), TICKET).unwrap_err();
+        assert!(denied.is(reason::TICKET));
+        assert!(grants.redeem(&Principal::controller(), &alice, Generation(4), TICKET).is_ok());
     }
 
     #[tokio::test]

@@ -9,10 +9,10 @@ use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model,
-    pb::agent::v1::{self as pb, volume_service_client::VolumeServiceClient},
+    pb::agent::v1::{self as pb, transfer_service_client::TransferServiceClient},
     tls::{self, Principal, Rotating, Trust},
 };
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use time::OffsetDateTime;
 
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 
 /// A message holds at most a batch of 2 MiB and its envelope.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 8 << 20;
+
+/// A lower limit would keep a tenant waiting for days.
+const RATE_BYTES_MIN: u64 = 16 * 1024;
 
 /// What a source says of a tenant.
 #[derive(Debug, Clone)]
@@ -40,7 +43,27 @@ pub(crate) struct Source {
     pub(crate) address: String,
     /// The peer's certificate must carry this name.
     pub(crate) server: ServerName,
+    /// The controller is at that address and passes on what the peer says.
+    pub(crate) relayed: bool,
     pub(crate) ticket: Ticket,
+}
+
+/// What a pass over a volume is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// The source may be in use; nothing is ever started on what arrives.
+    Live,
+    /// The source is sealed; what arrives is proved equal.
+    Final,
+}
+
+/// What is asked of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) generation: Generation,
+    pub(crate) pass: Pass,
+    /// `None` for no limit.
+    pub(crate) bytes_per_second_max: Option<u64>,
 }
 
 /// Calls to peers, with this server's identity.
@@ -56,23 +79,26 @@ impl Peers {
         &self,
         source: &Source,
         tenant: &TenantName,
-        generation: Generation,
+        wanted: Wanted,
     ) -> Result<(SourceSpec, impl Stream<Item = Result<Frame, Error>> + Send + use<>), Error> {
-        let expected = Principal::agent(&source.server);
+        let expected = if source.relayed { Principal::controller() } else { Principal::agent(&source.server) };
         let trust = Trust::Mutual(self.identity.clone());
         let channel = tls::channel(self.dial.clone(), &source.address, &expected, &trust)
             .map_err(|error| Error::bug(error.to_string()))?;
-        let mut client = VolumeServiceClient::new(channel)
+        let mut client = TransferServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES);
-        let request = pb::SendVolumeRequest {
+        let begin = pb::SendVolumeBegin {
             tenant: tenant.to_string(),
-            generation: generation.0,
+            generation: wanted.generation.0,
             ticket: source.ticket.expose().to_owned(),
+            pass: pb::TransferPass::from(wanted.pass).into(),
+            bytes_per_second_max: wanted.bytes_per_second_max.unwrap_or(0),
         };
+        let begin = pb::SendVolumeRequest { event: Some(pb::send_volume_request::Event::Begin(begin)) };
         let attempt = format!("the volume of {tenant} cannot be fetched from {} at {}", source.server, source.address);
         let failed = |status| Error::from(status).context(&attempt);
-        let mut stream = client.send_volume(request).await.map_err(failed)?.into_inner();
+        let mut stream = client.send_volume(stream::iter([begin])).await.map_err(failed)?.into_inner();
         let first = stream.message().await.map_err(failed)?.and_then(|message| message.event);
         let Some(pb::send_volume_response::Event::Spec(spec)) = first else {
             return Err(bad_stream("it does not begin with the tenant's spec"));
@@ -85,6 +111,34 @@ impl Peers {
             _ => Err(bad_stream("something else than a frame follows")),
         });
         Ok((spec, frames))
+    }
+}
+
+impl Wanted {
+    /// From the fields of a message. A final pass is what callers get who do not say.
+    pub(crate) fn parse(generation: u64, pass: i32, bytes_per_second_max: u64) -> Result<Self, Error> {
+        let pass = match pb::TransferPass::try_from(pass) {
+            Ok(pb::TransferPass::Live) => Pass::Live,
+            Ok(pb::TransferPass::Final | pb::TransferPass::Unspecified) => Pass::Final,
+            Err(_) => return Err(model::invalid_field("pass", "live or final")),
+        };
+        let bytes_per_second_max = match bytes_per_second_max {
+            0 => None,
+            1..RATE_BYTES_MIN => {
+                return Err(model::invalid_field("bytes_per_second_max", "0 for no limit, or at least 16 KiB"));
+            }
+            limit => Some(limit),
+        };
+        Ok(Self { generation: Generation(generation), pass, bytes_per_second_max })
+    }
+}
+
+impl From<Pass> for pb::TransferPass {
+    fn from(pass: Pass) -> Self {
+        match pass {
+            Pass::Live => Self::Live,
+            Pass::Final => Self::Final,
+        }
     }
 }
 

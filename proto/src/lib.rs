@@ -25,7 +25,13 @@ pub mod pb {
         pub mod v1 {
             tonic::include_proto!("feather.agent.v1");
 
-            // Generated Debug is off for messages with secrets; this one is inside a oneof that needs it.
+            // Generated Debug is off for messages with secrets; these are inside a oneof that needs it.
+            impl std::fmt::Debug for SendVolumeBegin {
+                fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    formatter.debug_struct("SendVolumeBegin").field("tenant", &self.tenant).finish_non_exhaustive()
+                }
+            }
+
             impl std::fmt::Debug for TenantSpec {
                 fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                     formatter.debug_struct("TenantSpec").field("image", &self.image).finish_non_exhaustive()

@@ -51,13 +51,13 @@ impl Agent {
         Ok(reports)
     }
 
-    /// One volume and its bytes on disk, measured now.
-    pub(crate) async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error> {
+    /// One volume and what is in it, measured now.
+    pub(crate) async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, volume::Usage), Error> {
         let found = self.volumes().await?.into_iter().find(|report| report.tenant == *tenant);
         let report = found.ok_or_else(|| no_volume(tenant))?;
         let path = self.volume_path(tenant).await?;
         let usage = blocking(move || volume::measure(volume::open_root(&path)?)).await?;
-        Ok((report, usage.disk_bytes))
+        Ok((report, usage))
     }
 
     /// Refuses volumes that are not whole; the path of one that is.

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use feather_proto::{
     error::{Code, Error, reason},
-    ids::{Generation, ServerName, TenantName},
+    ids::{Generation, TenantName},
     model::{ContainerState, RootDigest, VolumeSummary},
     tls::Principal,
 };
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Agent, lifecycle::spec_of, locked};
 use crate::{
-    grant::Ticket,
+    grant::{Terms, Ticket},
     ledger::Spec,
-    peer::{Peers, Source, SourceSpec},
+    peer::{Pass, Peers, Source, SourceSpec, Wanted},
     transition,
     volume::{self, Frame, Limits, Progress},
 };
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct PullRequest {
     pub(crate) tenant: TenantName,
-    pub(crate) generation: Generation,
+    pub(crate) wanted: Wanted,
     pub(crate) source: Source,
 }
 
@@ -37,6 +37,21 @@ pub(crate) struct PullRequest {
 pub(crate) struct Pulled {
     pub(crate) sent: VolumeSummary,
     pub(crate) received: VolumeSummary,
+    pub(crate) statistics: Statistics,
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Statistics {
+    pub(crate) files_examined: u64,
+    pub(crate) bytes_examined: u64,
+    pub(crate) files_changed: u64,
+    pub(crate) bytes_changed: u64,
+    pub(crate) files_read: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) wire_bytes: u64,
+    pub(crate) bytes_reused: u64,
+    pub(crate) duration: std::time::Duration,
 }
 
 /// One message on its way to a peer.
@@ -50,14 +65,13 @@ impl Agent {
     pub(crate) async fn grant(
         &self,
         tenant: &TenantName,
-        generation: Generation,
-        peer: ServerName,
+        terms: Terms,
         ticket: &Ticket,
         life: std::time::Duration,
     ) -> Result<(), Error> {
         let _lock = self.lock(tenant).await;
-        transition::admit_grant(self.ledger.get(tenant)?.as_ref(), tenant, generation)?;
-        self.grants.grant(tenant, generation, peer, ticket, life);
+        transition::admit_grant(self.ledger.get(tenant)?.as_ref(), tenant, terms.generation)?;
+        self.grants.grant(tenant, terms, ticket, life);
         Ok(())
     }
 
@@ -66,12 +80,13 @@ impl Agent {
         &self,
         caller: &Principal,
         tenant: &TenantName,
-        generation: Generation,
+        wanted: Wanted,
         ticket: &str,
     ) -> Result<impl Stream<Item = Result<Sent, Error>> + Send + use<>, Error> {
-        let cancelled = self.grants.redeem(caller, tenant, generation, ticket)?;
+        let cancelled = self.grants.redeem(caller, tenant, wanted.generation, ticket)?;
+        only_final(wanted.pass)?;
         let record = self.ledger.get(tenant)?;
-        transition::admit_grant(record.as_ref(), tenant, generation)?;
+        transition::admit_grant(record.as_ref(), tenant, wanted.generation)?;
         let record = record.ok_or_else(|| Error::bug("a granted tenant has no record"))?;
         if self.container_state(tenant).await? == ContainerState::Running {
             return Err(Error::refused(
@@ -110,6 +125,9 @@ impl Agent {
         progress: watch::Sender<Progress>,
     ) -> Result<Pulled, Error> {
         let tenant = &request.tenant;
+        let generation = request.wanted.generation;
+        only_final(request.wanted.pass)?;
+        let began = tokio::time::Instant::now();
         // The newest call wins: its predecessor's caller has evidently given up.
         if let Some(older) = locked(&self.pulls).insert(tenant.clone(), cancelled.clone()) {
             older.cancel();
@@ -118,9 +136,9 @@ impl Agent {
             lock = self.lock(tenant) => lock,
             () = cancelled.cancelled() => return Err(cut_off()),
         };
-        let marked = transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, request.generation)?;
+        let marked = transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, generation)?;
         let fetched = tokio::select! {
-            fetched = peers.fetch(&request.source, tenant, request.generation) => fetched,
+            fetched = peers.fetch(&request.source, tenant, request.wanted) => fetched,
             () = cancelled.cancelled() => Err(cut_off()),
         };
         let (source, frames) = fetched?;
@@ -145,9 +163,20 @@ impl Agent {
         if sent.root_digest != received.root_digest {
             return Err(differs(tenant, &sent, &received));
         }
-        let spec = spec_from(source, request.generation);
+        let spec = spec_from(source, generation);
         self.write(transition::received(&record, spec, received.clone())?).await?;
-        Ok(Pulled { sent, received })
+        let statistics = Statistics {
+            files_examined: sent.files,
+            bytes_examined: sent.bytes,
+            files_changed: sent.files,
+            bytes_changed: sent.bytes,
+            files_read: sent.files,
+            bytes_read: sent.bytes,
+            wire_bytes: sent.data_bytes,
+            bytes_reused: 0,
+            duration: began.elapsed(),
+        };
+        Ok(Pulled { sent, received, statistics })
     }
 
     /// The directory of the tenant's volume, with nothing in it. What an earlier stay or a failed trial left must not look on
@@ -184,6 +213,13 @@ fn spec_from(source: SourceSpec, placed: Generation) -> Spec {
         image_digest: source.image_digest,
         created: source.created,
         found_data: true,
+    }
+}
+
+fn only_final(pass: Pass) -> Result<(), Error> {
+    match pass {
+        Pass::Final => Ok(()),
+        Pass::Live => Err(Error::refused(reason::WRONG_STATE, "this agent sends volumes only once they are sealed")),
     }
 }
 

@@ -9,9 +9,8 @@ use feather_proto::{
     model::invalid_field,
     pb::{
         agent::v1 as pb,
-        agent::v1::{pull_volume_response as pull, send_volume_response as send, volume_service_server::VolumeService},
+        agent::v1::{pull_volume_response as pull, volume_service_server::VolumeService},
     },
-    tls::{self, Role},
 };
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
@@ -21,9 +20,9 @@ use tracing::{Instrument as _, info_span};
 
 use super::{Answers, Api, authorize, placement};
 use crate::{
-    agent::{PullRequest, Pulled, Sent},
-    grant::{Ticket, time_to_live},
-    peer::Source,
+    agent::{PullRequest, Pulled, Statistics},
+    grant::{Terms, Ticket, time_to_live},
+    peer::{Source, Wanted},
     volume::Progress,
 };
 
@@ -46,8 +45,15 @@ impl VolumeService for Api {
         request: Request<pb::GetVolumeRequest>,
     ) -> Result<Response<pb::GetVolumeResponse>, Status> {
         authorize(&request)?;
-        let (report, disk_bytes) = self.agent.volume(&request.into_inner().tenant.parse()?).await?;
-        Ok(Response::new(pb::GetVolumeResponse { volume: Some(report.into()), disk_bytes }))
+        let (report, usage) = self.agent.volume(&request.into_inner().tenant.parse()?).await?;
+        Ok(Response::new(pb::GetVolumeResponse {
+            volume: Some(report.into()),
+            disk_bytes: usage.disk_bytes,
+            entries: usage.entries,
+            bytes: usage.bytes,
+            bytes_changed: usage.bytes,
+            pass_digest: String::new(),
+        }))
     }
 
     type ExportVolumeStream = Answers<pb::ExportVolumeResponse>;
@@ -91,10 +97,12 @@ impl VolumeService for Api {
         let source = Source {
             address: request.source_address,
             server: request.source_server.parse()?,
+            relayed: request.relayed,
             ticket: Ticket::parse(request.ticket)?,
         };
-        let span = info_span!("call", name = "pull_volume", %tenant, %generation);
-        Ok(Response::new(self.begin_pull(PullRequest { tenant, generation, source }, span)))
+        let wanted = Wanted::parse(generation.0, request.pass, request.bytes_per_second_max)?;
+        let span = info_span!("call", name = "pull_volume", %tenant, %generation, pass = ?wanted.pass);
+        Ok(Response::new(self.begin_pull(PullRequest { tenant, wanted, source }, span)))
     }
 
     async fn verify_volume(
@@ -128,28 +136,9 @@ impl VolumeService for Api {
         let request = request.into_inner();
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let (ticket, life) = (Ticket::parse(request.ticket)?, time_to_live(request.ttl_seconds)?);
-        self.agent.grant(&tenant, generation, request.peer.parse()?, &ticket, life).await?;
+        let terms = Terms { generation, peer: request.peer.parse()?, relayed: request.relayed };
+        self.agent.grant(&tenant, terms, &ticket, life).await?;
         Ok(Response::new(pb::GrantTransferResponse {}))
-    }
-
-    type SendVolumeStream = Answers<pb::SendVolumeResponse>;
-
-    async fn send_volume(
-        &self,
-        request: Request<pb::SendVolumeRequest>,
-    ) -> Result<Response<Self::SendVolumeStream>, Status> {
-        let caller = tls::require(&request, &[Role::Agent])?;
-        let request = request.into_inner();
-        let tenant = request.tenant.parse()?;
-        let sent = self.agent.send(&caller, &tenant, Generation(request.generation), &request.ticket).await?;
-        let answers = sent.map(|sent| {
-            let event = match sent? {
-                Sent::Spec(spec) => send::Event::Spec(spec.into()),
-                Sent::Frame(frame) => send::Event::Frame(frame.into()),
-            };
-            Ok(pb::SendVolumeResponse { event: Some(event) })
-        });
-        Ok(Response::new(Box::pin(answers.take_until(self.agent.ended.clone().cancelled_owned()))))
     }
 }
 
@@ -185,13 +174,39 @@ impl Api {
 }
 
 fn progress_message(now: Progress) -> pb::PullVolumeResponse {
-    let progress = pb::PullProgress { files: now.files, bytes: now.bytes, total_bytes: now.total_bytes_hint };
+    let progress = pb::PullProgress {
+        files: now.files,
+        bytes: now.bytes,
+        total_bytes: now.total_bytes_hint,
+        phase: pb::PullPhase::Receiving.into(),
+        ..Default::default()
+    };
     pb::PullVolumeResponse { event: Some(pull::Event::Progress(progress)) }
 }
 
 fn done_message(pulled: Pulled) -> pb::PullVolumeResponse {
-    let done = pb::PullDone { sent: Some(pulled.sent.into()), received: Some(pulled.received.into()) };
+    let done = pb::PullDone {
+        sent: Some(pulled.sent.into()),
+        received: Some(pulled.received.into()),
+        statistics: Some(pulled.statistics.into()),
+    };
     pb::PullVolumeResponse { event: Some(pull::Event::Done(done)) }
+}
+
+impl From<Statistics> for pb::PassStatistics {
+    fn from(found: Statistics) -> Self {
+        Self {
+            files_examined: found.files_examined,
+            bytes_examined: found.bytes_examined,
+            files_changed: found.files_changed,
+            bytes_changed: found.bytes_changed,
+            wire_bytes: found.wire_bytes,
+            bytes_reused: found.bytes_reused,
+            duration_ms: u64::try_from(found.duration.as_millis()).unwrap_or(u64::MAX),
+            files_read: found.files_read,
+            bytes_read: found.bytes_read,
+        }
+    }
 }
 
 /// The pieces of an archive. One that ends without its last message was cut off on the way.

@@ -45,7 +45,7 @@ async fn an_exported_volume_is_imported_elsewhere_and_verified() {
     nyc.tenants().stop_tenant(stop(1)).await.unwrap();
     let archive = export(&nyc).await.unwrap();
     let imported = import(&fra, messages(&archive, 0, true)).await.unwrap().summary.unwrap();
-    let verify = pb::VerifyVolumeRequest { tenant: "alice".into() };
+    let verify = pb::VerifyVolumeRequest { tenant: "alice".into(), mode: pb::VerifyMode::Full.into() };
     let there = nyc.volumes().verify_volume(verify.clone()).await.unwrap().into_inner().summary.unwrap();
     let here = fra.volumes().verify_volume(verify).await.unwrap().into_inner().summary.unwrap();
     assert_eq!((&imported.root_digest, &here.root_digest), (&there.root_digest, &there.root_digest));

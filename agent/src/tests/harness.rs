@@ -384,6 +384,7 @@ pub(super) fn grant(generation: u64, peer: &str) -> pb::GrantTransferRequest {
         peer: peer.into(),
         ticket: TICKET.into(),
         ttl_seconds: 60,
+        relayed: false,
     }
 }
 
@@ -395,6 +396,9 @@ pub(super) fn pull(generation: u64, source: &Server) -> pb::PullVolumeRequest {
         source_address: source.address(),
         source_server: source.name.clone(),
         ticket: TICKET.into(),
+        pass: pb::TransferPass::Final.into(),
+        bytes_per_second_max: 0,
+        relayed: false,
     }
 }
 

@@ -3,7 +3,8 @@
 use feather_proto::{
     error::{Code, Error, reason},
     pb::agent::v1::{
-        self as pb, tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+        self as pb, tenant_service_client::TenantServiceClient, transfer_service_client::TransferServiceClient,
+        volume_service_client::VolumeServiceClient,
     },
     tls::Role,
 };
@@ -100,11 +101,22 @@ async fn only_controller_and_admin_may_call_and_only_agents_fetch() {
     }
     let admin = nyc.as_role(&world, Role::Admin, "root");
     TenantServiceClient::new(admin.clone()).add_tenant(add(1)).await.unwrap();
-    let fetch = pb::SendVolumeRequest { tenant: "alice".into(), generation: 2, ticket: "x".repeat(40) };
-    let error = refused(VolumeServiceClient::new(admin).send_volume(fetch.clone()).await);
+    let fetch = || {
+        let begin =
+            pb::SendVolumeBegin { tenant: "alice".into(), generation: 2, ticket: "x".repeat(40), ..Default::default() };
+        let event = Some(pb::send_volume_request::Event::Begin(begin));
+        futures::stream::iter([pb::SendVolumeRequest { event }])
+    };
+    let error = refused(TransferServiceClient::new(admin).send_volume(fetch()).await);
     assert_eq!(error.reason, reason::ROLE);
+    for (role, name) in [(Role::Agent, "fra"), (Role::Controller, "controller")] {
+        let channel = nyc.as_role(&world, role, name);
+        assert_eq!(refused(TransferServiceClient::new(channel).send_volume(fetch()).await).reason, reason::TICKET);
+    }
     let agent = nyc.as_role(&world, Role::Agent, "fra");
-    assert_eq!(refused(VolumeServiceClient::new(agent).send_volume(fetch).await).reason, reason::TICKET);
+    let nothing = futures::stream::iter([pb::SendVolumeRequest { event: None }]);
+    let error = refused(TransferServiceClient::new(agent).send_volume(nothing).await);
+    assert_eq!(error.reason, reason::INVALID_FIELD);
 }
 
 #[tokio::test]

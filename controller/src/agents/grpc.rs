@@ -229,7 +229,8 @@ impl Agent for GrpcAgent {
     async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
         let (peer, ticket) = (peer.to_string(), ticket.to_owned());
-        let message = pb::GrantTransferRequest { request_id, tenant, generation, peer, ticket, ttl_seconds: 600 };
+        let (ttl_seconds, relayed) = (600, false);
+        let message = pb::GrantTransferRequest { request_id, tenant, generation, peer, ticket, ttl_seconds, relayed };
         self.value(self.volumes().grant_transfer(within(message, QUICK)).await).map(drop)
     }
 
@@ -242,6 +243,9 @@ impl Agent for GrpcAgent {
             source_address: from.address.clone(),
             source_server: from.server.to_string(),
             ticket: from.ticket.clone(),
+            pass: pb::TransferPass::Final.into(),
+            bytes_per_second_max: 0,
+            relayed: false,
         };
         let mut stream = self.value(self.volumes().pull_volume(message).await)?;
         loop {
@@ -271,7 +275,7 @@ impl Agent for GrpcAgent {
 
     async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
         // No deadline of its own: a volume takes what it takes, and a dead connection is noticed by its keep-alive.
-        let message = pb::VerifyVolumeRequest { tenant: tenant.to_string() };
+        let message = pb::VerifyVolumeRequest { tenant: tenant.to_string(), mode: pb::VerifyMode::Full.into() };
         let reply = self.value(self.volumes().verify_volume(message).await)?;
         required(reply.summary, "summary")?.try_into()
     }
