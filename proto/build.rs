@@ -12,24 +12,35 @@ const FILES: &[&str] = &[
     "feather/agent/v1/transfer.proto",
     "feather/agent/v1/volume.proto",
     "feather/agent/v1/volume_stream.proto",
+    "feather/agent/v1/waitlist.proto",
     "feather/controller/v1/enrollment.proto",
     "feather/controller/v1/operation.proto",
     "feather/controller/v1/server.proto",
     "feather/controller/v1/tenant.proto",
     "feather/controller/v1/volume.proto",
+    "feather/controller/v1/waitlist.proto",
 ];
 
-/// Fields that carry passwords, tickets or tokens; the generated `Debug` of their messages must not exist.
+/// Fields that carry passwords, tickets, tokens or e-mail addresses; the generated `Debug` of their messages must not exist.
 const SECRET_MESSAGES: &[&str] = &[
     "feather.agent.v1.AddTenantResponse",
+    "feather.agent.v1.GetEntryRequest",
+    "feather.agent.v1.GetEntryResponse",
     "feather.agent.v1.GrantTransferRequest",
+    "feather.agent.v1.ListEntriesResponse",
     "feather.agent.v1.PullVolumeRequest",
+    "feather.agent.v1.RemoveEntryRequest",
     "feather.agent.v1.ResetPasswordResponse",
     "feather.agent.v1.SendVolumeBegin",
     "feather.agent.v1.TenantSpec",
+    "feather.agent.v1.WaitlistEntry",
     "feather.controller.v1.CreateJoinTokenResponse",
+    "feather.controller.v1.InviteRequest",
     "feather.controller.v1.JoinRequest",
+    "feather.controller.v1.ListEntriesResponse",
+    "feather.controller.v1.RemoveEntryRequest",
     "feather.controller.v1.ResetPasswordResponse",
+    "feather.controller.v1.WaitlistEntry",
     "feather.controller.v1.WatchOperationResponse",
 ];
 

@@ -37,6 +37,7 @@ use crate::{
     router::Router,
     runtime::Runtime,
     transition::Next,
+    waitlist::Waitlist,
 };
 
 pub(crate) use lifecycle::Started;
@@ -78,6 +79,7 @@ pub(crate) struct Agent {
     pub(crate) boot_id: String,
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
+    pub(crate) waitlist: Arc<Waitlist>,
     pub(crate) condition: watch::Sender<Condition>,
     /// Wakes the reconciler.
     pub(crate) wake: Notify,
@@ -113,6 +115,7 @@ impl Agent {
     pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
+            waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             config,
             ledger,
             runtime: seams.runtime,

@@ -7,6 +7,7 @@ mod server;
 mod tenant;
 mod transfer;
 mod volume;
+mod waitlist;
 
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use feather_proto::{
         agent::v1::{
             image_service_server::ImageServiceServer, server_service_server::ServerServiceServer,
             tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
-            volume_service_server::VolumeServiceServer,
+            volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
         },
     },
     tls::{self, Connection, Role, Rotating},
@@ -79,6 +80,7 @@ pub(crate) async fn serve(
     reporter.set_serving::<TransferServiceServer<Api>>().await;
     reporter.set_serving::<ImageServiceServer<Api>>().await;
     reporter.set_serving::<ServerServiceServer<Api>>().await;
+    reporter.set_serving::<WaitlistServiceServer<Api>>().await;
     let mut router = Server::builder()
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -99,6 +101,7 @@ pub(crate) async fn serve(
                 .max_encoding_message_size(MESSAGE_MAX_BYTES),
         )
         .add_service(ImageServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES))
+        .add_service(WaitlistServiceServer::new(api.clone()).max_decoding_message_size(PIECE_MAX_BYTES))
         .add_service(ServerServiceServer::new(api));
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => router = router.add_service(reflection),
@@ -111,6 +114,7 @@ pub(crate) async fn serve(
         reporter.set_not_serving::<TransferServiceServer<Api>>().await;
         reporter.set_not_serving::<ImageServiceServer<Api>>().await;
         reporter.set_not_serving::<ServerServiceServer<Api>>().await;
+        reporter.set_not_serving::<WaitlistServiceServer<Api>>().await;
     };
     router.serve_with_incoming_shutdown(connections, shutdown).await
 }

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use feather_agent::{
     edge::{Edge, EdgeSettings},
     password::{LENGTH_MAX, LENGTH_MIN},
+    waitlist::Origins,
 };
 
 /// The agent of one server: runs the tenants of its ledger, and changes them when a controller says so.
@@ -79,6 +80,12 @@ pub(crate) struct ServeArguments {
     pub(crate) password_length: usize,
     #[command(flatten)]
     pub(crate) edge: EdgeArguments,
+    /// Where people sign up for the waitlist; empty: nowhere
+    #[arg(long, env = "FEATHER_AGENT_WAITLIST_LISTEN", default_value = "127.0.0.1:9099", value_parser = optional_address)]
+    pub(crate) waitlist_listen: OptionalAddress,
+    /// Origins whose pages may send addresses to the waitlist, with commas between them; `*`: everybody's
+    #[arg(long, env = "FEATHER_AGENT_WAITLIST_ORIGINS", default_value = "*")]
+    pub(crate) waitlist_origins: Origins,
 }
 
 /// How this server meets the public. Taken as they are: what cannot be used must not keep the tenants from running.
@@ -113,6 +120,18 @@ impl EdgeArguments {
         };
         Edge::of(&settings, std::path::Path::is_file)
     }
+}
+
+/// Where to listen, or nowhere.
+#[derive(Clone, Copy)]
+pub(crate) struct OptionalAddress(pub(crate) Option<SocketAddr>);
+
+fn optional_address(text: &str) -> Result<OptionalAddress, String> {
+    if text.is_empty() {
+        return Ok(OptionalAddress(None));
+    }
+    let wrong = |_| "must be ADDRESS:PORT, for example 127.0.0.1:9099, or empty".to_owned();
+    text.parse().map(|address| OptionalAddress(Some(address))).map_err(wrong)
 }
 
 #[derive(Args)]

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use crate::{edge::Edge, gate::GateLimits};
+use crate::{edge::Edge, gate::GateLimits, waitlist::Door};
 
 /// Names of the variables that every tenant gets from its birth container's environment, when they are set there.
 pub const PASSED_VARIABLES: [&str; 4] =
@@ -40,6 +40,8 @@ pub struct Config {
     pub edge: Edge,
     /// Longest time between two passes of the reconciler.
     pub reconcile_interval: Duration,
+    /// Where people sign up, if anywhere.
+    pub waitlist: Option<Door>,
 }
 
 impl Config {
@@ -59,6 +61,7 @@ impl Config {
             domain_suffix: "users.inceptel.ai".into(),
             edge: Edge::http(),
             reconcile_interval: Duration::from_secs(2),
+            waitlist: None,
         }
     }
 
@@ -70,6 +73,11 @@ impl Config {
     /// Sockets of tenants whose requests are held.
     pub fn gate_dir(&self) -> PathBuf {
         self.state_dir.join("gates")
+    }
+
+    /// Who signed up.
+    pub fn waitlist_file(&self) -> PathBuf {
+        self.state_dir.join("waitlist.jsonl")
     }
 
     /// The agent's certificate and key.

@@ -26,6 +26,7 @@ mod serve;
 pub mod state;
 mod transition;
 pub mod volume;
+pub mod waitlist;
 
 pub use agent::Seams;
 pub use config::Config;

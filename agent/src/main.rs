@@ -24,6 +24,7 @@ use feather_agent::{
     router::caddy::{self, Caddy, CaddyOptions},
     runtime::podman::{Podman, PodmanOptions},
     state::{self, StateDir},
+    waitlist::{Door, Limits},
 };
 use feather_proto::tls::{Dial, Identity, Rotating, Tcp, TcpIncoming};
 use tokio::{
@@ -145,6 +146,11 @@ fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
         password_length: arguments.password_length,
         domain_suffix: arguments.domain_suffix,
         edge: arguments.edge.edge(),
+        waitlist: arguments.waitlist_listen.0.map(|listen| Door {
+            listen,
+            origins: arguments.waitlist_origins,
+            limits: Limits::default(),
+        }),
         ..Config::new(state_dir)
     }
 }

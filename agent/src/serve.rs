@@ -9,6 +9,7 @@ use feather_proto::{
     ids::ServerName,
     tls::{self, ClientCertificate, IdentityError, Incoming, Role, Rotating},
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     config::Config,
     ledger::{self, Directory, Ledger, Storage},
     reconcile,
+    waitlist::Door,
 };
 
 /// Calls under way have this long to end when the agent stops. What is cut off is taken up again from the ledger.
@@ -59,6 +61,9 @@ impl Local {
     pub fn start_on(config: Config, seams: Seams, storage: Arc<dyn Storage>) -> Result<Self, Error> {
         let agent = Agent::new(config, seams, Ledger::open(storage)?);
         agent.tasks.spawn(reconcile::run(agent.clone()));
+        if let Some(door) = agent.config.waitlist.clone() {
+            agent.tasks.spawn(agent.waitlist.clone().keep_open(door, agent.clock.clone(), agent.ended.clone()));
+        }
         let ended = agent.ended.clone().drop_guard();
         Ok(Self { agent, _ended: ended })
     }
@@ -99,6 +104,12 @@ impl Local {
             drop(tokio::time::timeout(STOP_GRACE, &mut serving).await);
         }
         Ok(())
+    }
+
+    /// Offers the waitlist on a listener that the caller has bound.
+    pub fn open_waitlist(&self, listener: TcpListener, door: Door) {
+        let (clock, ended) = (self.agent.clock.clone(), self.agent.ended.clone());
+        self.agent.tasks.spawn(self.agent.waitlist.clone().serve(listener, door, clock, ended));
     }
 
     /// Ends the reconciler and waits until nothing of the agent runs any more.

@@ -20,6 +20,8 @@ pub mod reason {
     pub const RESERVED_NAME: &str = "RESERVED_NAME";
     /// An operation or request id does not parse.
     pub const INVALID_ID: &str = "INVALID_ID";
+    /// Not an e-mail address.
+    pub const INVALID_EMAIL: &str = "INVALID_EMAIL";
     /// A field is missing or out of range.
     pub const INVALID_FIELD: &str = "INVALID_FIELD";
     /// A request id was used before with other arguments.
@@ -34,6 +36,10 @@ pub mod reason {
     pub const SERVER_NOT_FOUND: &str = "SERVER_NOT_FOUND";
     /// No such operation.
     pub const OPERATION_NOT_FOUND: &str = "OPERATION_NOT_FOUND";
+    /// The address is on no waitlist.
+    pub const NOT_ON_WAITLIST: &str = "NOT_ON_WAITLIST";
+    /// The address was invited before.
+    pub const ALREADY_INVITED: &str = "ALREADY_INVITED";
     /// No such volume.
     pub const VOLUME_NOT_FOUND: &str = "VOLUME_NOT_FOUND";
     /// Another operation holds the tenant.

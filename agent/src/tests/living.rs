@@ -319,7 +319,7 @@ async fn services_say_that_they_serve() {
     let nyc = world.started("nyc").await;
     let channel = nyc.as_role(&world, feather_proto::tls::Role::Viewer, "probe");
     let mut health = HealthClient::new(channel);
-    for service in ["TenantService", "VolumeService", "ImageService", "ServerService"] {
+    for service in ["TenantService", "VolumeService", "ImageService", "ServerService", "WaitlistService"] {
         let service = format!("feather.agent.v1.{service}");
         let answer = health.check(HealthCheckRequest { service }).await.unwrap().into_inner();
         assert_eq!(answer.status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
