@@ -21,6 +21,7 @@ pub(crate) mod server;
 pub(crate) mod tenant;
 pub(crate) mod version;
 pub(crate) mod volume;
+pub(crate) mod waitlist;
 
 fn tenant_name(text: &str) -> Result<TenantName, Error> {
     text.parse()

@@ -18,7 +18,7 @@ use feather_proto::{
     pb::controller::v1::{
         enrollment_service_client::EnrollmentServiceClient, operation_service_client::OperationServiceClient,
         server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
-        volume_service_client::VolumeServiceClient,
+        volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
     },
     tls::{self, Identity, Principal, Rotating, Trust},
 };
@@ -100,6 +100,7 @@ impl Connection {
         servers: ServerServiceClient,
         tenants: TenantServiceClient,
         volumes: VolumeServiceClient,
+        waitlist: WaitlistServiceClient,
     }
 
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {

@@ -220,6 +220,8 @@ fn hint(error: &Error) -> String {
         reason::OPERATION_NOT_FOUND | reason::INVALID_ID => {
             "`featherctl operation list` shows the operations there are".into()
         }
+        reason::INVALID_EMAIL | reason::NOT_ON_WAITLIST => "`featherctl waitlist list` shows who signed up".into(),
+        reason::ALREADY_INVITED => format!("`featherctl tenant show {tenant}` shows the tenant"),
         reason::VOLUME_NOT_FOUND => "`featherctl volume list` shows the volumes there are".into(),
         reason::OPERATION_RUNNING => format!(
             "`featherctl operation watch {0}` follows it, `featherctl operation cancel {0}` undoes it",

@@ -13,6 +13,7 @@ pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod tenant;
 pub(crate) mod volume;
+pub(crate) mod waitlist;
 
 /// A moment: kept as time for arithmetic, written as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::{
+    email::EmailAddress,
     error::Error,
     ids::{Generation, ServerName, TenantName},
     model::{ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport, VolumeSummary},
@@ -81,6 +82,24 @@ pub struct LogLine {
     pub stderr: bool,
 }
 
+/// Who signed up on a server, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignUp {
+    /// Whose.
+    pub email: EmailAddress,
+    /// By that server's clock.
+    pub at: OffsetDateTime,
+}
+
+/// The waitlist of one server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SignUps {
+    /// The earliest first.
+    pub entries: Vec<SignUp>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
 /// Called with the progress of a transfer.
 pub type OnProgress = Arc<dyn Fn(TransferProgress) + Send + Sync>;
 
@@ -141,6 +160,13 @@ pub trait Agent: Send + Sync {
         generation: Generation,
         archive: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<VolumeSummary, Error>;
+
+    /// Everybody who signed up there.
+    async fn sign_ups(&self) -> Result<SignUps, Error>;
+    /// One address, if it is on that server's waitlist.
+    async fn sign_up(&self, email: &EmailAddress) -> Result<Option<SignUp>, Error>;
+    /// Forgets an address; false when it was not there.
+    async fn remove_sign_up(&self, email: &EmailAddress) -> Result<bool, Error>;
 }
 
 /// Ways to agents.

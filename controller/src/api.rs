@@ -12,6 +12,7 @@ pub mod operation;
 pub mod server;
 pub mod tenant;
 pub mod volume;
+pub mod waitlist;
 
 /// Who may look.
 const READERS: &[Role] = &[Role::Viewer, Role::Operator, Role::Admin];

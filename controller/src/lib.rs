@@ -14,6 +14,7 @@ pub mod intent;
 pub mod operations;
 pub mod placement;
 pub mod store;
+pub mod waitlist;
 pub mod world;
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use feather_proto::{
     pb::controller::v1::{
         enrollment_service_server::EnrollmentServiceServer, operation_service_server::OperationServiceServer,
         server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
-        volume_service_server::VolumeServiceServer,
+        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
 };
@@ -39,6 +40,7 @@ use crate::{
     intent::Intent,
     operations::engine::Engine,
     store::Store,
+    waitlist::Waitlist,
     world::{Clock, Settings, Volatile, World},
 };
 
@@ -80,13 +82,14 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::waitlist_service_server::SERVICE_NAME,
 ];
 /// Requests are small; archives come in pieces of at most 1 MiB.
 const MESSAGE_MAX_BYTES: usize = 4 << 20;
@@ -131,6 +134,7 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let intent = Intent::new(world.clone(), engine.clone());
+    let waitlist = Waitlist::new(world.clone(), intent.clone());
     let enroll = Arc::new(Enroll::new(world.clone(), ca, advertise));
     let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional)?;
     let stopping = shutdown.clone();
@@ -149,6 +153,7 @@ pub async fn serve(
             VolumeServiceServer::new(api::volume::Volumes::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
+        .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))
         .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
     let mut serving = std::pin::pin!(serving);
     tokio::select! {

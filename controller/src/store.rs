@@ -1,8 +1,9 @@
 //! The controller's store: desired state, in SQL that SQLite and PostgreSQL both speak.
 //!
 //! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
-//! logs, settings. Not kept, because it can be asked again: anything observed (containers, ports, free memory, volumes). Never
-//! kept, because it must not be: passwords, API keys, transfer tickets, join secrets, private keys.
+//! logs, settings, which address of the waitlist became which tenant. Not kept, because it can be asked again: anything
+//! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
+//! transfer tickets, join secrets, private keys.
 //!
 //! Each method is one transaction. Generations are issued here and nowhere else.
 
@@ -15,12 +16,14 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
+mod invitations;
 mod members;
 mod operations;
 mod tenants;
 #[cfg(test)]
 mod tests;
 
+pub use invitations::Invitation;
 pub use members::ServerRow;
 pub(crate) use members::server_not_found;
 pub(crate) use operations::held;

@@ -10,10 +10,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
-    agents::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled},
+    agents::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps},
     world::Password,
 };
 use feather_proto::{
+    email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model::{ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary},
@@ -240,5 +241,17 @@ impl Agent for FaultyAgent {
         archive: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<VolumeSummary, Error> {
         self.inner.import_volume(tenant, generation, archive).await
+    }
+
+    async fn sign_ups(&self) -> Result<SignUps, Error> {
+        self.inner.sign_ups().await
+    }
+
+    async fn sign_up(&self, email: &EmailAddress) -> Result<Option<SignUp>, Error> {
+        self.inner.sign_up(email).await
+    }
+
+    async fn remove_sign_up(&self, email: &EmailAddress) -> Result<bool, Error> {
+        through!(self, "remove_sign_up", self.inner.remove_sign_up(email))
     }
 }

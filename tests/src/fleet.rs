@@ -16,6 +16,7 @@ use feather_agent::{
     Config,
     router::fake::{Answer, Fake as FakeRouter, Peers, Request as HttpRequest},
     runtime::fake::{Behaviour, Fake as FakeRuntime, Recorder, STARTS_FILE},
+    waitlist::{Door, Limits, Origins},
 };
 use feather_controller::{
     agents::grpc::GrpcAgents,
@@ -32,6 +33,7 @@ use feather_proto::{
         self as pb, enrollment_service_client::EnrollmentServiceClient,
         operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+        waitlist_service_client::WaitlistServiceClient,
     },
     tls::{self, Identity, Principal, Role, Rotating, Trust},
 };
@@ -59,6 +61,8 @@ pub struct ServerBox {
     pub router: Arc<FakeRouter>,
     /// Its agent's folder.
     pub state_dir: PathBuf,
+    /// Where people sign up there.
+    pub waitlist: std::net::SocketAddr,
     agent: Option<Process>,
 }
 
@@ -245,7 +249,8 @@ impl Fleet {
         let state_dir = root.join("state");
         std::fs::create_dir_all(&state_dir).expect("a folder for the agent");
         self.admit(name, &state_dir, false).await;
-        self.servers.insert(name.to_owned(), ServerBox { runtime, router, state_dir, agent: None });
+        let waitlist = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        self.servers.insert(name.to_owned(), ServerBox { runtime, router, state_dir, waitlist, agent: None });
         self.start_agent(name);
     }
 
@@ -297,8 +302,16 @@ impl Fleet {
         };
         let identity = Identity::load(&config.identity_file()).expect("an identity");
         let identity = Rotating::new(identity).expect("a usable identity");
+        // A port of its own at each start: others of this machine may have taken the last one.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        listener.set_nonblocking(true).expect("a listener");
+        server.waitlist = listener.local_addr().expect("its address");
+        let door = Door { listen: server.waitlist, origins: Origins::Any, limits: Limits::default() };
         server.agent = Some(Process::start(|shutdown: CancellationToken| async move {
-            feather_agent::serve(config, seams, identity, incoming, shutdown).await.expect("the agent serves");
+            let local = feather_agent::Local::start(config, seams).expect("the agent starts");
+            local.open_waitlist(tokio::net::TcpListener::from_std(listener).expect("a listener"), door);
+            local.listen(identity, incoming, shutdown).await.expect("the agent serves");
+            local.stop().await;
         }));
     }
 
@@ -357,6 +370,11 @@ impl Fleet {
     /// Client of the volume service.
     pub fn volumes(&self) -> VolumeServiceClient<Channel> {
         VolumeServiceClient::new(self.admin())
+    }
+
+    /// Client of the waitlist service.
+    pub fn waitlist(&self) -> WaitlistServiceClient<Channel> {
+        WaitlistServiceClient::new(self.admin())
     }
 
     /// Waits until every server is ready.

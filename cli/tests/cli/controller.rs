@@ -206,6 +206,32 @@ impl pb::volume_service_server::VolumeService for Script {
     }
 }
 
+/// Messages with addresses do not print, so the calls are spelled out.
+#[tonic::async_trait]
+impl pb::waitlist_service_server::WaitlistService for Script {
+    type ListEntriesStream = Answers<pb::ListEntriesResponse>;
+
+    async fn list_entries(
+        &self,
+        request: Request<pb::ListEntriesRequest>,
+    ) -> Result<Response<Self::ListEntriesStream>, Status> {
+        self.stream("ListEntries", request)
+    }
+
+    async fn remove_entry(
+        &self,
+        request: Request<pb::RemoveEntryRequest>,
+    ) -> Result<Response<pb::RemoveEntryResponse>, Status> {
+        self.next("RemoveEntry", &request.get_ref().email).map(Response::new)
+    }
+
+    async fn invite(&self, request: Request<pb::InviteRequest>) -> Result<Response<pb::InviteResponse>, Status> {
+        let pb::InviteRequest { request_id, email, tenant, server, dry_run } = request.into_inner();
+        let call = format_args!("request_id: {request_id:?}, {email} as {tenant:?} on {server:?}, dry run: {dry_run}");
+        self.next("Invite", &call).map(Response::new)
+    }
+}
+
 /// A scripted controller with a home directory for the binary.
 pub(crate) struct Controller {
     script: Script,
@@ -234,7 +260,8 @@ impl Controller {
             .add_service(pb::server_service_server::ServerServiceServer::new(script.clone()))
             .add_service(pb::tenant_service_server::TenantServiceServer::new(script.clone()))
             .add_service(pb::operation_service_server::OperationServiceServer::new(script.clone()))
-            .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()));
+            .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()))
+            .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { router.serve_with_incoming(connections).await.unwrap() });
 

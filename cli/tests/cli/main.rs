@@ -11,3 +11,4 @@ mod identity;
 mod lists;
 mod tenants;
 mod volumes;
+mod waitlist;

@@ -9,15 +9,17 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::{
+    email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model::{
-        ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, invalid_field, required,
-        to_timestamp,
+        ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, from_timestamp,
+        invalid_field, required, to_timestamp,
     },
     pb::agent::v1::{
         self as pb, pull_volume_response::Event, server_service_client::ServerServiceClient,
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+        waitlist_service_client::WaitlistServiceClient,
     },
     tls::{self, Dial, Principal, Rotating, Trust},
 };
@@ -25,7 +27,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled, TransferProgress};
+use super::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, TransferProgress};
 use crate::world::Password;
 
 /// Deadline of calls that only look or note something down.
@@ -85,6 +87,10 @@ impl GrpcAgent {
 
     fn servers(&self) -> ServerServiceClient<Channel> {
         ServerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    fn waitlist(&self) -> WaitlistServiceClient<Channel> {
+        WaitlistServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
     /// Our sentence for a server that cannot be reached; every other error keeps its own.
@@ -302,6 +308,33 @@ impl Agent for GrpcAgent {
         let reply = self.value(self.volumes().import_volume(messages).await)?;
         required(reply.summary, "summary")?.try_into()
     }
+
+    async fn sign_ups(&self) -> Result<SignUps, Error> {
+        let mut pages = self.value(self.waitlist().list_entries(within(pb::ListEntriesRequest {}, SLOW)).await)?;
+        let mut all = SignUps::default();
+        while let Some(page) = pages.try_next().await.map_err(|status| self.error(status))? {
+            all.problem = all.problem.or(Some(page.problem).filter(|problem| !problem.is_empty()));
+            for entry in page.entries {
+                all.entries.push(sign_up(entry)?);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn sign_up(&self, email: &EmailAddress) -> Result<Option<SignUp>, Error> {
+        let message = pb::GetEntryRequest { email: email.as_str().to_owned() };
+        let reply = self.value(self.waitlist().get_entry(within(message, QUICK)).await)?;
+        reply.entry.map(sign_up).transpose()
+    }
+
+    async fn remove_sign_up(&self, email: &EmailAddress) -> Result<bool, Error> {
+        let message = pb::RemoveEntryRequest { email: email.as_str().to_owned() };
+        Ok(self.value(self.waitlist().remove_entry(within(message, QUICK)).await)?.removed)
+    }
+}
+
+fn sign_up(entry: pb::WaitlistEntry) -> Result<SignUp, Error> {
+    Ok(SignUp { email: entry.email.parse()?, at: from_timestamp(&required(entry.signed_up, "signed_up")?)? })
 }
 
 /// A broken archive ends the stream without the `end` mark, and the agent refuses it as cut off.

@@ -8,3 +8,4 @@ mod lifecycle;
 mod migrate;
 mod refusals;
 mod soak;
+mod waitlist;
