@@ -14,6 +14,7 @@ const FILES: &[&str] = &[
     "feather/agent/v1/volume_stream.proto",
     "feather/agent/v1/waitlist.proto",
     "feather/controller/v1/enrollment.proto",
+    "feather/controller/v1/image.proto",
     "feather/controller/v1/operation.proto",
     "feather/controller/v1/server.proto",
     "feather/controller/v1/tenant.proto",

@@ -19,6 +19,7 @@ impl From<runtime::Error> for Error {
         let ours = match &error {
             runtime::Error::Unreachable(_) => Error::unavailable(reason::RUNTIME, sentence),
             runtime::Error::ImageMissing(_) => Error::refused(reason::IMAGE_MISSING, sentence),
+            runtime::Error::NoSpace(_) => Error::full(reason::NO_DISK, sentence),
             runtime::Error::BadArchive(_) => Error::invalid(reason::BAD_STREAM, sentence),
             runtime::Error::ContainerMissing(_) | runtime::Error::Conflict(_) | runtime::Error::Refused { .. } => {
                 Error::refused(reason::RUNTIME, sentence)

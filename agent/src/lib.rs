@@ -12,6 +12,7 @@ pub mod edge;
 mod failure;
 pub mod gate;
 mod grant;
+mod image;
 pub mod join;
 
 pub mod ledger;

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("Podman does not answer on its socket; is `podman system service` running?")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The image is not in storage.
-    #[error("the image {0} is not in this server's storage; load it there with `podman load` in the birth container")]
+    #[error("the image {0} is not in this server's storage; load it with `featherctl image load SERVER FILE`")]
     ImageMissing(String),
     /// There is no such container.
     #[error("there is no container {0}")]
@@ -34,6 +34,9 @@ pub enum Error {
     /// An archive that is not an image.
     #[error("the archive is not an image that Podman can load: {0}")]
     BadArchive(String),
+    /// The disk took no more of an archive.
+    #[error("the disk of this server is full; the image was not loaded, and the one that is there was left alone: {0}")]
+    NoSpace(String),
     /// The engine refused, in its own words.
     #[error("Podman refused to {attempt}: {message}")]
     Refused {
@@ -120,7 +123,8 @@ pub trait Runtime: Send + Sync {
     /// Memory and disk, measured now.
     async fn capacity(&self) -> Result<Capacity, Error>;
 
-    /// All tagged images, in the order of their references. A reference without a registry appears as `localhost/...`.
+    /// All images, in the order of their references. A reference without a registry appears as `localhost/...`; an image whose
+    /// name has moved to another has none.
     async fn images(&self) -> Result<Vec<Image>, Error>;
     /// One image by reference or digest.
     async fn image(&self, reference: &str) -> Result<Option<Image>, Error>;

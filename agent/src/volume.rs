@@ -45,6 +45,8 @@ pub use receive::{Limits, Progress, Receiver};
 pub use send::{scan, send};
 pub use stream::{export_tar, frames, import_tar, receive};
 pub use tar_export::{Exported, write_tar};
+// Archives of images are tar, too.
+pub(crate) use tar_header::{BLOCK, Fields as TarFields, padding};
 pub use tar_import::{ARCHIVE_START_BYTES, check_archive_start, read_tar};
 pub use walk::{Expect, Usage, measure};
 pub use writer::clear;

@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{completions, operation, server, tenant, version, volume, waitlist},
+    commands::{completions, image, operation, server, tenant, version, volume, waitlist},
     connect::{self, Connection},
     error::Failure,
     output::{Format, Output},
@@ -91,6 +91,9 @@ enum Noun {
     /// Tenants' data: list, back up, restore, check.
     #[command(subcommand)]
     Volume(volume::Verb),
+    /// What tenants run: look at, load, copy.
+    #[command(subcommand)]
+    Image(image::Verb),
     /// Who would like a tenant: look at, invite, forget.
     #[command(subcommand)]
     Waitlist(waitlist::Verb),
@@ -145,6 +148,7 @@ fn run(noun: Noun, context: Context) -> Result<(), Failure> {
             Noun::Server(verb) => server::run(verb, &context).await,
             Noun::Tenant(verb) => tenant::run(verb, &context).await,
             Noun::Volume(verb) => volume::run(verb, &context).await,
+            Noun::Image(verb) => image::run(verb, &context).await,
             Noun::Waitlist(verb) => waitlist::run(verb, &context).await,
             Noun::Operation(verb) => operation::run(verb, &context).await,
             Noun::Completions(arguments) => completions::run(&arguments, &context, command()),

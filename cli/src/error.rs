@@ -237,7 +237,12 @@ fn hint(error: &Error) -> String {
             "`featherctl server list` shows what is free; `featherctl server invite NAME` adds a server".into()
         }
         reason::IMAGE_MISSING => {
-            "load the work image on that server; `featherctl server show NAME` lists its images".into()
+            "`featherctl image sync --from SERVER --to SERVER` copies it from a server that has it, `featherctl image load SERVER FILE` \
+             loads it from an archive"
+                .into()
+        }
+        reason::WRONG_ARCHITECTURE | reason::IMAGE_DIFFERS => {
+            "nothing was changed; `featherctl image list` shows what each server has".into()
         }
         reason::NEVER_HEALTHY => {
             format!("find the cause in the log lines above, or with `featherctl tenant logs {tenant}`")

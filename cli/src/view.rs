@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::units;
 
+pub(crate) mod image;
 pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod tenant;
@@ -88,7 +89,8 @@ impl SummaryView {
 /// An image in a server's storage.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ImageView {
-    pub(crate) reference: String,
+    /// None when its name has moved to another image.
+    pub(crate) reference: Option<String>,
     pub(crate) digest: String,
     pub(crate) size_bytes: u64,
 }
@@ -96,7 +98,20 @@ pub(crate) struct ImageView {
 impl From<types_pb::Image> for ImageView {
     fn from(pb: types_pb::Image) -> Self {
         let image = model::Image::from(pb);
-        Self { reference: image.reference, digest: image.digest, size_bytes: image.size_bytes }
+        Self { reference: set(image.reference), digest: image.digest, size_bytes: image.size_bytes }
+    }
+}
+
+impl ImageView {
+    /// As much of the digest as tells two images apart.
+    pub(crate) fn short_digest(&self) -> &str {
+        self.digest.get(.."sha256:".len() + 12).unwrap_or(&self.digest)
+    }
+
+    /// Name, whole digest and size in one line.
+    pub(crate) fn line(&self) -> String {
+        let name = self.reference.as_deref().unwrap_or("-");
+        format!("{name} {} {}", self.digest, units::bytes(self.size_bytes))
     }
 }
 

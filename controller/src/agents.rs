@@ -11,7 +11,9 @@ use feather_proto::{
     email::EmailAddress,
     error::Error,
     ids::{Generation, ServerName, TenantName},
-    model::{ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport, VolumeSummary},
+    model::{
+        Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport, VolumeSummary,
+    },
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -100,6 +102,15 @@ pub struct SignUps {
     pub problem: Option<String>,
 }
 
+/// What is known beforehand of an archive to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageWanted {
+    /// About so many bytes; 0 when unknown.
+    pub size_bytes: u64,
+    /// It must be exactly this image.
+    pub digest: Option<String>,
+}
+
 /// Called with the progress of a transfer.
 pub type OnProgress = Arc<dyn Fn(TransferProgress) + Send + Sync>;
 
@@ -160,6 +171,15 @@ pub trait Agent: Send + Sync {
         generation: Generation,
         archive: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<VolumeSummary, Error>;
+
+    /// Loads an archive of an image; returns what it held. An error in the stream leaves the server's images as they were.
+    async fn load_image(
+        &self,
+        wanted: &ImageWanted,
+        archive: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<Vec<Image>, Error>;
+    /// An image, by reference or digest, as an archive that another agent loads.
+    async fn export_image(&self, image: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
 
     /// Everybody who signed up there.
     async fn sign_ups(&self) -> Result<SignUps, Error>;

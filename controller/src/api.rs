@@ -8,6 +8,7 @@ use feather_proto::{
 use tonic::Request;
 
 pub mod enrollment;
+pub mod image;
 pub mod operation;
 pub mod server;
 pub mod tenant;

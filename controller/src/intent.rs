@@ -474,7 +474,7 @@ fn no_room(tenant: &TenantName, decision: &Decision) -> Error {
     let only_unready = !wanted.is_empty() && wanted.iter().all(|(_, verdict)| *verdict == Verdict::NotReady);
     match () {
         () if only_images => {
-            Error::refused(reason::IMAGE_MISSING, format!("{message}; load it there with `podman load`"))
+            Error::refused(reason::IMAGE_MISSING, format!("{message}; `featherctl image sync` copies it there"))
         }
         () if only_unready => Error::refused(reason::SERVER_UNREACHABLE, message),
         () => Error::full(reason::NO_ROOM, message),

@@ -21,9 +21,10 @@ use std::{sync::Arc, time::Duration};
 
 use feather_proto::{
     pb::controller::v1::{
-        enrollment_service_server::EnrollmentServiceServer, operation_service_server::OperationServiceServer,
-        server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
-        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, image_service_server::ImageServiceServer,
+        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
+        tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
+        waitlist_service_server::WaitlistServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
 };
@@ -82,9 +83,10 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::image_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
@@ -151,6 +153,10 @@ pub async fn serve(
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))
         .add_service(
             VolumeServiceServer::new(api::volume::Volumes::new(world.clone()))
+                .max_decoding_message_size(MESSAGE_MAX_BYTES),
+        )
+        .add_service(
+            ImageServiceServer::new(api::image::Images::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
         .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))

@@ -62,6 +62,10 @@ pub mod reason {
     pub const NO_DISK: &str = "NO_DISK";
     /// The image is not in the server's storage.
     pub const IMAGE_MISSING: &str = "IMAGE_MISSING";
+    /// The image was built for another kind of machine.
+    pub const WRONG_ARCHITECTURE: &str = "WRONG_ARCHITECTURE";
+    /// What arrived is another image than the one that was sent for.
+    pub const IMAGE_DIFFERS: &str = "IMAGE_DIFFERS";
     /// The container never answered its health check.
     pub const NEVER_HEALTHY: &str = "NEVER_HEALTHY";
     /// Data is expected on this server and is not there.

@@ -10,14 +10,14 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
-    agents::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps},
+    agents::{Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps},
     world::Password,
 };
 use feather_proto::{
     email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
-    model::{ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary},
+    model::{Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary},
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -241,6 +241,18 @@ impl Agent for FaultyAgent {
         archive: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<VolumeSummary, Error> {
         self.inner.import_volume(tenant, generation, archive).await
+    }
+
+    async fn load_image(
+        &self,
+        wanted: &ImageWanted,
+        archive: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<Vec<Image>, Error> {
+        self.inner.load_image(wanted, archive).await
+    }
+
+    async fn export_image(&self, image: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.inner.export_image(image).await
     }
 
     async fn sign_ups(&self) -> Result<SignUps, Error> {

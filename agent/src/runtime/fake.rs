@@ -27,8 +27,8 @@ mod processes;
 
 pub use faults::Verb;
 use faults::{Faults, Reply};
-pub use image::Behaviour;
 use image::{Archive, canonical};
+pub use image::{Behaviour, archive};
 use output::Output;
 pub use processes::{Process, Processes, Recorder, STARTS_FILE};
 
@@ -132,7 +132,7 @@ impl Fake {
     /// Is there a running container behind the loopback port that would answer requests? Asking does not count as a poll.
     pub fn listening(&self, port: u16) -> bool {
         let state = self.state();
-        state.running_on(port).is_some_and(|entry| entry.image.behaviour.healthy_after(entry.polls))
+        state.running_on(port).is_some_and(|entry| entry.image.behaviour().healthy_after(entry.polls))
     }
 
     /// Adds a line to a container's output.
@@ -188,7 +188,7 @@ impl Fake {
         entry.output.open();
         entry.output.write("listening on 8080", false);
         self.processes.started(&self.process(entry));
-        if entry.image.behaviour == Behaviour::Exits {
+        if entry.image.behaviour() == Behaviour::Exits {
             entry.output.write("cannot go on", true);
             self.end(entry);
         }
@@ -352,7 +352,7 @@ impl Runtime for Fake {
             .values_mut()
             .find(|entry| entry.state == ContainerState::Running && entry.spec.host_port == port);
         entry.is_some_and(|entry| {
-            let healthy = entry.image.behaviour.healthy_after(entry.polls);
+            let healthy = entry.image.behaviour().healthy_after(entry.polls);
             entry.polls = entry.polls.saturating_add(1);
             healthy
         })

@@ -276,8 +276,13 @@ impl Runtime for Podman {
             .into_iter()
             .flat_map(|summary| {
                 let (digest, size_bytes) = (observed::digest(&summary.id), observed::size(Some(summary.size)));
-                let tags = summary.repo_tags.into_iter().filter(|tag| !tag.starts_with("<none>"));
-                tags.map(move |reference| Image { reference, digest: digest.clone(), size_bytes })
+                let mut tags = summary.repo_tags;
+                tags.retain(|tag| !tag.starts_with("<none>"));
+                // Tenants may run it still, and others may move here with it.
+                if tags.is_empty() {
+                    tags.push(String::new());
+                }
+                tags.into_iter().map(move |reference| Image { reference, digest: digest.clone(), size_bytes })
             })
             .collect();
         images.sort();
@@ -308,6 +313,10 @@ impl Runtime for Podman {
         }
         let names = match loaded {
             Ok(names) => names,
+            // The engine has no other word for it.
+            Err(Failure::Status { message, .. }) if message.contains("no space left on device") => {
+                return Err(Error::NoSpace(message));
+            }
             Err(Failure::Status { message, .. }) => return Err(Error::BadArchive(message)),
             Err(failure) => return Err(told("load an image", failure)),
         };

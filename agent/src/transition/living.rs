@@ -271,7 +271,7 @@ fn departed(record: &Record) -> Error {
 pub(super) fn image_missing(image: &str) -> Error {
     Error::refused(
         reason::IMAGE_MISSING,
-        format!("the image {image} is not in this server's storage; load it there first (`podman load` in the birth container)"),
+        format!("the image {image} is not in this server's storage; load it there first (`featherctl image load`)"),
     )
     .with("image", image)
 }

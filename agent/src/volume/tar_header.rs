@@ -4,30 +4,30 @@
 //! extensions, see `pax.rs` and `tar_sparse.rs`.
 
 /// Headers and contents are padded to this.
-pub(super) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 /// Largest value that 11 octal digits hold: sizes and times above it need an extension.
 pub(super) const OCTAL_11_MAX: u64 = 0o777_7777_7777;
 /// Largest value that 7 octal digits hold: owners above it need an extension.
 pub(super) const OCTAL_7_MAX: u64 = 0o777_7777;
 
 /// Zeros that fill the last block of `length` bytes.
-pub(super) fn padding(length: u64) -> u64 {
+pub(crate) fn padding(length: u64) -> u64 {
     length.wrapping_neg() % BLOCK as u64
 }
 
 /// Fields of a header, as far as they are used here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Fields {
-    pub(super) name: Vec<u8>,
-    pub(super) mode: u32,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
-    pub(super) size: u64,
-    pub(super) mtime: i64,
-    pub(super) letter: u8,
-    pub(super) link_name: Vec<u8>,
-    pub(super) device_major: u64,
-    pub(super) device_minor: u64,
+pub(crate) struct Fields {
+    pub(crate) name: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
+    pub(crate) size: u64,
+    pub(crate) mtime: i64,
+    pub(crate) letter: u8,
+    pub(crate) link_name: Vec<u8>,
+    pub(crate) device_major: u64,
+    pub(crate) device_minor: u64,
 }
 
 /// Where each field lies.
@@ -59,7 +59,7 @@ impl Fields {
     }
 
     /// Encodes as ustar; numbers too large for their field become 0 and need an extension record.
-    pub(super) fn encode(&self) -> [u8; BLOCK] {
+    pub(crate) fn encode(&self) -> [u8; BLOCK] {
         let mut block = [0; BLOCK];
         put_text(&mut block[at::NAME], &self.name);
         put_octal(&mut block[at::MODE], u64::from(self.mode));
@@ -80,7 +80,7 @@ impl Fields {
     }
 
     /// Decodes a header of any tar since the seventh edition.
-    pub(super) fn decode(block: &[u8; BLOCK]) -> Result<Self, &'static str> {
+    pub(crate) fn decode(block: &[u8; BLOCK]) -> Result<Self, &'static str> {
         if block.starts_with(&[0x1f, 0x8b]) || block.starts_with(b"BZh") || block.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
         {
             return Err("it is compressed; decompress it first");

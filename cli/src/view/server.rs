@@ -96,7 +96,8 @@ impl ServerView {
             ("last seen", moment(self.last_seen)),
         ];
         for image in &self.images {
-            lines.push(("image", format!("{} {} ({})", image.reference, image.digest, units::bytes(image.size_bytes))));
+            let name = image.reference.as_deref().unwrap_or("-");
+            lines.push(("image", format!("{name} {} ({})", image.short_digest(), units::bytes(image.size_bytes))));
         }
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
         pairs(&lines)

@@ -206,6 +206,41 @@ impl pb::volume_service_server::VolumeService for Script {
     }
 }
 
+#[tonic::async_trait]
+impl pb::image_service_server::ImageService for Script {
+    type SyncImageStream = Answers<pb::SyncImageResponse>;
+
+    async fn list_images(
+        &self,
+        request: Request<pb::ListImagesRequest>,
+    ) -> Result<Response<pb::ListImagesResponse>, Status> {
+        self.unary("ListImages", request)
+    }
+
+    async fn sync_image(
+        &self,
+        request: Request<pb::SyncImageRequest>,
+    ) -> Result<Response<Self::SyncImageStream>, Status> {
+        self.stream("SyncImage", request)
+    }
+
+    /// Takes the whole stream before it answers.
+    async fn load_image(
+        &self,
+        request: Request<tonic::Streaming<pb::LoadImageRequest>>,
+    ) -> Result<Response<pb::LoadImageResponse>, Status> {
+        let mut stream = request.into_inner();
+        let (mut server, mut said, mut sent, mut whole) = (String::new(), 0, 0, false);
+        while let Some(message) = stream.message().await? {
+            server.push_str(&message.server);
+            said += message.size_bytes;
+            sent += message.data.len();
+            whole = message.end;
+        }
+        self.next("LoadImage", &format_args!("{server}, {sent} bytes of {said}, whole: {whole}")).map(Response::new)
+    }
+}
+
 /// Messages with addresses do not print, so the calls are spelled out.
 #[tonic::async_trait]
 impl pb::waitlist_service_server::WaitlistService for Script {
@@ -261,6 +296,7 @@ impl Controller {
             .add_service(pb::tenant_service_server::TenantServiceServer::new(script.clone()))
             .add_service(pb::operation_service_server::OperationServiceServer::new(script.clone()))
             .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()))
+            .add_service(pb::image_service_server::ImageServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { router.serve_with_incoming(connections).await.unwrap() });

@@ -25,6 +25,7 @@ async fn the_first_page_says_what_this_is() {
       server       The machines that tenants live on
       tenant       Users' work containers: add, look at, move, remove
       volume       Tenants' data: list, back up, restore, check
+      image        What tenants run: look at, load, copy
       waitlist     Who would like a tenant: look at, invite, forget
       operation    Changes under way or done: look at, watch, cancel
       completions  Print a completion script for your shell

@@ -8,6 +8,7 @@ mod errors;
 mod following;
 mod help;
 mod identity;
+mod images;
 mod lists;
 mod tenants;
 mod volumes;

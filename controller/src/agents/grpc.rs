@@ -13,13 +13,13 @@ use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model::{
-        ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, from_timestamp,
+        Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, from_timestamp,
         invalid_field, required, to_timestamp,
     },
     pb::agent::v1::{
-        self as pb, pull_volume_response::Event, server_service_client::ServerServiceClient,
-        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
-        waitlist_service_client::WaitlistServiceClient,
+        self as pb, image_service_client::ImageServiceClient, pull_volume_response::Event,
+        server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
+        volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
     },
     tls::{self, Dial, Principal, Rotating, Trust},
 };
@@ -27,7 +27,9 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{Added, Agent, Agents, Call, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, TransferProgress};
+use super::{
+    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, TransferProgress,
+};
 use crate::world::Password;
 
 /// Deadline of calls that only look or note something down.
@@ -87,6 +89,10 @@ impl GrpcAgent {
 
     fn servers(&self) -> ServerServiceClient<Channel> {
         ServerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    fn images(&self) -> ImageServiceClient<Channel> {
+        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
     fn waitlist(&self) -> WaitlistServiceClient<Channel> {
@@ -309,6 +315,28 @@ impl Agent for GrpcAgent {
         required(reply.summary, "summary")?.try_into()
     }
 
+    async fn load_image(
+        &self,
+        wanted: &ImageWanted,
+        archive: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<Vec<Image>, Error> {
+        let first = pb::LoadImageRequest {
+            size_bytes: wanted.size_bytes,
+            expected_digest: wanted.digest.clone().unwrap_or_default(),
+            ..Default::default()
+        };
+        let messages = futures::stream::iter([first]).chain(load_messages(archive));
+        // No deadline of its own: an image takes what it takes, and a dead connection is noticed by its keep-alive.
+        let reply = self.value(self.images().load_image(messages).await)?;
+        Ok(reply.images.into_iter().map(Image::from).collect())
+    }
+
+    async fn export_image(&self, image: &str) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let message = pb::ExportImageRequest { image: image.to_owned() };
+        let stream = self.value(self.images().export_image(message).await)?;
+        Ok(stream.map(|piece| Ok(piece.map_err(Error::from)?.data)).boxed())
+    }
+
     async fn sign_ups(&self) -> Result<SignUps, Error> {
         let mut pages = self.value(self.waitlist().list_entries(within(pb::ListEntriesRequest {}, SLOW)).await)?;
         let mut all = SignUps::default();
@@ -335,6 +363,21 @@ impl Agent for GrpcAgent {
 
 fn sign_up(entry: pb::WaitlistEntry) -> Result<SignUp, Error> {
     Ok(SignUp { email: entry.email.parse()?, at: from_timestamp(&required(entry.signed_up, "signed_up")?)? })
+}
+
+/// The same for an image.
+fn load_messages(archive: BoxStream<'static, Result<Bytes, Error>>) -> impl Stream<Item = pb::LoadImageRequest> + Send {
+    futures::stream::unfold(Some(archive), |archive| async move {
+        let mut archive = archive?;
+        match archive.next().await {
+            Some(Ok(data)) => Some((pb::LoadImageRequest { data, ..Default::default() }, Some(archive))),
+            Some(Err(error)) => {
+                tracing::info!(%error, "image cut off");
+                None
+            }
+            None => Some((pb::LoadImageRequest { end: true, ..Default::default() }, None)),
+        }
+    })
 }
 
 /// A broken archive ends the stream without the `end` mark, and the agent refuses it as cut off.

@@ -5,6 +5,8 @@
 mod contracts;
 mod data;
 mod faults;
+mod images;
 mod lifecycle;
 mod migrate;
 mod refusals;
+mod waitlist;

@@ -1,12 +1,16 @@
 //! Images of the fake engine: a name, some content, and how a container made of it behaves.
 //!
-//! Owns the archive format with which one fake engine hands an image to another.
+//! Owns the archive with which one fake engine hands an image to another: of the same form as Podman's, without layers.
 
 use feather_proto::model::Image;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::runtime::Error;
+use crate::{
+    image::{architecture, archive::Inspector},
+    runtime::Error,
+    volume::{BLOCK, TarFields},
+};
 
 /// How the process in a container of an image behaves after its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,22 +35,47 @@ impl Behaviour {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An image. Everything but its name makes its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Archive {
     pub(super) reference: String,
+    config: Config,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Config {
+    architecture: String,
+    behaviour: Behaviour,
     content: String,
-    pub(super) behaviour: Behaviour,
+}
+
+/// The archive of an image for some kind of machine, as `podman save` would write it.
+pub fn archive(reference: &str, content: &str, behaviour: Behaviour, architecture: &str) -> Vec<u8> {
+    let config = Config { architecture: architecture.to_owned(), behaviour, content: content.to_owned() };
+    Archive { reference: canonical(reference), config }.encode()
 }
 
 impl Archive {
     pub(super) fn new(reference: &str, content: &str, behaviour: Behaviour) -> Self {
-        Self { reference: canonical(reference), content: content.to_owned(), behaviour }
+        let architecture = architecture().to_owned();
+        Self {
+            reference: canonical(reference),
+            config: Config { architecture, behaviour, content: content.to_owned() },
+        }
+    }
+
+    pub(super) fn behaviour(&self) -> Behaviour {
+        self.config.behaviour
+    }
+
+    /// Cannot fail: no map has keys other than text, and no serialiser of ours refuses.
+    fn config(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.config).unwrap_or_default()
     }
 
     /// The identity of the content: a second name for it is the same image.
     pub(super) fn digest(&self) -> String {
-        let content = format!("{:?}\n{}", self.behaviour, self.content);
-        let digest = Sha256::digest(content.as_bytes());
+        let digest = Sha256::digest(self.config());
         digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
     }
 
@@ -56,17 +85,32 @@ impl Archive {
     }
 
     pub(super) fn image(&self) -> Image {
-        let size_bytes = u64::try_from(self.content.len()).unwrap_or(u64::MAX);
+        let size_bytes = u64::try_from(self.config.content.len()).unwrap_or(u64::MAX);
         Image { reference: self.reference.clone(), digest: self.digest(), size_bytes }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        // Cannot fail: no map has keys other than text, and no serialiser of ours refuses.
-        serde_json::to_vec(self).unwrap_or_default()
+        let name = format!("{}.json", self.digest().trim_start_matches("sha256:"));
+        let manifest = serde_json::json!([{ "Config": name, "RepoTags": [self.reference], "Layers": [] }]);
+        let mut archive = Vec::new();
+        for (name, content) in [(name, self.config()), ("manifest.json".to_owned(), manifest.to_string().into_bytes())]
+        {
+            let size = content.len() as u64;
+            let header = TarFields { name: name.into_bytes(), mode: 0o444, letter: b'0', size, ..TarFields::default() };
+            archive.extend_from_slice(&header.encode());
+            archive.extend_from_slice(&content);
+            archive.resize(archive.len().next_multiple_of(BLOCK), 0);
+        }
+        archive.resize(archive.len() + 2 * BLOCK, 0);
+        archive
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(bytes).map_err(|error| Error::BadArchive(error.to_string()))
+        let mut inspector = Inspector::default();
+        let found = inspector.feed(bytes).and_then(|()| inspector.finish()).map_err(Error::BadArchive)?;
+        let Some(found) = found.into_iter().next() else { return Err(Error::BadArchive("no image".to_owned())) };
+        let config = serde_json::from_slice(&found.config).map_err(|error| Error::BadArchive(error.to_string()))?;
+        Ok(Self { reference: found.name().to_owned(), config })
     }
 }
 
