@@ -93,36 +93,30 @@ impl Waitlist {
         work: impl FnOnce(&mut Book) -> Result<T, book::Error> + Send + 'static,
     ) -> Result<T, book::Error> {
         let (book, file) = (self.book.clone(), self.file.clone());
-        let done: Result<T, book::Error> = tokio::task::spawn_blocking(move || {
+        let task = tokio::task::spawn_blocking(move || {
             let mut open = locked(&book);
             let mut one = match open.take() {
                 Some(one) => one,
                 None => Book::open(&file)?,
             };
-            let done = work(&mut one);
+            let done = work(&mut one).map(|done| (done, one.damaged()));
             // After a failed write the file is read again before anything else is said about it.
             if !matches!(done, Err(book::Error::Disk(_))) {
                 *open = Some(one);
             }
             done
-        })
-        .await
-        .unwrap_or_else(|panic| Err(book::Error::Disk(std::io::Error::other(panic))));
-        self.note_disk(done.as_ref().err());
-        done
-    }
-
-    fn note_disk(&self, error: Option<&book::Error>) {
+        });
+        let done = task.await.unwrap_or_else(|panic| Err(book::Error::Disk(std::io::Error::other(panic))));
         let file = self.file.display();
-        let trouble = match error {
-            Some(book::Error::Disk(cause)) => {
-                Some(format!("the waitlist in {file} cannot be read or written: {cause}"))
+        let trouble = match &done {
+            Err(book::Error::Disk(cause)) => Some(format!("the waitlist in {file} cannot be read or written: {cause}")),
+            Ok((_, damaged @ 1..)) => {
+                Some(format!("{damaged} lines of the waitlist in {file} cannot be read; they are kept as they are"))
             }
-            _ => locked(&self.book).as_ref().is_some_and(|book| book.damaged() > 0).then(|| {
-                format!("lines of the waitlist in {file} cannot be read; they are kept as they are, look at the file")
-            }),
+            Ok(_) | Err(book::Error::Full) => None,
         };
         *locked(&self.disk_trouble) = trouble;
+        done.map(|(done, _)| done)
     }
 
     /// Listens until the agent ends. A port that is taken is reported, and tried again: nothing else of the server needs it.

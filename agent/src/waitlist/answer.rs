@@ -117,7 +117,11 @@ impl Answer {
 
     pub(super) fn response(&self, origins: &Origins, origin: Option<&HeaderValue>) -> Response<Full<Bytes>> {
         let (body, kind) = match self.error() {
-            Some(error) => (serde_json::json!({ "ok": false, "error": error }).to_string(), "application/json"),
+            Some(error) => {
+                // Spelled out, so that `ok` comes first as it always did.
+                let error = serde_json::Value::from(error);
+                (format!(r#"{{"ok":false,"error":{error}}}"#), "application/json")
+            }
             None if *self == Answer::Accepted => (r#"{"ok":true}"#.to_owned(), "application/json"),
             None if *self == Answer::Here => ("waitlist ok".to_owned(), "text/plain; charset=utf-8"),
             None => (String::new(), ""),

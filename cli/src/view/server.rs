@@ -96,7 +96,7 @@ impl ServerView {
             ("last seen", moment(self.last_seen)),
         ];
         for image in &self.images {
-            let name = image.reference.as_deref().unwrap_or("-");
+            let name = image.reference.as_deref().unwrap_or("(no name)");
             lines.push(("image", format!("{name} {} ({})", image.short_digest(), units::bytes(image.size_bytes))));
         }
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));

@@ -85,7 +85,7 @@ async fn an_archive_is_sent_whole_and_its_image_named() {
     --- stdout
     localhost/feather-work:latest sha256:5555555555555555555555555555555555555555555555555555555555555555 3.0 MiB
     --- stderr
-    new tenants on nyc get it, if it is their work image; those that are there keep theirs
+    tenants that are on nyc keep the image they have; `featherctl image list` shows what new ones get
     --- exit 0
     ");
     assert_snapshot!(controller.run_with_input("image load nyc - --yes --output json", &archive).await, @r#"
@@ -127,6 +127,13 @@ async fn a_refused_archive_says_that_nothing_was_changed() {
     error: the image localhost/feather-work:latest was built for arm64, and this server is amd64
     next: nothing was changed; `featherctl image list` shows what each server has
     --- exit 1
+    ");
+    std::fs::write(controller.file("work.tar.gz"), [0x1f, 0x8b, 8]).unwrap();
+    assert_snapshot!(controller.run("image load nyc HOME/work.tar.gz").await, @r"
+    --- stderr
+    error: HOME/work.tar.gz is compressed
+    next: decompress it on its way: zcat HOME/work.tar.gz | featherctl image load nyc -
+    --- exit 2
     ");
     assert_snapshot!(controller.run("image load nyc HOME/absent.tar").await, @r"
     --- stderr

@@ -60,6 +60,13 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         ));
     }
     let (source, size_bytes) = open(file)?;
+    if let Some((file, unpack)) = file.and_then(|file| Some((file, unpacker(file)?))) {
+        let file = file.display();
+        return Err(Failure::usage(
+            format!("{file} is compressed"),
+            format!("decompress it on its way: {unpack} {file} | featherctl image load {server} -"),
+        ));
+    }
     let connection = context.connect()?;
     let reading = Reading {
         source,
@@ -73,9 +80,9 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     context
         .output
         .show(&LoadedView { server, images: &images }, || images.iter().map(|image| image.line() + "\n").collect())?;
-    context
-        .output
-        .note(&format!("new tenants on {server} get it, if it is their work image; those that are there keep theirs"));
+    context.output.note(&format!(
+        "tenants that are on {server} keep the image they have; `featherctl image list` shows what new ones get"
+    ));
     Ok(())
 }
 
@@ -124,6 +131,19 @@ fn open(file: Option<&Path>) -> Result<(File, u64), Failure> {
     let (file, about) = opened
         .map_err(|error| Failure::file(format!("cannot read {name}"), &error, "check the name of the archive"))?;
     Ok((File::from_std(file), if about.is_file() { about.len() } else { 0 }))
+}
+
+/// What decompresses the file, if something has to.
+fn unpacker(file: &Path) -> Option<&'static str> {
+    const KINDS: &[(&[u8], &str)] = &[
+        (&[0x1f, 0x8b], "zcat"),
+        (b"BZh", "bzcat"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "xzcat"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstdcat"),
+    ];
+    let mut start = [0; 8];
+    std::fs::File::open(file).and_then(|mut file| io::Read::read(&mut file, &mut start)).ok()?;
+    KINDS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, unpack)| *unpack)
 }
 
 /// Where the stream of an archive stands.
