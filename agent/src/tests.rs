@@ -8,3 +8,4 @@ mod living;
 mod moving;
 mod refusals;
 mod secrets;
+mod waitlist;

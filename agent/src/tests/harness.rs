@@ -35,6 +35,7 @@ use crate::{
     ledger::{Directory, Storage},
     router, runtime,
     runtime::fake::{Behaviour, Recorder},
+    waitlist::{Door, Limits, Origins},
 };
 
 pub(super) const IMAGE: &str = "localhost/feather-work:latest";
@@ -190,6 +191,7 @@ impl World {
             engine,
             proxy,
             config,
+            waitlist: ([127, 0, 0, 1], 0).into(),
             identity: Rotating::new(self.ca.issue(&Principal::agent(name))).unwrap(),
             controller: Rotating::new(self.ca.issue(&Principal::controller())).unwrap(),
             pipes: self.pipes.clone(),
@@ -215,6 +217,8 @@ pub(super) struct Server {
     pub(super) engine: Arc<runtime::fake::Fake>,
     pub(super) proxy: Arc<router::fake::Fake>,
     pub(super) config: Config,
+    /// Where people sign up, once it is started.
+    pub(super) waitlist: std::net::SocketAddr,
     identity: Rotating,
     controller: Rotating,
     pipes: Arc<Pipes>,
@@ -243,6 +247,10 @@ impl Server {
         let local = Local::start_on(self.config.clone(), seams, storage).unwrap();
         let (incoming, identity) = (self.pipes.listen(&self.address()), self.identity.clone());
         let until = shutdown.clone();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.waitlist = listener.local_addr().unwrap();
+        let door = Door { listen: self.waitlist, origins: Origins::Any, limits: Limits::default() };
+        local.open_waitlist(listener, door);
         let task = tokio::spawn(async move {
             local.listen(identity, incoming, until).await.unwrap();
             local.stop().await;

@@ -178,6 +178,19 @@ async fn another_try_after_a_crash_before_the_addition_finds_the_address_free() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_look_at_servers_sees_no_addresses() {
+    use feather_proto::{pb::controller::v1::waitlist_service_client::WaitlistServiceClient, tls::Role};
+    let fleet = Fleet::start(&["nyc"]).await;
+    sign_up(&fleet, "nyc", "ada@example.org").await;
+    let mut viewer = WaitlistServiceClient::new(fleet.channel(fleet.identity(Role::Viewer, "victor")));
+    let refused = viewer.list_entries(pb::ListEntriesRequest::default()).await.err().unwrap();
+    assert_eq!(Error::from(refused).reason, reason::ROLE);
+    assert_eq!(Error::from(viewer.invite(invitation("ada@example.org")).await.err().unwrap()).reason, reason::ROLE);
+    let mut operator = WaitlistServiceClient::new(fleet.channel(fleet.identity(Role::Operator, "olga")));
+    assert!(operator.invite(invitation("ada@example.org")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_address_is_forgotten_everywhere_and_its_tenant_stays() {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
     for server in ["nyc", "fra"] {
