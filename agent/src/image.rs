@@ -9,6 +9,7 @@ pub(crate) mod archive;
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use self::archive::{Found, Inspector};
 use crate::{agent::locked, runtime::Runtime};
+
+/// Longest silence in an archive: Podman waits for its rest.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What is to come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +87,8 @@ struct Passing {
 
 impl Passing {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        match self.pieces.next().await {
+        let next = tokio::time::timeout(SILENCE_MAX, self.pieces.next()).await;
+        match next.map_err(|_| stalled())? {
             Some(piece) => {
                 let piece = piece?;
                 self.inspector.feed(&piece).map_err(bad)?;
@@ -120,6 +125,11 @@ fn checked(
         }
     })
     .boxed()
+}
+
+fn stalled() -> Error {
+    let seconds = SILENCE_MAX.as_secs();
+    Error::invalid(reason::BAD_STREAM, format!("no more of the archive came for {seconds} s; send it again"))
 }
 
 fn bad(problem: String) -> Error {
@@ -259,6 +269,17 @@ mod tests {
         let new = send(&engine, &good, Wanted::default()).await.unwrap();
         assert_eq!(now(&engine).await, new);
         assert_ne!(new, old);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_stands_still_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, old) = engine(&dir);
+        let half = archive(NAME, "new", Behaviour::Healthy, architecture())[..700].to_vec();
+        let pieces = stream::iter([Ok(Bytes::from(half))]).chain(stream::pending()).boxed();
+        let error = load(&*engine, pieces, Wanted::default()).await.unwrap_err();
+        assert!(error.is(reason::BAD_STREAM) && error.message.contains("60 s"), "{error}");
+        assert_eq!(now(&engine).await, old);
     }
 
     #[tokio::test]

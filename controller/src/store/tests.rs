@@ -7,7 +7,7 @@ use feather_proto::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Append, Begin, Begun, End, Error, NewOperation, ServerRow, Store, TenantState, TenantUpdate};
+use super::{Append, Begin, Begun, End, Error, Invitation, NewOperation, ServerRow, Store, TenantState, TenantUpdate};
 use crate::operations::{Event, Kind, State};
 
 struct Scratch {
@@ -211,4 +211,46 @@ async fn an_expired_join_token_lets_nobody_in() {
     assert_eq!(store.server(&"ams".parse().unwrap()).await.unwrap(), None);
     let in_time = store.join("hash", member, now() - time::Duration::seconds(1)).await.unwrap();
     assert_eq!(in_time.name.as_str(), "ams");
+}
+
+#[tokio::test]
+async fn an_address_has_one_invitation_and_another_only_in_its_place() {
+    let scratch = scratch().await;
+    let store = &scratch.store;
+    let invitation = |id: u128, tenant: &str| Invitation {
+        address: "ada@example.org".into(),
+        tenant: tenant.parse().unwrap(),
+        request_id: uuid::Uuid::from_u128(id),
+        at: now(),
+        operation: None,
+    };
+    store.note_invitation(&invitation(1, "ada"), None).await.unwrap();
+    for not_it in [None, Some(uuid::Uuid::from_u128(7))] {
+        let refused = store.note_invitation(&invitation(2, "ada2"), not_it).await;
+        assert_eq!(refusal(refused), reason::WORLD_CHANGED);
+    }
+    store.note_invitation(&invitation(2, "ada2"), Some(uuid::Uuid::from_u128(1))).await.unwrap();
+    let kept = store.invitation("ada@example.org").await.unwrap().unwrap();
+    assert_eq!((kept.tenant.as_str(), kept.stands()), ("ada2", false));
+    store.forget_invitation("ada@example.org", Some(uuid::Uuid::from_u128(1))).await.unwrap();
+    assert_eq!(store.invitations().await.unwrap().len(), 1, "that was another one");
+    store.forget_invitation("ada@example.org", None).await.unwrap();
+    assert!(store.invitation("ada@example.org").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_invitation_stands_as_long_as_its_addition_has_not_failed() {
+    let scratch = scratch().await;
+    let store = &scratch.store;
+    let begun = begin(store, &add(1, None)).await;
+    let note = Invitation {
+        address: "ada@example.org".into(),
+        tenant: alice(),
+        request_id: uuid::Uuid::from_u128(1),
+        at: now(),
+        operation: None,
+    };
+    store.note_invitation(&note, None).await.unwrap();
+    let kept = store.invitation("ada@example.org").await.unwrap().unwrap();
+    assert_eq!((kept.stands(), kept.operation), (true, Some((begun.id, State::Running))));
 }
