@@ -53,10 +53,12 @@ pub(crate) async fn load(
 ) -> Result<Vec<Image>, Error> {
     let free = runtime.capacity().await?.disk_free_bytes;
     if free < wanted.size_bytes {
+        let mib = |bytes: u64| bytes >> 20;
         let message = format!(
-            "the image takes about {} bytes and {free} are free on this server; make room, for example by removing images that nobody \
-             uses (`podman image prune`)",
-            wanted.size_bytes
+            "the image takes about {} MiB and {} MiB are free on this server; make room, for example by removing images that nobody \
+             uses (`podman image prune` in its birth)",
+            mib(wanted.size_bytes).max(1),
+            mib(free)
         );
         return Err(Error::full(reason::NO_DISK, message));
     }

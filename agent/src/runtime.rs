@@ -35,8 +35,8 @@ pub enum Error {
     #[error("the archive is not an image that Podman can load: {0}")]
     BadArchive(String),
     /// The disk took no more of an archive.
-    #[error("the disk of this server is full; the image was not loaded, and the one that is there was left alone: {0}")]
-    NoSpace(String),
+    #[error("the disk of this server is full; the image was not loaded, and the one that is there was left alone")]
+    NoSpace(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The engine refused, in its own words.
     #[error("Podman refused to {attempt}: {message}")]
     Refused {

@@ -315,7 +315,7 @@ impl Runtime for Podman {
             Ok(names) => names,
             // The engine has no other word for it.
             Err(Failure::Status { message, .. }) if message.contains("no space left on device") => {
-                return Err(Error::NoSpace(message));
+                return Err(Error::NoSpace(message.into()));
             }
             Err(Failure::Status { message, .. }) => return Err(Error::BadArchive(message)),
             Err(failure) => return Err(told("load an image", failure)),

@@ -117,6 +117,24 @@ async fn a_copy_is_the_same_image_and_is_made_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_broke_is_made_again_and_one_whose_answer_was_lost_is_found() {
+    use feather_agent::runtime::fake::Verb;
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    let new = load(&fleet, "nyc", &archive(WORK_IMAGE, "new", Behaviour::Healthy, here())).await.unwrap().digest;
+    let old = work_image(&fleet, "fra").await;
+    fleet.servers["nyc"].runtime.fail_next(Verb::ExportImage, 1);
+    assert_eq!(sync(&fleet, "nyc", "fra", "").await.unwrap_err().reason, reason::RUNTIME);
+    fleet.servers["fra"].runtime.fail_next(Verb::LoadImage, 1);
+    let error = sync(&fleet, "nyc", "fra", "").await.unwrap_err();
+    assert!(error.is(reason::RUNTIME) && error.message.contains("fra did not take the image"), "{error}");
+    assert_eq!(work_image(&fleet, "fra").await, old);
+    fleet.servers["fra"].runtime.lose_reply_next(Verb::LoadImage);
+    assert!(sync(&fleet, "nyc", "fra", "").await.unwrap_err().code.retryable(), "nobody knows what became of it");
+    assert!(sync(&fleet, "nyc", "fra", "").await.unwrap().present, "it had arrived");
+    assert_eq!(work_image(&fleet, "fra").await, new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_room_takes_no_image() {
     use feather_agent::runtime::Runtime as _;
     let fleet = Fleet::start(&["nyc", "fra"]).await;
