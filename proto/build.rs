@@ -6,6 +6,8 @@ use prost::Message as _;
 
 const FILES: &[&str] = &[
     "feather/types/v1/types.proto",
+    "feather/types/v1/adoption.proto",
+    "feather/agent/v1/adoption.proto",
     "feather/agent/v1/image.proto",
     "feather/agent/v1/server.proto",
     "feather/agent/v1/tenant.proto",

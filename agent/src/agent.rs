@@ -3,6 +3,7 @@
 //! Owns the order of things: one mutating call per tenant at a time, the ledger before the effect, routes in one change.
 //! The decisions are in `transition.rs`; the effects are in the submodules, one per concern. Knows nothing of gRPC.
 
+mod adopt;
 mod container;
 mod data;
 mod drain;
@@ -40,6 +41,7 @@ use crate::{
     waitlist::Waitlist,
 };
 
+pub(crate) use container::GENERATION_LABEL;
 pub(crate) use lifecycle::Started;
 pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
 
@@ -189,8 +191,8 @@ impl Agent {
             return Err(Error::refused(
                 reason::TENANT_EXISTS,
                 format!(
-                    "a container {} is on this server that the ledger knows nothing of; it was not touched: remove it with `podman rm` if \
-                     nobody needs it",
+                    "a container {} is on this server that the ledger knows nothing of; it was not touched: take it over \
+                     (`featherctl server adopt`, or `feather-agent adopt` there), or remove it with `podman rm` if nobody needs it",
                     tenant.container()
                 ),
             )

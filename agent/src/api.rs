@@ -2,6 +2,7 @@
 //!
 //! Owns who may call what, and the server's limits. Decides nothing about tenants.
 
+mod adoption;
 mod image;
 mod server;
 mod tenant;
@@ -17,9 +18,10 @@ use feather_proto::{
     pb::{
         DESCRIPTORS,
         agent::v1::{
-            image_service_server::ImageServiceServer, server_service_server::ServerServiceServer,
-            tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
-            volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+            adoption_service_server::AdoptionServiceServer, image_service_server::ImageServiceServer,
+            server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
+            transfer_service_server::TransferServiceServer, volume_service_server::VolumeServiceServer,
+            waitlist_service_server::WaitlistServiceServer,
         },
     },
     tls::{self, Connection, Role, Rotating},
@@ -81,6 +83,7 @@ pub(crate) async fn serve(
     reporter.set_serving::<ImageServiceServer<Api>>().await;
     reporter.set_serving::<ServerServiceServer<Api>>().await;
     reporter.set_serving::<WaitlistServiceServer<Api>>().await;
+    reporter.set_serving::<AdoptionServiceServer<Api>>().await;
     let mut router = Server::builder()
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -102,6 +105,7 @@ pub(crate) async fn serve(
         )
         .add_service(ImageServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES))
         .add_service(WaitlistServiceServer::new(api.clone()).max_decoding_message_size(PIECE_MAX_BYTES))
+        .add_service(AdoptionServiceServer::new(api.clone()))
         .add_service(ServerServiceServer::new(api));
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => router = router.add_service(reflection),
@@ -115,6 +119,7 @@ pub(crate) async fn serve(
         reporter.set_not_serving::<ImageServiceServer<Api>>().await;
         reporter.set_not_serving::<ServerServiceServer<Api>>().await;
         reporter.set_not_serving::<WaitlistServiceServer<Api>>().await;
+        reporter.set_not_serving::<AdoptionServiceServer<Api>>().await;
     };
     router.serve_with_incoming_shutdown(connections, shutdown).await
 }

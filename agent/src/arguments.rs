@@ -54,6 +54,9 @@ pub(crate) struct ServeArguments {
     /// Caddy's admin API
     #[arg(long, env = "FEATHER_AGENT_CADDY_ADMIN", default_value = "http://127.0.0.1:2020")]
     pub(crate) caddy_admin: String,
+    /// Name of the HTTP server in Caddy's configuration that has the routes of tenants
+    #[arg(long, env = "FEATHER_AGENT_CADDY_SERVER", default_value = "feather")]
+    pub(crate) caddy_server: String,
     /// Caddy's public port as seen from here, for trial requests
     #[arg(long, env = "FEATHER_AGENT_CADDY_PUBLIC", default_value = "http://127.0.0.1:80")]
     pub(crate) caddy_public: String,
@@ -75,6 +78,9 @@ pub(crate) struct ServeArguments {
     /// How long a container may take to end before it is killed
     #[arg(long, env = "FEATHER_AGENT_STOP_GRACE_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub(crate) stop_grace_seconds: u64,
+    /// Where the script of the time before kept its tenants, for taking them over
+    #[arg(long, env = "FEATHER_AGENT_OLD_TENANTS_FILE", default_value = "/tmp/tenants.json")]
+    pub(crate) old_tenants_file: PathBuf,
     /// Characters of a new password, 6 to 64
     #[arg(long, env = "FEATHER_AGENT_PASSWORD_LENGTH", default_value = "10", value_parser = password_length)]
     pub(crate) password_length: usize,

@@ -42,6 +42,8 @@ pub struct Config {
     pub reconcile_interval: Duration,
     /// Where people sign up, if anywhere.
     pub waitlist: Option<Door>,
+    /// Where the script of the time before kept its tenants.
+    pub old_tenants_file: PathBuf,
 }
 
 impl Config {
@@ -62,6 +64,7 @@ impl Config {
             edge: Edge::http(),
             reconcile_interval: Duration::from_secs(2),
             waitlist: None,
+            old_tenants_file: "/tmp/tenants.json".into(),
         }
     }
 

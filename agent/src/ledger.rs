@@ -177,6 +177,7 @@ mod tests {
             image_digest: "sha256:00".into(),
             created: time::OffsetDateTime::UNIX_EPOCH,
             found_data: true,
+            adopted: None,
         });
         record
     }

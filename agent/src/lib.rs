@@ -3,6 +3,7 @@
 //! Owns the containers, volumes and routes of the tenants of one server, and the gRPC services through which a controller
 //! changes them. Knows no other server but the peer of a transfer, and needs no controller to bring its tenants back.
 
+mod adoption;
 mod agent;
 mod api;
 mod ask;

@@ -100,6 +100,7 @@ async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()
         runtime: Arc::new(Podman::connect(&arguments.podman_socket, PodmanOptions::new(state.label_key()?))?),
         router: Arc::new(Caddy::new(CaddyOptions {
             admin: arguments.caddy_admin.clone(),
+            server: arguments.caddy_server.clone(),
             public: arguments.caddy_public.clone(),
             ..CaddyOptions::new(name, &arguments.domain_suffix)
         })?),
@@ -151,6 +152,7 @@ fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
             origins: arguments.waitlist_origins,
             limits: Limits::default(),
         }),
+        old_tenants_file: arguments.old_tenants_file,
         ..Config::new(state_dir)
     }
 }

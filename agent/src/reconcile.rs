@@ -50,8 +50,11 @@ pub(crate) fn diff(records: &[Record], observed: &Observed, now: OffsetDateTime)
         records.iter().filter_map(|record| Some((record.tenant.clone(), diff_one(record, observed, now)?))).collect();
     let known: BTreeSet<_> = records.iter().map(|record| &record.tenant).collect();
     for stranger in observed.containers.keys().filter(|tenant| !known.contains(tenant)) {
-        let problem =
-            format!("the container {} is unknown to this server's ledger; it is left alone", stranger.container());
+        let problem = format!(
+            "the container {} is unknown to this server's ledger; it is left alone, and `featherctl server adopt` (without a \
+                 controller: `feather-agent adopt`) takes it over",
+            stranger.container()
+        );
         actions.insert(stranger.clone(), Action::Report(problem));
     }
     actions

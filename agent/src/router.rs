@@ -65,6 +65,8 @@ pub enum Route {
         /// The public's route meanwhile.
         otherwise: Option<Box<Route>>,
     },
+    /// Whatever somebody else wrote for the tenant stays as it is, also when this file has no word for it.
+    Foreign,
 }
 
 impl std::fmt::Debug for Route {
@@ -75,6 +77,7 @@ impl std::fmt::Debug for Route {
             Route::Hold { port, .. } => write!(formatter, "hold, was :{port}"),
             Route::Forward { to } => write!(formatter, "forward {to}"),
             Route::Probe { port, otherwise, .. } => write!(formatter, "probe :{port}, otherwise {otherwise:?}"),
+            Route::Foreign => formatter.write_str("somebody else's"),
         }
     }
 }
@@ -91,9 +94,10 @@ pub const INSIDE_HEADER: &str = "Feather-Inside";
 #[async_trait]
 pub trait Router: Send + Sync {
     /// Makes the routes of tenants exactly these, in one change, and only if something differs: an unchanged configuration is
-    /// not touched, because every change costs somebody a connection. Returns whether a change was made.
+    /// not touched, because every change costs somebody a connection. A route that somebody else wrote and that does what it
+    /// should is as good as ours, until a change has to be made anyway. Returns whether a change was made.
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error>;
-    /// The routes of tenants as the proxy has them now.
+    /// The routes of tenants as the proxy has them now; [`Route::Foreign`] for one that does something else than any of ours.
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error>;
     /// Requests and streams that are under way to a loopback port which some route names; 0 when none does.
     async fn in_flight(&self, port: u16) -> Result<u64, Error>;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::model::{ContainerState, Image};
 use futures::stream::BoxStream;
+use time::OffsetDateTime;
 
 #[doc(hidden)]
 pub mod contract;
@@ -85,6 +86,8 @@ impl std::fmt::Debug for ContainerSpec {
 pub struct Container {
     /// Name without a leading slash.
     pub name: String,
+    /// The engine's own id: a container that is made anew has another.
+    pub id: String,
     /// Never `Missing` or `Unknown`: those are the caller's words for absence and for an error.
     pub state: ContainerState,
     /// Image id, `sha256:...`.
@@ -93,6 +96,64 @@ pub struct Container {
     pub host_port: Option<u16>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A container with everything that one must know to take it over, whoever made it. `Debug` shows the names of environment
+/// variables only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// As listed.
+    pub container: Container,
+    /// Reference of the image that it was made from.
+    pub image: String,
+    /// When it was made.
+    pub created: OffsetDateTime,
+    /// What is mounted at `/home/user`.
+    pub home: Option<Home>,
+    /// Where anything else is mounted.
+    pub other_mounts: Vec<String>,
+    /// How its web app is reached.
+    pub network: Network,
+    /// Its environment without what the image and the engine themselves put there. Values may be secrets.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Where a container keeps its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Home {
+    /// A named volume.
+    Volume(String),
+    /// A directory of the birth container.
+    Directory(String),
+}
+
+/// How a container is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// It shares the network of the birth container and listens there.
+    Host,
+    /// Its port 8080 is published.
+    Published {
+        /// Port of the birth container.
+        port: u16,
+        /// Only on the loopback address.
+        loopback: bool,
+    },
+    /// Not at all.
+    Closed,
+}
+
+impl std::fmt::Debug for Inspected {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Inspected")
+            .field("container", &self.container)
+            .field("image", &self.image)
+            .field("home", &self.home)
+            .field("network", &self.network)
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Sizes of the machine as the engine sees it.
@@ -136,6 +197,8 @@ pub trait Runtime: Send + Sync {
 
     /// One container, or `None` when the engine says that there is none.
     async fn container(&self, name: &str) -> Result<Option<Container>, Error>;
+    /// One container with what it was made of, or `None` when the engine says that there is none.
+    async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error>;
     /// All containers whose names begin with the prefix, in the order of their names.
     async fn containers(&self, prefix: &str) -> Result<Vec<Container>, Error>;
     /// Makes sure that a container with exactly this specification exists (created, or running when it already did); one of the

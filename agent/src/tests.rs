@@ -1,5 +1,6 @@
 //! Whole agents over pipes in memory, with real mutual TLS, on the fakes of engine and router.
 
+mod adopt;
 mod crash;
 mod data;
 mod harness;

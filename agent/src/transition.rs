@@ -4,6 +4,7 @@
 //! and acts afterwards. An answer of [`Next::Unchanged`] means that the request was applied before; the caller then makes
 //! sure that the effects hold, too, because the first attempt may have been cut off after its write.
 
+mod adopting;
 mod data;
 mod living;
 mod moving;
@@ -18,6 +19,7 @@ use feather_proto::{
 
 use crate::ledger::{Record, Residence, Volume};
 
+pub(crate) use adopting::admit_adopt;
 pub(crate) use data::{admit_grant, admit_import, admit_remove_volume};
 pub(crate) use living::{
     AddFacts, AddRequest, admit_add, admit_remove, admit_reset, admit_start, admit_stop, failed_add,

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::units;
 
+pub(crate) mod adoption;
 pub(crate) mod image;
 pub(crate) mod operation;
 pub(crate) mod server;

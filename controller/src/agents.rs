@@ -3,11 +3,12 @@
 //! Owns deadlines of calls. Owns no retries: whether to try again is decided where the outcome matters. [`grpc`] is the only
 //! file that names the agent's generated client.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::{
+    adoption::Finding,
     email::EmailAddress,
     error::Error,
     ids::{Generation, ServerName, TenantName},
@@ -124,6 +125,15 @@ pub trait Agent: Send + Sync {
         &self,
         heartbeat: std::time::Duration,
     ) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error>;
+
+    /// What was there before the agent, and what could not be read of it.
+    async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error>;
+    /// Makes those of them that fit part of its ledger; what became of each.
+    async fn adopt_tenants(
+        &self,
+        request_id: uuid::Uuid,
+        tenants: &BTreeSet<TenantName>,
+    ) -> Result<Vec<Finding>, Error>;
 
     /// Creates a tenant.
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error>;

@@ -224,7 +224,9 @@ fn candidate(
         .into_iter()
         .filter(|name| snapshot.and_then(|one| one.tenant(name)).is_none_or(|report| report.port.is_none()))
         .count();
-    let slots_free = snapshot.map_or(0, |one| one.ports.len().saturating_sub(one.ports_used.len() + promised));
+    // A tenant that was adopted may have a port outside of the range.
+    let used = |one: &ServerSnapshot| one.ports_used.iter().filter(|port| one.ports.contains(port)).count();
+    let slots_free = snapshot.map_or(0, |one| one.ports.len().saturating_sub(used(one) + promised));
     Candidate {
         server: row.name.clone(),
         joined_ms: i64::try_from(row.joined.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX),

@@ -3,6 +3,7 @@
 //! [`serve`] is the whole controller; `main.rs` and the tests call it with their own seams. Tenants and routing never depend on
 //! it being up: agents keep what they were told last.
 
+pub mod adoption;
 pub mod agents;
 pub mod api;
 pub mod ca;
@@ -126,6 +127,7 @@ pub async fn serve(
     reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
     reconcilers.spawn(dns::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(forwards::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
     let resumed = engine.resume().await?;
     tracing::info!(resumed, "controller ready");
 

@@ -3,6 +3,7 @@
 //! Owns everything that two processes of the fleet must agree on. Knows nothing of what they do with it: no Podman, no
 //! Caddy, no store. The generated code is in [`pb`] and is named only by the files that encode and decode.
 
+pub mod adoption;
 pub mod email;
 pub mod error;
 pub mod ids;

@@ -2,7 +2,7 @@
 //! its way back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use feather_controller::{
     world::Password,
 };
 use feather_proto::{
+    adoption::Finding,
     email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
@@ -163,6 +164,18 @@ impl Agent for FaultyAgent {
 
     async fn watch(&self, heartbeat: Duration) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error> {
         self.inner.watch(heartbeat).await
+    }
+
+    async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error> {
+        self.inner.plan_adoption().await
+    }
+
+    async fn adopt_tenants(
+        &self,
+        request_id: uuid::Uuid,
+        tenants: &BTreeSet<TenantName>,
+    ) -> Result<Vec<Finding>, Error> {
+        through!(self, "adopt_tenants", self.inner.adopt_tenants(request_id, tenants))
     }
 
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {

@@ -294,6 +294,7 @@ impl Fleet {
         config.health_timeout = Duration::from_millis(400);
         config.stop_grace = Duration::from_millis(100);
         config.reconcile_interval = Duration::from_millis(100);
+        config.old_tenants_file = old_tenants_file(&server.state_dir);
         let seams = feather_agent::Seams {
             runtime: server.runtime.clone(),
             router: server.router.clone(),
@@ -476,6 +477,11 @@ impl Fleet {
 
 fn lines(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).map(|text| text.lines().map(ToOwned::to_owned).collect()).unwrap_or_default()
+}
+
+/// Where the old script keeps its tenants on the server with this agent.
+pub fn old_tenants_file(state_dir: &Path) -> PathBuf {
+    state_dir.with_file_name("tenants.json")
 }
 
 fn agent_address(name: &str) -> String {

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Agent, locked};
 use crate::{ledger::Spec, runtime::ContainerSpec, transition};
 
+/// Label of a container with the generation of its placement.
+pub(crate) const GENERATION_LABEL: &str = "feather.generation";
 /// One health request may take this long.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
 /// How often a container that is not healthy yet is looked at, whether its process still lives.
@@ -47,7 +49,7 @@ impl Agent {
             dns: self.config.tenant_dns.clone(),
             labels: BTreeMap::from([
                 ("feather.tenant".into(), tenant.to_string()),
-                ("feather.generation".into(), spec.placed.to_string()),
+                (GENERATION_LABEL.into(), spec.placed.to_string()),
             ]),
         }
     }
@@ -59,13 +61,22 @@ impl Agent {
         if self.runtime.volume(&name).await?.is_none() {
             return Err(transition::data_missing(tenant));
         }
-        self.runtime.ensure_container(&self.container_spec(tenant, spec)).await?;
-        let running = self.container_state(tenant).await? == ContainerState::Running;
+        let running = self.runs_as_adopted(tenant, spec).await? || {
+            self.runtime.ensure_container(&self.container_spec(tenant, spec)).await?;
+            self.container_state(tenant).await? == ContainerState::Running
+        };
         if !running {
             self.runtime.start(&name).await?;
         }
         locked(&self.settled).insert(tenant.clone(), spec.clone());
         Ok(!running)
+    }
+
+    /// Somebody else made the container, and it has not ended since it was taken over.
+    async fn runs_as_adopted(&self, tenant: &TenantName, spec: &Spec) -> Result<bool, Error> {
+        let Some(adopted) = &spec.adopted else { return Ok(false) };
+        let container = self.runtime.container(&tenant.container()).await?;
+        Ok(container.is_some_and(|one| one.id == *adopted && one.state == ContainerState::Running))
     }
 
     pub(crate) async fn container_state(&self, tenant: &TenantName) -> Result<ContainerState, Error> {

@@ -114,7 +114,7 @@ impl Agent {
                 Some(Route::Hold { .. }) => continue,
                 Some(Route::Serve { port }) => Some(format!("127.0.0.1:{port}")),
                 Some(Route::Forward { to }) => Some(to.clone()),
-                Some(Route::Unavailable | Route::Probe { .. }) | None => None,
+                Some(Route::Unavailable | Route::Probe { .. } | Route::Foreign) | None => None,
             };
             if let Some(held) = self.gates.release(&tenant, to.as_deref()) {
                 let held_ms = u64::try_from(held.time.as_millis()).unwrap_or(u64::MAX);
@@ -123,16 +123,20 @@ impl Agent {
         }
     }
 
-    /// Routes of tenants that no readable record accounts for stay as they are: nobody decided that they should go.
+    /// Routes of tenants that no readable record accounts for stay as they are: nobody decided that they should go. On a server
+    /// that was run by hand until now, all of its routes are such.
     async fn foreign_routes(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
-        let strangers =
-            self.condition.borrow().tenants.keys().any(|tenant| !matches!(self.ledger.get(tenant), Ok(Some(_))));
-        if self.ledger.damaged().is_empty() && !strangers {
+        let recorded = |tenant: &TenantName| matches!(self.ledger.get(tenant), Ok(Some(_)));
+        let possible = {
+            let condition = self.condition.borrow();
+            condition.containers.is_none() || condition.tenants.keys().any(|tenant| !recorded(tenant))
+        };
+        if !possible && self.ledger.damaged().is_empty() && !self.ledger.all().is_empty() {
             return Ok(BTreeMap::new());
         }
         let observed = self.router.observe().await?;
-        let known = |tenant: &TenantName| matches!(self.ledger.get(tenant), Ok(Some(_)));
-        Ok(observed.into_iter().filter(|(tenant, _)| !known(tenant)).collect())
+        let strangers = observed.into_keys().filter(|tenant| !recorded(tenant));
+        Ok(strangers.map(|tenant| (tenant, Route::Foreign)).collect())
     }
 
     /// The secret of a tenant's probe route, made when first asked for.
@@ -181,6 +185,7 @@ mod tests {
             image_digest: String::new(),
             created: time::OffsetDateTime::UNIX_EPOCH,
             found_data: false,
+            adopted: None,
         });
         record
     }

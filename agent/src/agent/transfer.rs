@@ -213,6 +213,7 @@ fn spec_from(source: SourceSpec, placed: Generation) -> Spec {
         image_digest: source.image_digest,
         created: source.created,
         found_data: true,
+        adopted: None,
     }
 }
 

@@ -78,7 +78,7 @@ impl TenantService for Api {
         let add = AddRequest { tenant, generation, image, volume };
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        let added = self.call("add_tenant", about, async move { agent.add(&add).await }).await?;
+        let added = self.call("add_tenant", about, async move { Box::pin(agent.add(&add)).await }).await?;
         Ok(Response::new(pb::AddTenantResponse {
             tenant: reported(added.report),
             password: added.password.expose().to_owned(),
@@ -217,7 +217,7 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        self.call("abandon_tenant", about, async move { agent.abandon(&tenant, generation).await }).await?;
+        self.call("abandon_tenant", about, async move { Box::pin(agent.abandon(&tenant, generation)).await }).await?;
         Ok(Response::new(pb::AbandonTenantResponse {}))
     }
 

@@ -112,6 +112,10 @@ pub struct Spec {
     /// The add found a kept volume.
     #[serde(default)]
     pub found_data: bool,
+    /// The container with this id was made by somebody else and taken over as it runs: for as long as it does, it is left
+    /// alone. Once it has ended it is made anew like every other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
 }
 
 /// What is known of a tenant's data on this server.

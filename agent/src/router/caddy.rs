@@ -132,7 +132,7 @@ impl Caddy {
     async fn step(&self, want: &BTreeMap<TenantName, Route>) -> Result<Step, Error> {
         let current = self.read_patiently().await?;
         let desired = desired_routes(&current.list, want, &self.style());
-        if desired == current.list {
+        if desired == current.list || routes::suffice(&current.list, want, &self.style()) {
             return Ok(Step::Done(false));
         }
         match self.admin.replace(&current, &desired).await {
@@ -181,7 +181,8 @@ impl Caddy {
             Failure::Unreachable(source) => Error::Unreachable { address: self.options.admin.clone(), source },
             Failure::NoServer => Error::Unsuitable(format!(
                 "Caddy's configuration has no HTTP server named {:?}, so there is no place for the routes of tenants; start \
-                 Caddy with what `feather-agent caddy-config` prints, or add that server to its configuration",
+                 Caddy with what `feather-agent caddy-config` prints, or say how the server is called there (--caddy-server, \
+                 FEATHER_AGENT_CADDY_SERVER)",
                 self.options.server
             )),
             Failure::Stale => Error::Refused("its configuration is being changed by somebody else".to_owned()),

@@ -66,6 +66,7 @@ pub async fn all(world: &dyn World) {
     routes_are_made_exactly_so(world).await;
     what_is_so_is_not_touched(world).await;
     routes_of_others_are_left_alone(world).await;
+    a_foreign_route_of_a_tenant_stays(world).await;
     a_lost_configuration_is_made_again(world).await;
     a_tenant_that_does_not_run_is_unavailable(world).await;
     a_forward_reaches_the_other_server(world).await;
@@ -126,6 +127,22 @@ pub async fn routes_of_others_are_left_alone(world: &dyn World) {
         router.ensure(&wanted).await.unwrap();
         assert_eq!(world.foreign().await, before);
     }
+}
+
+/// Beside ours, which come and go.
+pub async fn a_foreign_route_of_a_tenant_stays(world: &dyn World) {
+    let router = world.router();
+    let serve = Route::Serve { port: world.port() };
+    router.ensure(&routes([("alice", serve.clone())])).await.unwrap();
+    let before = world.revision().await;
+    let left_alone = [("alice", Route::Foreign), ("carol", Route::Foreign)];
+    assert!(!router.ensure(&routes(left_alone.clone())).await.unwrap());
+    assert_eq!(world.revision().await, before);
+    let [alice, carol] = left_alone;
+    assert!(router.ensure(&routes([alice, ("bob", Route::Unavailable), carol])).await.unwrap());
+    assert_eq!(router.observe().await.unwrap(), routes([("alice", serve), ("bob", Route::Unavailable)]));
+    assert_eq!(status(world, "alice").await, 200);
+    assert!(router.ensure(&BTreeMap::new()).await.unwrap());
 }
 
 /// A proxy that forgot everything gets it again.

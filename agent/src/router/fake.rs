@@ -133,6 +133,11 @@ impl Fake {
         self.state().in_flight.insert(port, count);
     }
 
+    /// Somebody writes a route by hand.
+    pub fn write_by_hand(&self, tenant: &TenantName, route: Route) {
+        self.state().routes.insert(tenant.clone(), route);
+    }
+
     /// The proxy was restarted with its base configuration.
     pub fn lose_routes(&self) {
         self.state().routes.clear();
@@ -160,6 +165,8 @@ impl Fake {
             None => Answer::bare(404),
             // Nobody can wait in here: what a held request gets when it waited too long.
             Some(Route::Unavailable | Route::Hold { .. }) => Answer::bare(503),
+            // Nobody knows what somebody else's does; it leads somewhere.
+            Some(Route::Foreign) => Answer::bare(200),
             Some(Route::Serve { port }) => self.serve(*port),
             Some(Route::Probe { port, token, .. }) if request.probe.as_ref() == Some(token) => self.serve(*port),
             Some(Route::Probe { otherwise, .. }) => self.answer(tenant, otherwise.as_deref(), request),
@@ -215,9 +222,16 @@ fn deliver<T>(value: T, lost: bool) -> Result<T, Error> {
 impl Router for Fake {
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
         let (mut state, lost) = self.enter(Verb::Ensure)?;
-        let differs = state.routes != *routes;
+        let wanted: BTreeMap<_, _> = routes
+            .iter()
+            .filter_map(|(tenant, route)| match route {
+                Route::Foreign => Some((tenant.clone(), state.routes.get(tenant)?.clone())),
+                route => Some((tenant.clone(), route.clone())),
+            })
+            .collect();
+        let differs = state.routes != wanted;
         if differs {
-            state.routes.clone_from(routes);
+            state.routes = wanted;
             state.changes += 1;
         }
         deliver(differs, lost)

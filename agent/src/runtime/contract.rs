@@ -10,7 +10,7 @@ use bytes::Bytes;
 use feather_proto::model::ContainerState;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Container, ContainerSpec, Error, Runtime};
+use super::{Container, ContainerSpec, Error, Home, Network, Runtime};
 
 /// An engine to test, and what the tests may use of it.
 #[derive(Clone)]
@@ -79,6 +79,7 @@ pub async fn all(subject: &Subject) {
     a_container_lives_through_its_states(subject).await;
     ensuring_what_is_so_changes_nothing(subject).await;
     another_specification_makes_another_container(subject).await;
+    what_a_container_was_made_of_can_be_read_back(subject).await;
     absence_is_none_and_removing_it_succeeds(subject).await;
     a_missing_volume_or_image_is_refused(subject).await;
     a_taken_port_is_a_conflict(subject).await;
@@ -140,6 +141,30 @@ pub async fn another_specification_makes_another_container(subject: &Subject) {
     assert_eq!((seen.state, seen.host_port), (ContainerState::Created, Some(subject.ports[1])));
     assert_eq!(std::fs::read_to_string(path.join("kept")).unwrap(), "data");
     subject.clean(&[&changed]).await;
+}
+
+/// All that somebody needs who takes over a container; its id stays while it runs and ends.
+pub async fn what_a_container_was_made_of_can_be_read_back(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let spec = subject.created("read").await;
+    let made = runtime.inspect(&spec.name).await.unwrap().unwrap();
+    assert_eq!(made.container, subject.seen(&spec.name).await);
+    let image = runtime.image(&subject.image).await.unwrap().unwrap();
+    assert_eq!((&made.image, &made.container.image_digest), (&image.reference, &image.digest));
+    assert_eq!(made.home, Some(Home::Volume(spec.volume.clone())));
+    assert_eq!(made.other_mounts, Vec::<String>::new());
+    assert_eq!(made.network, Network::Published { port: spec.host_port, loopback: true });
+    assert_eq!(made.environment, spec.environment);
+    assert!(!format!("{made:?}").contains("x7k9m2"));
+    runtime.start(&spec.name).await.unwrap();
+    runtime.stop(&spec.name, Duration::from_secs(5)).await.unwrap();
+    let stopped = runtime.inspect(&spec.name).await.unwrap().unwrap();
+    assert_eq!((stopped.container.id, stopped.network), (made.container.id.clone(), made.network));
+    let changed = ContainerSpec { host_port: subject.ports[1], ..spec };
+    runtime.ensure_container(&changed).await.unwrap();
+    assert_ne!(subject.seen(&changed.name).await.id, made.container.id);
+    subject.clean(&[&changed]).await;
+    assert_eq!(runtime.inspect(&changed.name).await.unwrap(), None);
 }
 
 /// Nothing there: looking says so, ending and removing succeed, starting says what is missing.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Capacity, Container, ContainerSpec, Error, LogLine, Runtime};
+use super::{Capacity, Container, ContainerSpec, Error, Home, Inspected, LogLine, Network, Runtime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::model::{ContainerState, Image};
@@ -19,6 +19,7 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
+use time::OffsetDateTime;
 
 mod faults;
 mod image;
@@ -36,7 +37,10 @@ pub use processes::{Process, Processes, Recorder, STARTS_FILE};
 const PIECE_BYTES: usize = 64;
 
 struct Entry {
+    id: u64,
     spec: ContainerSpec,
+    /// Set when it was not made by a call of [`Runtime`].
+    by_hand: Option<ByHand>,
     image: Archive,
     state: ContainerState,
     /// How often its health was asked since it was started.
@@ -44,8 +48,31 @@ struct Entry {
     output: Output,
 }
 
+/// What somebody does differently who makes a container by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByHand {
+    /// What is mounted at `/home/user`.
+    pub home: Option<Home>,
+    /// Where anything else is mounted.
+    pub other_mounts: Vec<String>,
+    /// How it is reached.
+    pub network: Network,
+}
+
+impl ByHand {
+    /// As the old script does it.
+    pub fn as_the_script(spec: &ContainerSpec) -> Self {
+        Self {
+            home: Some(Home::Volume(spec.volume.clone())),
+            other_mounts: Vec::new(),
+            network: Network::Published { port: spec.host_port, loopback: true },
+        }
+    }
+}
+
 struct State {
     capacity: Capacity,
+    made: u64,
     images: BTreeMap<String, Archive>,
     containers: BTreeMap<String, Entry>,
     faults: Faults,
@@ -69,7 +96,13 @@ impl Fake {
             disk_total_bytes: 100 * GIB,
             disk_free_bytes: 80 * GIB,
         };
-        let state = State { capacity, images: BTreeMap::new(), containers: BTreeMap::new(), faults: Faults::default() };
+        let state = State {
+            capacity,
+            made: 0,
+            images: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            faults: Faults::default(),
+        };
         Self {
             server: "local".to_owned(),
             directory: directory.into(),
@@ -92,6 +125,17 @@ impl Fake {
         let digest = archive.digest();
         self.state().images.insert(archive.reference.clone(), archive);
         digest
+    }
+
+    /// Somebody makes and starts a container without us. Its volume is made, too.
+    pub fn run_by_hand(&self, spec: &ContainerSpec, by_hand: ByHand) {
+        drop(std::fs::create_dir_all(self.volume_path(&spec.volume)));
+        let mut state = self.state();
+        let Some(image) = state.find_image(&spec.image).cloned() else { return };
+        let mut entry = state.entry(spec, image);
+        entry.by_hand = Some(by_hand);
+        self.begin(&mut entry);
+        state.containers.insert(spec.name.clone(), entry);
     }
 
     /// Takes an image out of storage.
@@ -204,6 +248,12 @@ impl Fake {
 }
 
 impl State {
+    fn entry(&mut self, spec: &ContainerSpec, image: Archive) -> Entry {
+        self.made += 1;
+        let (state, output) = (ContainerState::Created, Output::default());
+        Entry { id: self.made, spec: spec.clone(), by_hand: None, image, state, polls: 0, output }
+    }
+
     fn running_on(&self, port: u16) -> Option<&Entry> {
         self.containers.values().find(|entry| entry.state == ContainerState::Running && entry.spec.host_port == port)
     }
@@ -216,9 +266,14 @@ impl State {
 fn report(entry: &Entry) -> Container {
     Container {
         name: entry.spec.name.clone(),
+        id: entry.id.to_string(),
         state: entry.state,
         image_digest: entry.image.digest(),
-        host_port: Some(entry.spec.host_port),
+        host_port: match entry.by_hand.as_ref().map(|by_hand| by_hand.network) {
+            Some(Network::Host | Network::Closed) => None,
+            Some(Network::Published { port, .. }) => Some(port),
+            None => Some(entry.spec.host_port),
+        },
         labels: entry.spec.labels.clone(),
     }
 }
@@ -270,6 +325,23 @@ impl Runtime for Fake {
         reply.deliver(state.containers.get(name).map(report))
     }
 
+    async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error> {
+        let (state, reply) = self.enter(Verb::Inspect)?;
+        let inspected = state.containers.get(name).map(|entry| {
+            let made = entry.by_hand.clone().unwrap_or_else(|| ByHand::as_the_script(&entry.spec));
+            Inspected {
+                container: report(entry),
+                image: entry.image.image().reference,
+                created: OffsetDateTime::UNIX_EPOCH,
+                home: made.home,
+                other_mounts: made.other_mounts,
+                network: made.network,
+                environment: entry.spec.environment.clone(),
+            }
+        });
+        reply.deliver(inspected)
+    }
+
     async fn containers(&self, prefix: &str) -> Result<Vec<Container>, Error> {
         let (state, reply) = self.enter(Verb::Containers)?;
         let matching = state.containers.values().filter(|entry| entry.spec.name.starts_with(prefix));
@@ -278,7 +350,7 @@ impl Runtime for Fake {
 
     async fn ensure_container(&self, spec: &ContainerSpec) -> Result<(), Error> {
         let (mut state, reply) = self.enter(Verb::EnsureContainer)?;
-        if state.containers.get(&spec.name).is_some_and(|entry| entry.spec == *spec) {
+        if state.containers.get(&spec.name).is_some_and(|entry| entry.spec == *spec && entry.by_hand.is_none()) {
             return reply.deliver(());
         }
         let image = state.find_image(&spec.image).ok_or_else(|| Error::ImageMissing(spec.image.clone()))?.clone();
@@ -291,8 +363,7 @@ impl Runtime for Fake {
         if let Some(mut old) = state.containers.remove(&spec.name) {
             self.end(&mut old);
         }
-        let entry =
-            Entry { spec: spec.clone(), image, state: ContainerState::Created, polls: 0, output: Output::default() };
+        let entry = state.entry(spec, image);
         state.containers.insert(spec.name.clone(), entry);
         reply.deliver(())
     }

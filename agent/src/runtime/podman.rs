@@ -2,7 +2,7 @@
 //!
 //! Owns the translation of our verbs to Podman's Docker-compatible API, and the traps in it: states that a strict decoder
 //! refuses, replies that get lost, and volumes whose root Podman changes at their first mount. Environments go in and are
-//! never read back; nothing here logs. Works with Podman 4.3 and later.
+//! read back only to take over somebody else's container; nothing here logs. Works with Podman 4.3 and later.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use self::{
     libpod::{Failure, Libpod},
     root::RootMetadata,
 };
-use super::{Capacity, Container, ContainerSpec, Error, LogLine, Runtime};
+use super::{Capacity, Container, ContainerSpec, Error, Inspected, LogLine, Runtime};
 
 mod health;
 mod label;
@@ -340,6 +340,16 @@ impl Runtime for Podman {
 
     async fn container(&self, name: &str) -> Result<Option<Container>, Error> {
         Ok(self.find(name).await?.map(|(container, _)| observed::without_own_labels(container)))
+    }
+
+    async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error> {
+        let Some((container, _)) = self.find(name).await? else { return Ok(None) };
+        let made = self.libpod.inspect(name).await.map_err(|failure| told(&format!("look at {name}"), failure))?;
+        let Some(made) = made else { return Ok(None) };
+        let image = self.inspect_image(&container.image_digest).await?.unwrap_or_default();
+        let environment = image.config.and_then(|config| config.env).unwrap_or_default();
+        let reference = observed::reference(image.repo_tags.unwrap_or_default(), &made.image_name);
+        Ok(Some(Inspected { image: reference, ..observed::inspected(container, made, &environment) }))
     }
 
     async fn containers(&self, prefix: &str) -> Result<Vec<Container>, Error> {

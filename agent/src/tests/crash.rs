@@ -21,16 +21,23 @@ use super::harness::{
 use crate::ledger::{Directory, Storage, storage::Content};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Cut {
+pub(super) enum Cut {
     BeforeTheWrite,
     AfterTheWrite,
 }
 
 /// Works for some writes and is dead from then on, as the disk of a crashed machine.
-struct Crashing {
+pub(super) struct Crashing {
     directory: Directory,
     left: AtomicUsize,
     cut: Cut,
+}
+
+impl Crashing {
+    /// Dead after so many writes.
+    pub(super) fn after(writes: usize, cut: Cut, directory: Directory) -> Self {
+        Self { directory, left: AtomicUsize::new(writes), cut }
+    }
 }
 
 impl Storage for Crashing {
@@ -140,7 +147,7 @@ async fn run(crash_after: usize, cut: Cut, victim: &str) -> bool {
     for server in [&mut nyc, &mut fra] {
         if server.name == victim {
             let directory = Directory::new(server.config.ledger_dir()).unwrap();
-            server.start_on(Arc::new(Crashing { directory, left: AtomicUsize::new(crash_after), cut })).await;
+            server.start_on(Arc::new(Crashing::after(crash_after, cut, directory))).await;
         } else {
             server.start().await;
         }

@@ -16,8 +16,8 @@ use feather_proto::{
     error::Error,
     ids::TenantName,
     pb::agent::v1::{
-        self as pb, server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
-        volume_service_client::VolumeServiceClient,
+        self as pb, adoption_service_client::AdoptionServiceClient, server_service_client::ServerServiceClient,
+        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
     },
     tls::{self, BoxIo, Dial, Identity, Principal, Role, Rotating, Trust},
 };
@@ -183,6 +183,7 @@ impl World {
             health_timeout: Duration::from_millis(300),
             reconcile_interval: Duration::from_millis(20),
             tenant_environment: BTreeMap::from([("OPENAI_API_KEY".into(), "key-of-the-birth".into())]),
+            old_tenants_file: dir.join("tenants.json"),
             ..Config::new(dir.join("state"))
         };
         Server {
@@ -288,6 +289,10 @@ impl Server {
 
     pub(super) fn volumes(&self) -> VolumeServiceClient<Channel> {
         VolumeServiceClient::new(self.channel(&self.controller)).max_decoding_message_size(8 << 20)
+    }
+
+    pub(super) fn adoption(&self) -> AdoptionServiceClient<Channel> {
+        AdoptionServiceClient::new(self.channel(&self.controller))
     }
 
     pub(super) fn info(&self) -> ServerServiceClient<Channel> {

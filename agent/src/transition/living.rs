@@ -83,6 +83,7 @@ pub(crate) fn admit_add(record: Option<&Record>, add: &AddRequest, facts: &AddFa
             image_digest: image.digest.clone(),
             created: facts.now,
             found_data: kept.is_some(),
+            adopted: None,
         }),
         volume: kept.unwrap_or(Volume::None),
         failed_add: None,
@@ -242,7 +243,8 @@ pub(crate) fn admit_reset(
     }
     Ok(Next::Write(Record {
         generation,
-        spec: Some(Spec { password: password.clone(), ..spec.clone() }),
+        // A container that was taken over as it ran has the old password: it is made anew, also when it still runs.
+        spec: Some(Spec { password: password.clone(), adopted: None, ..spec.clone() }),
         last_reset: Some(request),
         ..current.clone()
     }))

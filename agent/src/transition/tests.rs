@@ -35,6 +35,7 @@ fn spec() -> Spec {
         image_digest: "sha256:aa".into(),
         created: NOW,
         found_data: false,
+        adopted: None,
     }
 }
 

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use crate::{arguments::Context, error::Failure};
 
+mod adopt;
 mod invite;
 mod list;
 mod remove;
@@ -14,6 +15,7 @@ pub(crate) enum Verb {
     List(list::Args),
     Show(show::Args),
     Invite(invite::Args),
+    Adopt(adopt::Args),
     Remove(remove::Args),
 }
 
@@ -22,6 +24,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::List(arguments) => list::run(arguments, context).await,
         Verb::Show(arguments) => show::run(arguments, context).await,
         Verb::Invite(arguments) => invite::run(arguments, context).await,
+        Verb::Adopt(arguments) => adopt::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
     }
 }

@@ -120,6 +120,7 @@ service! { server_service_server::ServerService {
     list_servers: ListServers(ListServersRequest) -> ListServersResponse,
     get_server: GetServer(GetServerRequest) -> GetServerResponse,
     remove_server: RemoveServer(RemoveServerRequest) -> RemoveServerResponse,
+    adopt_server: AdoptServer(AdoptServerRequest) -> AdoptServerResponse,
 } streams {} }
 
 service! { tenant_service_server::TenantService {

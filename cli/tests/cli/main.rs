@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adopt;
 mod controller;
 mod errors;
 mod following;

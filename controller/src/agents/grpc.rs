@@ -1,7 +1,7 @@
 //! Real agents, over gRPC with mutual TLS.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::{
+    adoption::Finding,
     email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
@@ -16,10 +17,14 @@ use feather_proto::{
         Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, from_timestamp,
         invalid_field, required, to_timestamp,
     },
-    pb::agent::v1::{
-        self as pb, image_service_client::ImageServiceClient, pull_volume_response::Event,
-        server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
-        volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
+    pb::{
+        agent::v1::{
+            self as pb, adoption_service_client::AdoptionServiceClient, image_service_client::ImageServiceClient,
+            pull_volume_response::Event, server_service_client::ServerServiceClient,
+            tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+            waitlist_service_client::WaitlistServiceClient,
+        },
+        types::v1 as types,
     },
     tls::{self, Dial, Principal, Rotating, Trust},
 };
@@ -99,6 +104,10 @@ impl GrpcAgent {
         WaitlistServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
+    fn adoption(&self) -> AdoptionServiceClient<Channel> {
+        AdoptionServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
     /// Our sentence for a server that cannot be reached; every other error keeps its own.
     fn error(&self, status: Status) -> Error {
         let error = Error::from(status);
@@ -127,6 +136,10 @@ fn within<T>(message: T, limit: Duration) -> Request<T> {
     request
 }
 
+fn findings(found: Vec<types::AdoptionFinding>) -> Result<Vec<Finding>, Error> {
+    found.into_iter().map(TryInto::try_into).collect()
+}
+
 fn fields(call: &Call) -> (String, String, u64) {
     (call.request_id.to_string(), call.tenant.to_string(), call.generation.0)
 }
@@ -142,6 +155,21 @@ impl Agent for GrpcAgent {
         let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
         let stream = self.value(self.servers().watch(pb::WatchRequest { heartbeat_ms }).await)?;
         Ok(stream.map(|message| required(message.map_err(Error::from)?.snapshot, "snapshot")?.try_into()).boxed())
+    }
+
+    async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error> {
+        let reply = self.value(self.adoption().plan_adoption(within(pb::PlanAdoptionRequest {}, SLOW)).await)?;
+        Ok((findings(reply.findings)?, reply.problems))
+    }
+
+    async fn adopt_tenants(
+        &self,
+        request_id: uuid::Uuid,
+        tenants: &BTreeSet<TenantName>,
+    ) -> Result<Vec<Finding>, Error> {
+        let tenants = tenants.iter().map(ToString::to_string).collect();
+        let message = pb::AdoptTenantsRequest { request_id: request_id.to_string(), tenants };
+        findings(self.value(self.adoption().adopt_tenants(within(message, SLOW)).await)?.findings)
     }
 
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {

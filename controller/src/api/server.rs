@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{admin, reader};
 use crate::{
+    adoption::{self, Names},
     fleet::{self, Observed, Reachability},
     placement::Candidate,
     store::{ServerRow, TenantState, server_not_found},
@@ -36,23 +37,36 @@ impl Servers {
         let observed = self.world.fleet.all();
         let ingress = crate::dns::wanted(&self.world).await?.ingress;
         let candidates = fleet::candidates(&members, &observed, &tenants, &running);
+        let names = Names::new(tenants.clone(), running.iter().map(|one| one.tenant.clone()));
         let views = members.into_iter().zip(candidates).map(|(row, candidate)| {
             let living = |one: &&crate::store::TenantRow| {
                 one.state == TenantState::Active && one.server.as_ref() == Some(&row.name)
             };
             let tenants = tenants.iter().filter(living).count();
             let is_ingress = ingress.as_ref() == Some(&row.name);
-            encode(&row, &self.world.fleet.observed(&row.name), &candidate, tenants, is_ingress)
+            let conflicts = adoption::conflicts(&row.name, &observed, &names);
+            encode(&row, &self.world.fleet.observed(&row.name), &candidate, tenants, is_ingress, conflicts)
         });
         Ok(views.collect())
     }
 }
 
-fn encode(row: &ServerRow, observed: &Observed, candidate: &Candidate, tenants: usize, ingress: bool) -> pb::Server {
+fn encode(
+    row: &ServerRow,
+    observed: &Observed,
+    candidate: &Candidate,
+    tenants: usize,
+    ingress: bool,
+    conflicts: Vec<String>,
+) -> pb::Server {
     let snapshot = observed.snapshot.as_ref();
     let (state, mut problems) = match (&observed.reachability, snapshot) {
-        (Reachability::Alive, Some(snapshot)) if snapshot.problems.is_empty() => (pb::ServerState::Ready, vec![]),
-        (Reachability::Alive, Some(snapshot)) => (pb::ServerState::Degraded, snapshot.problems.clone()),
+        (Reachability::Alive, Some(snapshot)) if snapshot.problems.is_empty() && conflicts.is_empty() => {
+            (pb::ServerState::Ready, vec![])
+        }
+        (Reachability::Alive, Some(snapshot)) => {
+            (pb::ServerState::Degraded, [snapshot.problems.clone(), conflicts].concat())
+        }
         (Reachability::Silent(why), _) => (pb::ServerState::Unreachable, vec![why.clone()]),
         _ => (pb::ServerState::Connecting, vec![]),
     };
@@ -112,5 +126,25 @@ impl ServerService for Servers {
             tracing::info!(server = %name, "server removed");
         }
         Ok(Response::new(pb::RemoveServerResponse {}))
+    }
+
+    async fn adopt_server(
+        &self,
+        request: Request<pb::AdoptServerRequest>,
+    ) -> Result<Response<pb::AdoptServerResponse>, Status> {
+        let dry_run = request.get_ref().dry_run;
+        let caller = if dry_run { reader(&request)? } else { admin(&request)? };
+        let server: ServerName = request.get_ref().server.parse()?;
+        let world = self.world.clone();
+        // Goes on when the caller leaves: a half is finished by itself, but a whole is nicer.
+        let adopting = tokio::spawn(async move { adoption::adopt(&world, &server, dry_run).await });
+        let done = adopting.await.map_err(|panic| Error::bug(format!("the task of a call ended: {panic}")))??;
+        if !dry_run {
+            tracing::info!(server = request.get_ref().server, by = %caller, "server adopted");
+        }
+        Ok(Response::new(pb::AdoptServerResponse {
+            findings: done.findings.into_iter().map(Into::into).collect(),
+            problems: done.problems,
+        }))
     }
 }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
-use super::{Result, Store, column, corrupt, from_ms, from_word, parse, parse_option, word};
+use super::{
+    Result, Store, column, corrupt, from_ms, from_word, members::require_member, parse, parse_option, to_ms, word,
+};
 
 /// What the fleet wants of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +115,56 @@ pub(super) async fn update(connection: &mut sqlx::AnyConnection, change: &Tenant
     .into())
 }
 
+/// A tenant that lives on a member and is to become one of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeIn {
+    /// Its name.
+    pub tenant: TenantName,
+    /// Where it lives.
+    pub server: ServerName,
+    /// Highest that its server has seen.
+    pub generation: Generation,
+    /// False: stopped by its operator.
+    pub running: bool,
+    /// When it was added there.
+    pub created: OffsetDateTime,
+}
+
 impl Store {
+    /// Gives a name to a tenant that lives on a member, if nobody has it or ever had it with a home. True when it was given now.
+    /// Every later generation is higher than what the server has seen.
+    pub async fn take_in(&self, new: &TakeIn) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        require_member(&mut transaction, &new.server).await?;
+        let held = sqlx::query("SELECT operation FROM operation_holds WHERE tenant = $1")
+            .bind(new.tenant.as_str())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if held.is_some() {
+            return Ok(false);
+        }
+        let taken = sqlx::query(
+            "INSERT INTO tenants (name, state, server, generation, generation_issued, running, created_ms, version) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, 1) ON CONFLICT (name) DO UPDATE SET state = excluded.state, \
+             server = excluded.server, running = excluded.running, created_ms = excluded.created_ms, \
+             generation = CASE WHEN tenants.generation < excluded.generation THEN excluded.generation ELSE tenants.generation END, \
+             generation_issued = CASE WHEN tenants.generation_issued < excluded.generation_issued \
+             THEN excluded.generation_issued ELSE tenants.generation_issued END, version = tenants.version + 1 \
+             WHERE tenants.server IS NULL AND tenants.state = $7",
+        )
+        .bind(new.tenant.as_str())
+        .bind(word(&TenantState::Active)?)
+        .bind(new.server.as_str())
+        .bind(generation_column(new.generation)?)
+        .bind(i64::from(new.running))
+        .bind(to_ms(new.created))
+        .bind(word(&TenantState::Removed)?)
+        .execute(&mut *transaction)
+        .await?;
+        self.commit(transaction, "take in").await?;
+        Ok(taken.rows_affected() == 1)
+    }
+
     /// All tenants in the order of their names, removed ones included.
     pub async fn tenants(&self) -> Result<Vec<TenantRow>> {
         let rows = sqlx::query("SELECT * FROM tenants ORDER BY name").fetch_all(&self.pool).await?;

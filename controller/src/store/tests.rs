@@ -7,7 +7,9 @@ use feather_proto::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Append, Begin, Begun, End, Error, Invitation, NewOperation, ServerRow, Store, TenantState, TenantUpdate};
+use super::{
+    Append, Begin, Begun, End, Error, Invitation, NewOperation, ServerRow, Store, TakeIn, TenantState, TenantUpdate,
+};
 use crate::operations::{Event, Kind, State};
 
 struct Scratch {
@@ -253,4 +255,45 @@ async fn an_invitation_stands_as_long_as_its_addition_has_not_failed() {
     store.note_invitation(&note, None).await.unwrap();
     let kept = store.invitation("ada@example.org").await.unwrap().unwrap();
     assert_eq!((kept.stands(), kept.operation), (true, Some((begun.id, State::Running))));
+}
+
+fn take_in(generation: u64) -> TakeIn {
+    TakeIn {
+        tenant: alice(),
+        server: "nyc".parse().unwrap(),
+        generation: Generation(generation),
+        running: false,
+        created: now(),
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_taken_in_gets_generations_above_what_its_server_has_seen() {
+    let Scratch { store, _folder } = scratch().await;
+    assert!(store.take_in(&take_in(5)).await.unwrap());
+    assert!(!store.take_in(&take_in(9)).await.unwrap(), "it has the name already");
+    let row = store.tenant(&alice()).await.unwrap().unwrap();
+    assert_eq!((row.state, row.generation, row.generation_issued), (TenantState::Active, Generation(5), Generation(5)));
+    assert_eq!((row.server.as_ref().map(|one| one.as_str()), row.running), (Some("nyc"), false));
+    let begun =
+        begin(&store, &NewOperation { kind: Kind::Start, tenant_state: None, ..add(1, Some(row.version)) }).await;
+    assert_eq!(begun.generation, Generation(6));
+    let unknown = TakeIn { server: "ber".parse().unwrap(), ..take_in(5) };
+    assert_eq!(refusal(store.take_in(&unknown).await), reason::SERVER_NOT_FOUND);
+}
+
+#[tokio::test]
+async fn only_a_name_without_a_home_is_given_and_never_under_an_operation() {
+    let Scratch { store, _folder } = scratch().await;
+    let begun = begin(&store, &add(1, None)).await;
+    assert!(!store.take_in(&take_in(1)).await.unwrap(), "an add holds the name");
+    let failed =
+        TenantUpdate { state: Some(TenantState::Removed), ..TenantUpdate::generation(alice(), begun.undo_generation) };
+    store
+        .append(Append { tenant: Some(failed), end: Some(End), ..line(&begun.id, 1, Event::Done, State::Failed) })
+        .await
+        .unwrap();
+    assert!(store.take_in(&take_in(1)).await.unwrap(), "the add failed, nobody has the name");
+    let row = store.tenant(&alice()).await.unwrap().unwrap();
+    assert_eq!((row.generation, row.generation_issued), (Generation(2), Generation(2)), "generations only rise");
 }

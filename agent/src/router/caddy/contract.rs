@@ -230,6 +230,7 @@ pub async fn all(world: &Process, keeps_streams: bool) {
     unavailable_says_when_to_ask_again(world).await;
     concurrent_changes_are_all_kept(world).await;
     a_missing_server_is_unsuitable(world).await;
+    a_route_by_hand_is_kept_as_it_is(world).await;
     if keeps_streams {
         a_slow_response_outlives_changes(world).await;
         what_is_under_way_is_counted_while_others_wait(world).await;
@@ -293,10 +294,55 @@ pub async fn concurrent_changes_are_all_kept(world: &Process) {
     world.lose_routes().await;
 }
 
+/// Somebody's own route that does what ours would is not touched, and so its open WebSocket lives; the first change that has
+/// to be made puts ours in its place.
+pub async fn a_route_by_hand_is_kept_as_it_is(world: &Process) {
+    let url = format!("{}/config/apps/http/servers/feather/routes/0", world.options.admin);
+    let upstreams = json!([{ "dial": format!("localhost:{}", world.port()) }]);
+    let route = json!({
+        "@id": "tenant-alice",
+        "match": [{ "host": [alice().host(SUFFIX)] }],
+        "handle": [{ "handler": "reverse_proxy", "upstreams": upstreams, "flush_interval": -1 }],
+    });
+    world.http.put(&url).json(&route).send().await.unwrap();
+    let mut stream = open_stream(world).await;
+    let before = world.config().await;
+    let mut wanted = only(Route::Serve { port: world.port() });
+    for _ in 0..3 {
+        assert!(!world.caddy.ensure(&wanted).await.unwrap());
+    }
+    assert_eq!(world.config().await, before);
+    echoes(&mut stream, "alice").await;
+    wanted.insert("bob".parse().unwrap(), Route::Unavailable);
+    assert!(world.caddy.ensure(&wanted).await.unwrap());
+    let after: Value = serde_json::from_str(&world.config().await).unwrap();
+    let routes = after["apps"]["http"]["servers"]["feather"]["routes"].as_array().unwrap().clone();
+    let ours = routes.iter().find(|route| route["@id"] == "tenant-alice").unwrap();
+    assert_ne!(*ours, route);
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
 /// An open WebSocket of one tenant lives through changes for others. Caddy 2.7 or later.
 pub async fn open_streams_outlive_changes(world: &Process) {
     let mut wanted = only(Route::Serve { port: world.port() });
     world.caddy.ensure(&wanted).await.unwrap();
+    let mut stream = open_stream(world).await;
+    for name in ["bob", "carol"] {
+        wanted.insert(name.parse().unwrap(), Route::Unavailable);
+        assert!(world.caddy.ensure(&wanted).await.unwrap());
+        echoes(&mut stream, name).await;
+    }
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+async fn echoes(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut echo = vec![0; text.len()];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(echo, text.as_bytes());
+}
+
+async fn open_stream(world: &Process) -> TcpStream {
     let mut stream = TcpStream::connect(world.public_address()).await.unwrap();
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -309,15 +355,7 @@ pub async fn open_streams_outlive_changes(world: &Process) {
         head.push(stream.read_u8().await.unwrap());
     }
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    for name in ["bob", "carol"] {
-        wanted.insert(name.parse().unwrap(), Route::Unavailable);
-        assert!(world.caddy.ensure(&wanted).await.unwrap());
-        stream.write_all(name.as_bytes()).await.unwrap();
-        let mut echo = vec![0; name.len()];
-        stream.read_exact(&mut echo).await.unwrap();
-        assert_eq!(echo, name.as_bytes());
-    }
-    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+    stream
 }
 
 /// A response in progress neither holds up a change nor is cut by it. Caddy 2.7 or later.

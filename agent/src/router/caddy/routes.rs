@@ -1,7 +1,7 @@
 //! Routes of tenants as Caddy's JSON, both ways. Pure.
 //!
-//! Ours are the top-level routes whose `@id` begins with `tenant-`; there is one for each tenant, and what it needs more is
-//! nested in it. All others are somebody else's and are kept as they are.
+//! Ours are the top-level routes whose `@id` is `tenant-` and the name of a tenant; there is one for each, and what it needs
+//! more is nested in it. All others are somebody else's and are kept as they are.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -32,14 +32,54 @@ pub(super) struct Style<'a> {
 /// The whole list: everybody else's routes untouched and in order, ours sorted by name before the first route that matches
 /// everything, because what comes after it is never reached.
 pub(super) fn desired_routes(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> Vec<Value> {
-    let mut list: Vec<Value> = current.iter().filter(|route| !is_ours(route)).cloned().collect();
+    let mut list: Vec<Value> = current.iter().filter(|route| tenant_of(route).is_none()).cloned().collect();
     let before = list.iter().position(matches_everything).unwrap_or(list.len());
-    list.splice(before..before, want.iter().map(|(tenant, route)| build(tenant, route, style)));
+    let ours = want.iter().filter_map(|(tenant, route)| match route {
+        Route::Foreign => current.iter().find(|present| tenant_of(present).as_ref() == Some(tenant)).cloned(),
+        route => Some(build(tenant, route, style)),
+    });
+    list.splice(before..before, ours);
     list
 }
 
-fn is_ours(route: &Value) -> bool {
-    route["@id"].as_str().is_some_and(|id| id.starts_with(ID_PREFIX))
+/// Do the routes do what they should, whoever wrote them and in whichever order? Then they are not touched: Caddy cuts the
+/// WebSockets of routes without `stream_close_delay`, which is what routes written by hand are, at any change at all.
+pub(super) fn suffice(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> bool {
+    let reached = current.iter().position(matches_everything).unwrap_or(current.len());
+    let mut present = BTreeMap::new();
+    for (index, route) in current.iter().enumerate() {
+        let Some(tenant) = tenant_of(route) else { continue };
+        let Some(wanted) = want.get(&tenant) else { return false };
+        let fine = *wanted == Route::Foreign || (index < reached && does(route, &tenant, wanted, style));
+        if !fine || present.insert(tenant, ()).is_some() {
+            return false;
+        }
+    }
+    want.iter().all(|(tenant, route)| *route == Route::Foreign || present.contains_key(tenant))
+}
+
+/// Our own route, or one by hand that serves the tenant in the same way.
+fn does(route: &Value, tenant: &TenantName, wanted: &Route, style: &Style<'_>) -> bool {
+    if *route == build(tenant, wanted, style) {
+        return true;
+    }
+    let Route::Serve { port } = wanted else { return false };
+    let only = |value: &Value, names: &[&str]| {
+        value.as_object().is_some_and(|fields| fields.keys().all(|name| names.contains(&name.as_str())))
+    };
+    let [handler] = route["handle"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
+    let [upstream] = handler["upstreams"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
+    only(route, &["@id", "match", "handle", "terminal"])
+        && route["match"] == json!([{ "host": [tenant.host(style.domain_suffix)] }])
+        && only(handler, &["handler", "upstreams", "flush_interval"])
+        && handler["handler"] == "reverse_proxy"
+        && handler["flush_interval"] == -1
+        && only(upstream, &["dial"])
+        && port_of(&upstream["dial"]) == Some(*port)
+}
+
+fn tenant_of(route: &Value) -> Option<TenantName> {
+    route["@id"].as_str()?.strip_prefix(ID_PREFIX)?.parse().ok()
 }
 
 fn matches_everything(route: &Value) -> bool {
@@ -65,6 +105,8 @@ fn build(tenant: &TenantName, route: &Route, style: &Style<'_>) -> Value {
 fn handlers(route: &Route, style: &Style<'_>) -> Value {
     match route {
         Route::Serve { port } => json!([proxy(&loopback(*port), style)]),
+        // Kept as it is, never built.
+        Route::Foreign => json!([]),
         Route::Unavailable => json!([answer(503, "this tenant is not running at the moment\n", Some("2"))]),
         Route::Hold { gate, port } => {
             // Opens to nobody. Caddy counts what is under way to an upstream only while its configuration names it.
@@ -130,18 +172,18 @@ fn answer(status: u16, body: &str, retry_after: Option<&str>) -> Value {
     json!({ "handler": "static_response", "status_code": status, "headers": headers, "body": body })
 }
 
-/// One of ours, read back; `None` for everybody else's, and for one of ours that somebody has made into something else.
+/// The route of a tenant, read back; `None` for everybody else's.
 pub(super) fn parse(route: &Value) -> Option<(TenantName, Route)> {
-    let tenant = route["@id"].as_str()?.strip_prefix(ID_PREFIX)?.parse().ok()?;
     let handle = &route["handle"];
     let parsed = match route["match"][0]["header"][PROBE_HEADER][0].as_str() {
-        Some(token) => {
-            let port = port_of(&handle[0]["upstreams"][0]["dial"])?;
-            Route::Probe { port, token: token.to_owned(), otherwise: None }
-        }
-        None => parse_handlers(handle)?,
+        Some(token) => port_of(&handle[0]["upstreams"][0]["dial"]).map(|port| Route::Probe {
+            port,
+            token: token.to_owned(),
+            otherwise: None,
+        }),
+        None => parse_handlers(handle),
     };
-    Some((tenant, parsed))
+    Some((tenant_of(route)?, parsed.unwrap_or(Route::Foreign)))
 }
 
 fn parse_handlers(handle: &Value) -> Option<Route> {
@@ -181,7 +223,7 @@ mod tests {
     use feather_proto::ids::TenantName;
     use serde_json::{Value, json};
 
-    use super::{Style, desired_routes, parse};
+    use super::{Style, desired_routes, parse, suffice};
     use crate::router::Route;
 
     const STYLE: Style<'_> = Style { domain_suffix: "users.example.com", server_name: "nyc", stream_close_delay: true };
@@ -251,15 +293,70 @@ mod tests {
             "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "localhost:9003" }], "flush_interval": -1 }],
         });
         assert_eq!(parse(&handwritten).unwrap().1, Route::Serve { port: 9003 });
-        for bad in [
-            json!({}),
-            json!([]),
-            json!({ "@id": "tenant-" }),
+        for nobodys in [json!({}), json!([]), json!({ "@id": "tenant-" }), json!({ "@id": "tenant-No_Name" })] {
+            assert_eq!(parse(&nobodys), None, "{nobodys}");
+        }
+        for strange in [
             json!({ "@id": "tenant-alice" }),
             json!({ "@id": "tenant-alice", "handle": [{ "handler": "subroute", "routes": [] }] }),
             json!({ "@id": "tenant-alice", "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "x:y" }] }] }),
         ] {
-            assert_eq!(parse(&bad), None, "{bad}");
+            assert_eq!(parse(&strange).unwrap().1, Route::Foreign, "{strange}");
         }
+    }
+
+    fn by_hand(name: &str, dial: &str) -> Value {
+        json!({
+            "@id": format!("tenant-{name}"),
+            "match": [{ "host": [format!("{name}.users.example.com")] }],
+            "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": dial }], "flush_interval": -1 }],
+        })
+    }
+
+    #[test]
+    fn routes_by_hand_that_do_what_they_should_are_left_alone() {
+        let catch_all = json!({ "handle": [] });
+        let want: BTreeMap<TenantName, Route> =
+            [("alice", 9001), ("bob", 9002)].map(|(name, port)| (name.parse().unwrap(), Route::Serve { port })).into();
+        let (alice, bob) = (by_hand("alice", "localhost:9001"), by_hand("bob", "127.0.0.1:9002"));
+        let right = [bob.clone(), alice.clone(), catch_all.clone()];
+        assert!(suffice(&right, &want, &STYLE));
+        assert!(suffice(&desired_routes(&right, &want, &STYLE), &want, &STYLE));
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut changed = alice.clone();
+            change(&mut changed);
+            vec![bob.clone(), changed, catch_all.clone()]
+        };
+        for wrong in [
+            vec![bob.clone(), catch_all.clone()],
+            vec![bob.clone(), catch_all.clone(), alice.clone()],
+            vec![bob.clone(), alice.clone(), alice.clone(), catch_all.clone()],
+            vec![bob.clone(), alice.clone(), by_hand("carol", "localhost:9003"), catch_all.clone()],
+            with(&|route| route["handle"][0]["upstreams"][0]["dial"] = json!("localhost:9009")),
+            with(&|route| route["handle"][0]["upstreams"][0]["dial"] = json!("192.0.2.7:9001")),
+            with(&|route| route["handle"][0]["flush_interval"] = json!(0)),
+            with(&|route| route["handle"][0]["headers"] = json!({})),
+            with(&|route| route["match"][0]["path"] = json!(["/x"])),
+            with(&|route| route["match"][0]["host"] = json!(["alice.example.com"])),
+            with(&|route| route["group"] = json!("g")),
+        ] {
+            assert!(!suffice(&wrong, &want, &STYLE), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_for_a_tenant_stays_byte_for_byte() {
+        let strange = json!({ "@id": "tenant-alice", "match": [{ "host": ["old"] }], "handle": [{ "x": 1.50 }] });
+        let unnameable = by_hand("Not_A_Name", "localhost:9009");
+        let current = [strange.clone(), unnameable.clone(), json!({ "handle": [] })];
+        let foreign: BTreeMap<TenantName, Route> =
+            ["alice", "gone"].map(|name| (name.parse().unwrap(), Route::Foreign)).into();
+        assert!(suffice(&current, &foreign, &STYLE));
+        let mut more = foreign.clone();
+        more.insert("bob".parse().unwrap(), Route::Unavailable);
+        assert!(!suffice(&current, &more, &STYLE));
+        let list = desired_routes(&current, &more, &STYLE);
+        assert_eq!(ids(&list), ["tenant-Not_A_Name", "tenant-alice", "tenant-bob", "-"]);
+        assert_eq!((&list[1], &list[0]), (&strange, &unnameable));
     }
 }

@@ -31,6 +31,7 @@ verbs! {
     ExportImage => "export an image",
     Container => "look at a container",
     Containers => "list containers",
+    Inspect => "look into a container",
     EnsureContainer => "create a container",
     Start => "start a container",
     Stop => "stop a container",

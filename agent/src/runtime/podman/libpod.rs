@@ -31,6 +31,8 @@ struct Problem {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
     #[serde(default)]
+    pub(super) id: String,
+    #[serde(default)]
     pub(super) names: Vec<String>,
     pub(super) state: String,
     #[serde(rename = "ImageID")]
@@ -45,6 +47,58 @@ pub(super) struct Listed {
 pub(super) struct Port {
     #[serde(default)]
     pub(super) host_port: u16,
+}
+
+/// What a container was made of. No `Debug`: an environment holds secrets.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Made {
+    #[serde(with = "time::serde::rfc3339")]
+    pub(super) created: time::OffsetDateTime,
+    #[serde(default)]
+    pub(super) image_name: String,
+    #[serde(default)]
+    pub(super) mounts: Vec<Mounted>,
+    pub(super) config: MadeConfig,
+    pub(super) host_config: MadeHostConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Mounted {
+    #[serde(rename = "Type", default)]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) source: String,
+    #[serde(default)]
+    pub(super) destination: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct MadeConfig {
+    #[serde(default)]
+    pub(super) env: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct MadeHostConfig {
+    #[serde(default)]
+    pub(super) network_mode: String,
+    #[serde(default)]
+    pub(super) port_bindings: Option<std::collections::BTreeMap<String, Option<Vec<MadeBinding>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct MadeBinding {
+    #[serde(default)]
+    pub(super) host_ip: String,
+    #[serde(default)]
+    pub(super) host_port: String,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +138,15 @@ impl Libpod {
         let filters = serde_json::json!({ "name": [name_pattern] }).to_string();
         let query = [("all", "true"), ("filters", &filters)];
         self.json(Method::GET, "containers/json", &query).await
+    }
+
+    /// What a container was made of; `None` when there is none.
+    pub(super) async fn inspect(&self, name: &str) -> Result<Option<Made>, Failure> {
+        match self.json(Method::GET, &format!("containers/{name}/json"), &[]).await {
+            Ok(made) => Ok(Some(made)),
+            Err(Failure::Status { code: 404, .. }) => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
     pub(super) async fn volume_path(&self) -> Result<std::path::PathBuf, Failure> {

@@ -2,8 +2,12 @@
 
 use feather_proto::model::ContainerState;
 
-use super::{label::SPEC_LABEL, libpod::Listed};
-use crate::runtime::{Container, Error};
+use super::{
+    CONTAINER_PORT, HOME,
+    label::SPEC_LABEL,
+    libpod::{Listed, Made, MadeHostConfig, Mounted},
+};
+use crate::runtime::{Container, Error, Home, Inspected, Network};
 
 /// Name of the label that names a container's volume.
 pub(super) const VOLUME_LABEL: &str = "feather.volume";
@@ -26,11 +30,53 @@ pub(super) fn container(listed: Listed) -> Result<Container, Error> {
     };
     Ok(Container {
         state,
+        id: listed.id,
         image_digest: digest(&listed.image_id),
         host_port: listed.ports.into_iter().flatten().map(|port| port.host_port).find(|port| *port != 0),
         labels: listed.labels.unwrap_or_default(),
         name: name.trim_start_matches('/').to_owned(),
     })
+}
+
+/// What the engine itself puts into every environment.
+const ENGINE_VARIABLES: [&str; 5] = ["PATH", "HOME", "HOSTNAME", "TERM", "container"];
+
+/// A container with what it was made of. `image_environment` is what its image puts into it.
+pub(super) fn inspected(container: Container, made: Made, image_environment: &[String]) -> Inspected {
+    let variables = made.config.env.unwrap_or_default();
+    let own = variables.iter().filter(|variable| !image_environment.contains(variable));
+    let environment = own
+        .filter_map(|variable| variable.split_once('='))
+        .filter(|(name, _)| !ENGINE_VARIABLES.contains(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let is_home = |mounted: &&Mounted| mounted.destination.trim_end_matches('/') == HOME;
+    let home = made.mounts.iter().find(is_home).map(|mounted| match mounted.kind.as_str() {
+        "volume" => Home::Volume(mounted.name.clone()),
+        _ => Home::Directory(mounted.source.clone()),
+    });
+    let others = made.mounts.iter().filter(|mounted| !is_home(mounted));
+    Inspected {
+        container: without_own_labels(container),
+        image: made.image_name,
+        created: made.created,
+        home,
+        other_mounts: others.map(|mounted| mounted.destination.clone()).collect(),
+        network: network(&made.host_config),
+        environment,
+    }
+}
+
+fn network(made: &MadeHostConfig) -> Network {
+    if made.network_mode == "host" {
+        return Network::Host;
+    }
+    let bindings = made.port_bindings.iter().flatten().filter(|(inside, _)| inside.as_str() == CONTAINER_PORT);
+    let mut published = bindings.filter_map(|(_, bindings)| bindings.as_ref()).flatten().filter_map(|binding| {
+        let loopback = binding.host_ip.starts_with("127.") || binding.host_ip == "localhost";
+        Some(Network::Published { port: binding.host_port.parse().ok().filter(|port| *port > 0)?, loopback })
+    });
+    published.next().unwrap_or(Network::Closed)
 }
 
 /// Without the labels that are this file's own business.
@@ -61,14 +107,45 @@ pub(super) fn size(bytes: Option<i64>) -> u64 {
 mod tests {
     use feather_proto::model::ContainerState;
 
-    use super::container;
-    use crate::runtime::podman::libpod::Listed;
+    use super::{container, inspected};
+    use crate::runtime::{Home, Network, podman::libpod::Listed};
 
     fn listed(state: &str) -> Listed {
         serde_json::from_value(serde_json::json!({
             "Names": ["feather-user-alice"], "State": state, "ImageID": "ab", "Ports": [{"host_port": 9001}], "Pid": 7
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn what_a_container_was_made_of_is_read_without_what_image_and_engine_put_there() {
+        let made = |host_config: serde_json::Value| {
+            serde_json::from_value(serde_json::json!({
+                "Created": "2026-01-02T03:04:05.678901234Z", "ImageName": "localhost/feather-work:latest",
+                "Mounts": [
+                    { "Type": "volume", "Name": "feather-user-alice", "Source": "/s/_data", "Destination": "/home/user" },
+                    { "Type": "bind", "Source": "/srv/music", "Destination": "/music" },
+                ],
+                "Config": { "Env": ["PATH=/bin", "IMAGE=own", "FEATHER_PASSWORD=x7=k9", "TERM=xterm"] },
+                "HostConfig": host_config,
+            }))
+            .unwrap()
+        };
+        let ports =
+            |ip: &str| serde_json::json!({ "8080/tcp": [{ "HostIp": ip, "HostPort": "9001" }], "22/tcp": null });
+        let seen = |host_config| {
+            inspected(container(listed("running")).unwrap(), made(host_config), &["IMAGE=own".to_owned()])
+        };
+        let alice = seen(serde_json::json!({ "NetworkMode": "bridge", "PortBindings": ports("127.0.0.1") }));
+        assert_eq!(alice.home, Some(Home::Volume("feather-user-alice".into())));
+        assert_eq!(alice.other_mounts, ["/music"]);
+        assert_eq!(alice.network, Network::Published { port: 9001, loopback: true });
+        assert_eq!(alice.environment, [("FEATHER_PASSWORD".to_owned(), "x7=k9".to_owned())].into());
+        assert!(!format!("{alice:?}").contains("x7=k9"));
+        let open = seen(serde_json::json!({ "NetworkMode": "bridge", "PortBindings": ports("") }));
+        assert_eq!(open.network, Network::Published { port: 9001, loopback: false });
+        assert_eq!(seen(serde_json::json!({ "NetworkMode": "host" })).network, Network::Host);
+        assert_eq!(seen(serde_json::json!({})).network, Network::Closed);
     }
 
     #[test]

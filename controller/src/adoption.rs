@@ -1,0 +1,296 @@
+//! Tenants that live on a member and that the store does not know: they become tenants of the fleet where they are.
+//!
+//! A member that was by itself has tenants in its ledger; one that the old script ran has things that could become such. What is
+//! in a ledger is a fact that the store has to learn, not a wish: so a reconciler takes it in, when its name is free. A name that
+//! the store has ever given a home is never taken in, however it looks on some server: only that keeps a copy from long ago from
+//! coming back as the tenant. Owns that judgement (pure) and the taking-in; what fits on a server is its agent's judgement.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use feather_proto::{
+    adoption::{Action, Finding},
+    error::Error,
+    ids::{ServerName, TenantName},
+    model::{ContainerState, Residence, ServerSnapshot, TenantReport},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fleet::Observed,
+    store::{TakeIn, TenantRow, TenantState, server_not_found},
+    world::World,
+};
+
+/// What the store says to a tenant that a member holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// It is known to live there.
+    Known,
+    /// Nobody has the name.
+    Free,
+    /// An operation is about it now.
+    Busy,
+    /// Somebody else has the name, or had it; and what to do.
+    Taken(String),
+}
+
+/// Desired state, as far as names are concerned.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    rows: BTreeMap<TenantName, TenantRow>,
+    held: BTreeSet<TenantName>,
+}
+
+impl Names {
+    /// Of these rows and running operations.
+    pub fn new(rows: Vec<TenantRow>, held: impl IntoIterator<Item = TenantName>) -> Self {
+        Self { rows: rows.into_iter().map(|row| (row.name.clone(), row)).collect(), held: held.into_iter().collect() }
+    }
+
+    /// As the store has them now.
+    pub async fn read(world: &World) -> Result<Self, Error> {
+        let running = world.store.unfinished_operations().await?;
+        Ok(Self::new(world.store.tenants().await?, running.into_iter().map(|one| one.tenant)))
+    }
+
+    /// May this server's tenant have the name?
+    pub fn claim(&self, server: &ServerName, tenant: &TenantName) -> Claim {
+        let Some(row) = self.rows.get(tenant) else { return Claim::Free };
+        let home = row.server.as_ref();
+        match (row.state, home) {
+            (TenantState::Active, Some(home)) if home == server => Claim::Known,
+            _ if self.held.contains(tenant) => Claim::Busy,
+            (TenantState::Removed, None) => Claim::Free,
+            (TenantState::Adding, _) | (TenantState::Active, None) => Claim::Busy,
+            (TenantState::Active, Some(home)) => Claim::Taken(format!(
+                "the name belongs to a tenant on {home} (generation {}); both run on, and the fleet knows only that one: {}",
+                row.generation,
+                other_name(server, tenant)
+            )),
+            (TenantState::Removed, Some(home)) if home == server => Claim::Taken(format!(
+                "it was removed from the fleet (generation {}) and is here all the same; `featherctl tenant add {tenant}` brings the one \
+                 with the kept data back, and what runs here must be stopped in the birth container first",
+                row.generation
+            )),
+            (TenantState::Removed, Some(home)) => Claim::Taken(format!(
+                "the name belongs to a removed tenant whose data is kept on {home}; this one runs on, and the fleet does not know it: {}",
+                other_name(server, tenant)
+            )),
+        }
+    }
+}
+
+/// Names cannot be changed in place: a container and a volume are called by them.
+fn other_name(server: &ServerName, tenant: &TenantName) -> String {
+    let volume = tenant.container();
+    format!(
+        "to give this one another name, type in the birth container of {server}: `podman stop {volume} && podman volume create \
+         feather-user-NEW && podman volume export {volume} | podman volume import feather-user-NEW -`, then `featherctl tenant add NEW \
+         --server {server}`"
+    )
+}
+
+fn lives(report: &TenantReport) -> bool {
+    matches!(report.residence, Residence::Running | Residence::Stopped)
+}
+
+/// What the fleet says to each finding of an agent, and to what else lives in its ledger.
+pub fn judge(server: &ServerName, found: Vec<Finding>, snapshot: &ServerSnapshot, names: &Names) -> Vec<Finding> {
+    let mut judged: BTreeMap<String, Finding> = BTreeMap::new();
+    for finding in found {
+        let name = finding.name.clone();
+        let here = name.parse().ok().filter(|_| matches!(finding.action, Action::Adopt | Action::Known));
+        let finding = match here {
+            Some(tenant) if finding.action == Action::Adopt => match names.claim(server, &tenant) {
+                Claim::Free | Claim::Known => finding,
+                claim => refused(finding, claim),
+            },
+            Some(tenant) if snapshot.tenant(&tenant).is_some_and(lives) => known(finding, names.claim(server, &tenant)),
+            _ => finding,
+        };
+        judged.insert(name, finding);
+    }
+    for report in snapshot.tenants.iter().filter(|report| lives(report)) {
+        let claim = names.claim(server, &report.tenant);
+        let name = report.tenant.to_string();
+        if claim != Claim::Known && !judged.contains_key(&name) {
+            judged.insert(name, known(of_ledger(report), claim));
+        }
+    }
+    judged.into_values().collect()
+}
+
+/// Of a tenant that the member's ledger has already.
+fn known(finding: Finding, claim: Claim) -> Finding {
+    match claim {
+        Claim::Known => finding,
+        Claim::Free => Finding { action: Action::Adopt, ..finding },
+        claim => refused(finding, claim),
+    }
+}
+
+fn refused(finding: Finding, claim: Claim) -> Finding {
+    let why = match claim {
+        Claim::Taken(why) => why,
+        _ => "an operation of the fleet is about this name now; adopt again when it has ended (`featherctl operation list`)".into(),
+    };
+    finding.misfit(why)
+}
+
+fn of_ledger(report: &TenantReport) -> Finding {
+    Finding {
+        name: report.tenant.to_string(),
+        listed: false,
+        container: !matches!(report.container, ContainerState::Missing | ContainerState::Unknown),
+        running: report.container == ContainerState::Running,
+        host_network: false,
+        volume: true,
+        routed: true,
+        port: report.port,
+        action: Action::Known,
+        why: None,
+        notes: vec![],
+    }
+}
+
+/// Whose tenants can be taken in without asking anybody: their name is free, and only one member claims it.
+pub fn unknown<'a>(
+    observed: &'a BTreeMap<ServerName, Observed>,
+    names: &Names,
+) -> Vec<(&'a ServerName, &'a TenantReport)> {
+    let alive = observed.iter().filter_map(|(server, one)| Some((server, one.alive()?)));
+    let mut claims: BTreeMap<&TenantName, Vec<_>> = BTreeMap::new();
+    for (server, snapshot) in alive {
+        for report in snapshot.tenants.iter().filter(|report| lives(report)) {
+            if names.claim(server, &report.tenant) == Claim::Free {
+                claims.entry(&report.tenant).or_default().push((server, report));
+            }
+        }
+    }
+    claims.into_values().filter(|claims| claims.len() == 1).flatten().collect()
+}
+
+/// What a person should know about tenants of a member that the fleet does not take in, in sentences.
+pub fn conflicts(server: &ServerName, observed: &BTreeMap<ServerName, Observed>, names: &Names) -> Vec<String> {
+    let Some(snapshot) = observed.get(server).and_then(Observed::alive) else { return vec![] };
+    let living = snapshot.tenants.iter().filter(|report| lives(report));
+    let told = living.filter_map(|report| {
+        let tenant = &report.tenant;
+        match names.claim(server, tenant) {
+            Claim::Taken(why) => Some(format!("{tenant}: {why}")),
+            Claim::Free => {
+                let rival = observed.iter().find(|(other, one)| {
+                    *other != server && one.alive().and_then(|one| one.tenant(tenant)).is_some_and(lives)
+                });
+                let (rival, _) = rival?;
+                Some(format!(
+                    "{tenant}: {server} and {rival} both have a tenant of this name, and the fleet knows neither; `featherctl server adopt \
+                     {server}` takes this one"
+                ))
+            }
+            Claim::Known | Claim::Busy => None,
+        }
+    });
+    told.collect()
+}
+
+/// One pass: everybody who can be taken in is.
+pub async fn reconcile(world: &World) -> Result<usize, Error> {
+    let observed = world.fleet.all();
+    if !observed.values().filter_map(Observed::alive).any(|snapshot| snapshot.tenants.iter().any(lives)) {
+        return Ok(0);
+    }
+    let names = Names::read(world).await?;
+    let mut taken = 0;
+    for (server, report) in unknown(&observed, &names) {
+        taken += usize::from(take_in(world, server, report).await?);
+    }
+    Ok(taken)
+}
+
+async fn take_in(world: &World, server: &ServerName, report: &TenantReport) -> Result<bool, Error> {
+    let now = world.clock.now();
+    let tenant = TakeIn {
+        tenant: report.tenant.clone(),
+        server: server.clone(),
+        generation: report.generation,
+        running: report.residence == Residence::Running,
+        created: report.created.unwrap_or(now),
+    };
+    let taken = world.store.take_in(&tenant).await?;
+    if taken {
+        tracing::info!(%server, tenant = %report.tenant, generation = %report.generation, "a tenant of this server became one of the fleet");
+        world.ring_desired();
+    }
+    Ok(taken)
+}
+
+/// Keeps taking in until shutdown.
+pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
+    let mut observed = world.fleet.subscribe();
+    loop {
+        if let Err(error) = reconcile(&world).await {
+            tracing::warn!(%error, "unknown tenants were not looked at; trying again");
+        }
+        tokio::select! {
+            _ = observed.changed() => {}
+            () = tokio::time::sleep(world.settings.reconcile) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// What was found on a server, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Adoption {
+    /// In the order of names.
+    pub findings: Vec<Finding>,
+    /// What could not be read there.
+    pub problems: Vec<String>,
+}
+
+/// Takes over a server: first its ledger, then the store. Cut off in between, the reconciler or the next call finishes it.
+pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<Adoption, Error> {
+    let row = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?;
+    let agent = world.agents.agent(&row.name, &row.address)?;
+    let (found, problems) = agent.plan_adoption().await?;
+    let findings = judge(server, found, &agent.snapshot().await?, &Names::read(world).await?);
+    if dry_run {
+        return Ok(Adoption { findings, problems });
+    }
+    let wanted: BTreeSet<TenantName> = findings
+        .iter()
+        .filter(|finding| finding.action == Action::Adopt)
+        .filter_map(|finding| finding.name.parse().ok())
+        .collect();
+    let mut findings: BTreeMap<_, _> = findings.into_iter().map(|one| (one.name.clone(), one)).collect();
+    if !wanted.is_empty() {
+        for done in agent.adopt_tenants(uuid::Uuid::new_v4(), &wanted).await? {
+            // What the ledger had before stays what the fleet said of it.
+            if done.action != Action::Known {
+                findings.insert(done.name.clone(), done);
+            }
+        }
+    }
+    let snapshot = agent.snapshot().await?;
+    for report in snapshot.tenants.iter().filter(|report| wanted.contains(&report.tenant) && lives(report)) {
+        let Some(finding) = findings.get_mut(report.tenant.as_str()) else { continue };
+        // Somebody may have taken the name in between; the claim then says whose it is.
+        if take_in(world, server, report).await? {
+            finding.action = Action::Adopted;
+        } else if let claim @ (Claim::Taken(_) | Claim::Busy) = Names::read(world).await?.claim(server, &report.tenant)
+        {
+            *finding = refused(finding.clone(), claim);
+        } else {
+            finding.action = Action::Adopted;
+        }
+    }
+    world.fleet.saw(server, snapshot, world.clock.now());
+    Ok(Adoption { findings: findings.into_values().collect(), problems })
+}
+
+#[cfg(test)]
+mod tests;
