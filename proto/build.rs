@@ -9,6 +9,7 @@ const FILES: &[&str] = &[
     "feather/types/v1/adoption.proto",
     "feather/agent/v1/adoption.proto",
     "feather/agent/v1/image.proto",
+    "feather/agent/v1/local.proto",
     "feather/agent/v1/server.proto",
     "feather/agent/v1/tenant.proto",
     "feather/agent/v1/transfer.proto",
@@ -26,6 +27,7 @@ const FILES: &[&str] = &[
 
 /// Fields that carry passwords, tickets, tokens or e-mail addresses; the generated `Debug` of their messages must not exist.
 const SECRET_MESSAGES: &[&str] = &[
+    "feather.agent.v1.AddLocalTenantResponse",
     "feather.agent.v1.AddTenantResponse",
     "feather.agent.v1.GetEntryRequest",
     "feather.agent.v1.GetEntryResponse",

@@ -21,7 +21,7 @@ use std::{
 
 use feather_proto::{
     error::{Error, reason},
-    ids::TenantName,
+    ids::{Generation, TenantName},
     model::{ContainerState, TenantReport},
     tls,
 };
@@ -37,12 +37,13 @@ use crate::{
     ledger::{Ledger, Record, Spec},
     router::Router,
     runtime::Runtime,
+    standing::Authority,
     transition::Next,
     waitlist::Waitlist,
 };
 
 pub(crate) use container::GENERATION_LABEL;
-pub(crate) use lifecycle::Started;
+pub(crate) use lifecycle::{Added, Started};
 pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
 
 /// Everything outside the agent that it acts through.
@@ -82,6 +83,9 @@ pub(crate) struct Agent {
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
     pub(crate) waitlist: Arc<Waitlist>,
+    pub(crate) authority: Authority,
+    /// Highest generations that this process issued, on a server that belongs to no fleet.
+    pub(crate) issued: Mutex<BTreeMap<TenantName, Generation>>,
     pub(crate) condition: watch::Sender<Condition>,
     /// Wakes the reconciler.
     pub(crate) wake: Notify,
@@ -118,6 +122,8 @@ impl Agent {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
+            authority: Authority::new(config.identity_file(), config.controller_file()),
+            issued: Mutex::default(),
             config,
             ledger,
             runtime: seams.runtime,

@@ -4,6 +4,7 @@
 
 mod adoption;
 mod image;
+mod local;
 mod server;
 mod tenant;
 mod transfer;
@@ -19,18 +20,19 @@ use feather_proto::{
         DESCRIPTORS,
         agent::v1::{
             adoption_service_server::AdoptionServiceServer, image_service_server::ImageServiceServer,
-            server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
-            transfer_service_server::TransferServiceServer, volume_service_server::VolumeServiceServer,
-            waitlist_service_server::WaitlistServiceServer,
+            local_service_server::LocalServiceServer, server_service_server::ServerServiceServer,
+            tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
+            volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
         },
     },
     tls::{self, Connection, Role, Rotating},
 };
 use futures::Stream;
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, transport::Server};
 
-use crate::{agent::Agent, peer::MESSAGE_MAX_BYTES, peer::Peers};
+use crate::{agent::Agent, local::Socket, peer::MESSAGE_MAX_BYTES, peer::Peers};
 
 /// Calls beside each other on one connection; streams count until their first message.
 const CALLS_PER_CONNECTION_MAX: usize = 256;
@@ -41,6 +43,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A caller that vanished without a word is noticed within the sum of these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Local calls under way have this long to say that the agent is stopping.
+const LOCAL_GRACE: Duration = Duration::from_secs(1);
 /// Pieces of archives and images are at most this long.
 const PIECE_MAX_BYTES: usize = 1 << 20;
 
@@ -122,6 +126,21 @@ pub(crate) async fn serve(
         reporter.set_not_serving::<AdoptionServiceServer<Api>>().await;
     };
     router.serve_with_incoming_shutdown(connections, shutdown).await
+}
+
+/// Serves the local socket until the agent ends.
+pub(crate) async fn serve_local(agent: Arc<Agent>, socket: Socket) -> Result<(), tonic::transport::Error> {
+    let ended = agent.ended.clone();
+    let serving = Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .add_service(LocalServiceServer::new(local::Api { agent }))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket.into_listener()), ended.clone().cancelled_owned());
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        done = &mut serving => done,
+        // Calls under way end with the agent; whoever keeps a connection open for other reasons is not waited for.
+        () = async { ended.cancelled().await; tokio::time::sleep(LOCAL_GRACE).await } => Ok(()),
+    }
 }
 
 fn limited<S>(service: TenantServiceServer<S>) -> TenantServiceServer<S> {

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use feather_agent::{
     edge::{Edge, EdgeSettings},
+    local::{self, client},
     password::{LENGTH_MAX, LENGTH_MIN},
     waitlist::Origins,
 };
@@ -20,6 +21,9 @@ pub(crate) struct Arguments {
     /// Where the ledger and this server's identity are kept
     #[arg(long, global = true, env = "FEATHER_AGENT_STATE_DIR", default_value = "/var/lib/feather/agent")]
     pub(crate) state_dir: PathBuf,
+    /// Socket for commands on this server itself
+    #[arg(long, global = true, env = "FEATHER_AGENT_LOCAL_SOCKET", default_value = local::SOCKET)]
+    pub(crate) local_socket: PathBuf,
     /// Form of the log on standard error; FEATHER_AGENT_LOG sets what is logged, for example `debug`
     #[arg(long, global = true, env = "FEATHER_AGENT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
@@ -33,6 +37,9 @@ pub(crate) enum Command {
     Join(JoinArguments),
     /// Print the configuration that Caddy is to be started with
     CaddyConfig(EdgeArguments),
+    /// Look at and change the tenants of this server; `tenant.sh` for short
+    #[command(subcommand)]
+    Tenant(client::Tenant),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

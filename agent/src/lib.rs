@@ -17,6 +17,7 @@ mod image;
 pub mod join;
 
 pub mod ledger;
+pub mod local;
 pub mod password;
 mod peer;
 mod reconcile;
@@ -25,6 +26,7 @@ pub mod renew;
 pub mod router;
 pub mod runtime;
 mod serve;
+mod standing;
 pub mod state;
 mod transition;
 pub mod volume;

@@ -20,6 +20,7 @@ use feather_agent::{
     clock::SystemClock,
     config::{Config, PASSED_VARIABLES},
     join::{self, Addresses, Membership},
+    local::{self, Socket, client},
     renew::Renewal,
     router::caddy::{self, Caddy, CaddyOptions},
     runtime::podman::{Podman, PodmanOptions},
@@ -44,9 +45,10 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_stderr(arguments.log_format);
     let done = match arguments.command {
-        Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, *serve)).await,
+        Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, &arguments.local_socket, *serve)).await,
         Command::Join(join) => self::join(&arguments.state_dir, join).await,
         Command::CaddyConfig(edge) => caddy_config(edge),
+        Command::Tenant(command) => return client::report(tenant(&arguments.local_socket, command).await),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,7 +87,16 @@ fn caddy_config(arguments: EdgeArguments) -> anyhow::Result<()> {
     std::io::stdout().write_all(format!("{text}\n").as_bytes()).context("cannot print the configuration")
 }
 
-async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()> {
+/// A command on this server itself. It stops waiting when the person does; what it began goes on.
+async fn tenant(socket: &Path, command: client::Tenant) -> Result<(), client::Failure> {
+    let mut out = std::io::stdout();
+    tokio::select! {
+        done = client::run(socket, command, &mut out) => done,
+        Ok(()) = tokio::signal::ctrl_c() => Err(client::Failure::Interrupted),
+    }
+}
+
+async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> anyhow::Result<()> {
     let shutdown = shutdown_on_signal()?;
     let state = StateDir::take(state_dir)?;
     let identity_file = Config::new(state_dir).identity_file();
@@ -111,9 +122,22 @@ async fn serve(state_dir: &Path, arguments: ServeArguments) -> anyhow::Result<()
     let config = config(state_dir, arguments);
     let membership_file = config.controller_file();
     let ask = config.edge.ask();
+    // First of all, because beside another agent this one must not touch anything.
+    let socket = match Socket::bind(socket).await {
+        Ok(socket) => Some(socket),
+        Err(error @ local::Error::Taken(_)) => return Err(error.into()),
+        // Tenants are better served without it than not at all.
+        Err(error) => {
+            tracing::error!("no command on this server will reach the agent: {:#}", anyhow::Error::new(error));
+            None
+        }
+    };
     let local = Local::start(config, seams)?;
     if let Some(address) = ask {
         local.answer_caddy(address);
+    }
+    if let Some(socket) = socket {
+        local.listen_locally(socket);
     }
 
     let identity = match joined {

@@ -16,8 +16,11 @@ use crate::{
     agent::{Agent, Seams},
     api, ask,
     config::Config,
+    join::Membership,
     ledger::{self, Directory, Ledger, Storage},
+    local::Socket,
     reconcile,
+    standing::Member,
     waitlist::Door,
 };
 
@@ -75,7 +78,18 @@ impl Local {
         self.agent.tasks.spawn(async move { ended.run_until_cancelled(ask::run(agent, address)).await });
     }
 
-    /// Serves gRPC until `shutdown`, then lets calls under way end for a moment.
+    /// Serves the local socket until the agent ends.
+    pub fn listen_locally(&self, socket: Socket) {
+        let agent = self.agent.clone();
+        self.agent.tasks.spawn(async move {
+            if let Err(error) = api::serve_local(agent, socket).await {
+                tracing::error!(%error, "the local socket is not served any more");
+            }
+        });
+    }
+
+    /// Makes this server a member: once everything that it decided by itself is done, the controller decides. Serves gRPC until
+    /// `shutdown`, then lets calls under way end for a moment.
     ///
     /// # Errors
     /// [`Error::Identity`] and [`Error::NotAnAgent`] before anything is served.
@@ -91,9 +105,15 @@ impl Local {
             return Err(Error::NotAnAgent(principal.to_string()));
         };
         let connections = tls::incoming(incoming, &identity, ClientCertificate::Required)?;
+        let controller = Membership::load(&self.agent.config.controller_file()).ok();
+        let member = Member { server: server.clone(), controller: controller.map(|known| known.controller) };
+        tokio::select! {
+            () = self.agent.authority.become_member(member) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
         tracing::info!(%server, "serving");
         let serving = api::serve(self.agent.clone(), server, identity, connections, shutdown.clone());
-        let mut serving = std::pin::pin!(serving);
+        let mut serving = Box::pin(serving);
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
             () = shutdown.cancelled() => {}

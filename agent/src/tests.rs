@@ -6,6 +6,7 @@ mod data;
 mod harness;
 mod identity;
 mod living;
+mod local;
 mod moving;
 mod refusals;
 mod secrets;

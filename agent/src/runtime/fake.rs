@@ -46,6 +46,14 @@ struct Entry {
     /// How often its health was asked since it was started.
     polls: u32,
     output: Output,
+    /// What came over it since it was made of its image.
+    changed: Option<Behaviour>,
+}
+
+impl Entry {
+    fn behaviour(&self) -> Behaviour {
+        self.changed.unwrap_or_else(|| self.image.behaviour())
+    }
 }
 
 /// What somebody does differently who makes a container by hand.
@@ -176,7 +184,14 @@ impl Fake {
     /// Is there a running container behind the loopback port that would answer requests? Asking does not count as a poll.
     pub fn listening(&self, port: u16) -> bool {
         let state = self.state();
-        state.running_on(port).is_some_and(|entry| entry.image.behaviour().healthy_after(entry.polls))
+        state.running_on(port).is_some_and(|entry| entry.behaviour().healthy_after(entry.polls))
+    }
+
+    /// A container behaves otherwise from now on, as if its process had come to another mind.
+    pub fn set_behaviour(&self, name: &str, behaviour: Behaviour) {
+        if let Some(entry) = self.state().containers.get_mut(name) {
+            entry.changed = Some(behaviour);
+        }
     }
 
     /// Adds a line to a container's output.
@@ -232,7 +247,7 @@ impl Fake {
         entry.output.open();
         entry.output.write("listening on 8080", false);
         self.processes.started(&self.process(entry));
-        if entry.image.behaviour() == Behaviour::Exits {
+        if entry.behaviour() == Behaviour::Exits {
             entry.output.write("cannot go on", true);
             self.end(entry);
         }
@@ -251,7 +266,7 @@ impl State {
     fn entry(&mut self, spec: &ContainerSpec, image: Archive) -> Entry {
         self.made += 1;
         let (state, output) = (ContainerState::Created, Output::default());
-        Entry { id: self.made, spec: spec.clone(), by_hand: None, image, state, polls: 0, output }
+        Entry { id: self.made, spec: spec.clone(), by_hand: None, image, state, polls: 0, output, changed: None }
     }
 
     fn running_on(&self, port: u16) -> Option<&Entry> {
@@ -423,7 +438,7 @@ impl Runtime for Fake {
             .values_mut()
             .find(|entry| entry.state == ContainerState::Running && entry.spec.host_port == port);
         entry.is_some_and(|entry| {
-            let healthy = entry.image.behaviour().healthy_after(entry.polls);
+            let healthy = entry.behaviour().healthy_after(entry.polls);
             entry.polls = entry.polls.saturating_add(1);
             healthy
         })

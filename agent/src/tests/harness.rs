@@ -32,7 +32,8 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 use crate::{
     Config, Local, Seams,
     clock::Clock,
-    ledger::{Directory, Storage},
+    ledger::{Directory, Ledger, Record, Storage},
+    local::Socket,
     router, runtime,
     runtime::fake::{Behaviour, Recorder},
     waitlist::{Door, Limits, Origins},
@@ -197,6 +198,7 @@ impl World {
             controller: Rotating::new(self.ca.issue(&Principal::controller())).unwrap(),
             pipes: self.pipes.clone(),
             clock: self.clock.clone(),
+            joining: CancellationToken::new(),
             process: None,
         }
     }
@@ -224,6 +226,7 @@ pub(super) struct Server {
     controller: Rotating,
     pipes: Arc<Pipes>,
     clock: Arc<SetClock>,
+    joining: CancellationToken,
     process: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
@@ -257,6 +260,53 @@ impl Server {
             local.stop().await;
         });
         self.process = Some((shutdown, task));
+    }
+
+    /// Starts its agent as one that belongs to no fleet, with its local socket.
+    pub(super) async fn start_alone(&mut self) {
+        let seams = Seams {
+            runtime: self.engine.clone(),
+            router: self.proxy.clone(),
+            dial: self.pipes.clone(),
+            clock: self.clock.clone(),
+        };
+        let path = self.socket();
+        // What is left of an agent that crashed may accept connections for a moment.
+        let mut socket = None;
+        wait_until("the local socket", async || {
+            socket = Socket::bind(&path).await.ok();
+            (socket.is_some(), ())
+        })
+        .await;
+        let local = Local::start(self.config.clone(), seams).unwrap();
+        local.listen_locally(socket.unwrap());
+        let (shutdown, joining) = (CancellationToken::new(), CancellationToken::new());
+        self.joining = joining.clone();
+        let (incoming, identity) = (self.pipes.listen(&self.address()), self.identity.clone());
+        let until = shutdown.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = joining.cancelled() => local.listen(identity, incoming, until).await.unwrap(),
+                () = until.cancelled() => {}
+            }
+            local.stop().await;
+        });
+        self.process = Some((shutdown, task));
+    }
+
+    /// What an agent does that finds its identity on disk.
+    pub(super) fn join_fleet(&self) {
+        self.joining.cancel();
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.config.state_dir.join("agent.sock")
+    }
+
+    /// Alice's record on disk.
+    pub(super) fn record(&self) -> Record {
+        let storage = Directory::new(self.config.ledger_dir()).unwrap();
+        Ledger::open(Arc::new(storage)).unwrap().get(&alice()).unwrap().unwrap()
     }
 
     /// An orderly end.

@@ -1,0 +1,171 @@
+//! `feather.agent.v1.LocalService`.
+
+use std::{future::Future, sync::Arc};
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::TenantName,
+    pb::{agent::v1 as pb, agent::v1::local_service_server::LocalService},
+};
+use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
+use tracing::{Instrument as _, info_span};
+
+use crate::{
+    agent::Agent,
+    local::{self, alone},
+    standing::{self, Standing},
+};
+
+/// What the service holds.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) agent: Arc<Agent>,
+}
+
+/// The caller must be root. (Or the agent's own user: whoever that is can do to the agent what it likes.)
+fn authorize<T>(request: &Request<T>) -> Result<(), Error> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|peer| peer.peer_cred);
+    admit(peer.map(|peer| peer.uid()), rustix::process::geteuid().as_raw())
+}
+
+fn admit(caller: Option<u32>, own: u32) -> Result<(), Error> {
+    match caller {
+        Some(caller) if caller == 0 || caller == own => Ok(()),
+        _ => Err(Error::denied(
+            reason::ROLE,
+            "only root may ask the agent for anything over its local socket; run the command as root in the birth container",
+        )),
+    }
+}
+
+impl Api {
+    /// Runs a change to its end, also when its caller leaves. Until then this server joins no fleet.
+    async fn change<T, W>(
+        &self,
+        name: &'static str,
+        tenant: &str,
+        alone: impl FnOnce(Arc<Agent>, TenantName) -> W,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let tenant: TenantName = tenant.parse()?;
+        let span = info_span!("local call", name, %tenant);
+        let work = match self.agent.authority.decide() {
+            Ok(right) => {
+                let work = alone(self.agent.clone(), tenant);
+                Box::pin(async move {
+                    let _right = right;
+                    work.await
+                })
+            }
+            Err(Standing::Member(_)) => return Err(local::ask_the_controller(&tenant).into()),
+            Err(Standing::Lost) => return Err(self.agent.authority.lost().into()),
+            Err(Standing::Joining | Standing::Alone) => return Err(standing::joining().into()),
+        };
+        let done = async {
+            let done = self.agent.detached(work).await;
+            match &done {
+                Ok(_) => tracing::info!("call applied"),
+                Err(error) => {
+                    let cause = error.metadata.get("cause");
+                    tracing::warn!(code = ?error.code, reason = error.reason, cause, "call failed");
+                }
+            }
+            done
+        };
+        Ok(done.instrument(span).await?)
+    }
+}
+
+#[tonic::async_trait]
+impl LocalService for Api {
+    async fn add_local_tenant(
+        &self,
+        request: Request<pb::AddLocalTenantRequest>,
+    ) -> Result<Response<pb::AddLocalTenantResponse>, Status> {
+        authorize(&request)?;
+        let added = self.change("add_local_tenant", &request.get_ref().tenant, alone::add).await?;
+        Ok(Response::new(pb::AddLocalTenantResponse {
+            url: self.agent.url(&added.report.tenant),
+            password: added.password.expose().to_owned(),
+            found_data: added.found_data,
+        }))
+    }
+
+    async fn remove_local_tenant(
+        &self,
+        request: Request<pb::RemoveLocalTenantRequest>,
+    ) -> Result<Response<pb::RemoveLocalTenantResponse>, Status> {
+        authorize(&request)?;
+        self.change("remove_local_tenant", &request.get_ref().tenant, alone::remove).await?;
+        Ok(Response::new(pb::RemoveLocalTenantResponse {}))
+    }
+
+    async fn start_local_tenant(
+        &self,
+        request: Request<pb::StartLocalTenantRequest>,
+    ) -> Result<Response<pb::StartLocalTenantResponse>, Status> {
+        authorize(&request)?;
+        self.change("start_local_tenant", &request.get_ref().tenant, alone::start).await?;
+        Ok(Response::new(pb::StartLocalTenantResponse {}))
+    }
+
+    async fn stop_local_tenant(
+        &self,
+        request: Request<pb::StopLocalTenantRequest>,
+    ) -> Result<Response<pb::StopLocalTenantResponse>, Status> {
+        authorize(&request)?;
+        self.change("stop_local_tenant", &request.get_ref().tenant, alone::stop).await?;
+        Ok(Response::new(pb::StopLocalTenantResponse {}))
+    }
+
+    async fn list_local_tenants(
+        &self,
+        request: Request<pb::ListLocalTenantsRequest>,
+    ) -> Result<Response<pb::ListLocalTenantsResponse>, Status> {
+        authorize(&request)?;
+        let tenants = self.agent.inhabitants().await.into_iter().map(|one| pb::LocalTenant {
+            tenant: Some(one.report.into()),
+            url: one.url,
+            being_added: one.being_added,
+        });
+        Ok(Response::new(pb::ListLocalTenantsResponse { tenants: tenants.collect() }))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        authorize(&request)?;
+        let status = self.agent.status().await;
+        let member = if let Standing::Member(member) = &status.standing { Some(member.clone()) } else { None };
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Response::new(pb::GetStatusResponse {
+            server: member.as_ref().map(|member| member.server.to_string()).unwrap_or_default(),
+            controller: member.and_then(|member| member.controller).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            slots_total: count(status.slots_total),
+            slots_used: count(status.slots_used),
+            work_image: status.work_image,
+            work_image_digest: status.work_image_digest.unwrap_or_default(),
+            problems: status.problems,
+            joining: status.standing == Standing::Joining,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::admit;
+
+    #[test]
+    fn only_root_and_the_agents_own_user_are_let_in() {
+        for (caller, own, admitted) in
+            [(Some(0), 0, true), (Some(0), 7, true), (Some(7), 7, true), (Some(7), 0, false), (None, 0, false)]
+        {
+            assert_eq!(admit(caller, own).is_ok(), admitted, "{caller:?} {own}");
+        }
+    }
+}
