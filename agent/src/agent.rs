@@ -7,6 +7,7 @@ mod adopt;
 mod container;
 mod data;
 mod drain;
+mod health;
 mod lifecycle;
 mod moving;
 mod report;
@@ -32,6 +33,7 @@ use tracing::Instrument as _;
 use crate::{
     clock::Clock,
     config::Config,
+    events::Events,
     gate::Gates,
     grant::Grants,
     ledger::{Ledger, Record, Spec},
@@ -40,9 +42,12 @@ use crate::{
     standing::Authority,
     transition::Next,
     waitlist::Waitlist,
+    watch::Watch,
+    work::Work,
 };
 
 pub(crate) use container::GENERATION_LABEL;
+pub(crate) use health::{Awaited, Watched};
 pub(crate) use lifecycle::{Added, Started};
 pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
 
@@ -86,6 +91,10 @@ pub(crate) struct Agent {
     pub(crate) authority: Authority,
     /// Highest generations that this process issued, on a server that belongs to no fleet.
     pub(crate) issued: Mutex<BTreeMap<TenantName, Generation>>,
+    pub(crate) work: Work,
+    pub(crate) events: Events,
+    /// Rung by what a snapshot shows beside the ledger and the condition.
+    pub(crate) changes: watch::Sender<u64>,
     pub(crate) condition: watch::Sender<Condition>,
     /// Wakes the reconciler.
     pub(crate) wake: Notify,
@@ -110,6 +119,8 @@ pub(crate) struct Agent {
     returning: Mutex<BTreeSet<TenantName>>,
     /// Calls that wait for a tenant's health, so that a newer decision need not wait for them.
     waits: Mutex<BTreeMap<TenantName, CancellationToken>>,
+    /// What is known of the health of containers.
+    watches: Mutex<BTreeMap<Watched, Watch>>,
     /// Why nobody answers Caddy's questions about certificates.
     ask_problem: Mutex<Option<String>>,
 }
@@ -118,12 +129,15 @@ pub(crate) struct Agent {
 pub(crate) type TenantLock = OwnedMutexGuard<()>;
 
 impl Agent {
-    pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>) -> Arc<Self> {
+    pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>, work: Work) -> Arc<Self> {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             authority: Authority::new(config.identity_file(), config.controller_file()),
             issued: Mutex::default(),
+            work,
+            events: Events::default(),
+            changes: watch::Sender::new(0),
             config,
             ledger,
             runtime: seams.runtime,
@@ -145,6 +159,7 @@ impl Agent {
             pulls: Mutex::default(),
             returning: Mutex::default(),
             waits: Mutex::default(),
+            watches: Mutex::default(),
             ask_problem: Mutex::default(),
         })
     }
@@ -221,13 +236,18 @@ impl Agent {
         Ok(record)
     }
 
+    /// Tells whoever watches this server to look again.
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     /// The tenant as it is to be reported, with its container looked at now.
     async fn report(&self, record: &Record) -> TenantReport {
         let state = match self.runtime.container(&record.tenant.container()).await {
             Ok(container) => container.map_or(ContainerState::Missing, |container| container.state),
             Err(_) => ContainerState::Unknown,
         };
-        report::tenant(record, state, None)
+        report::tenant(record, state, None, self.watch_report(&Watched::Tenant(record.tenant.clone())))
     }
 }
 

@@ -10,6 +10,7 @@ mod tenant;
 mod transfer;
 mod volume;
 mod waitlist;
+mod work;
 
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use feather_proto::{
             local_service_server::LocalServiceServer, server_service_server::ServerServiceServer,
             tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
             volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+            work_service_server::WorkServiceServer,
         },
     },
     tls::{self, Connection, Role, Rotating},
@@ -88,6 +90,7 @@ pub(crate) async fn serve(
     reporter.set_serving::<ServerServiceServer<Api>>().await;
     reporter.set_serving::<WaitlistServiceServer<Api>>().await;
     reporter.set_serving::<AdoptionServiceServer<Api>>().await;
+    reporter.set_serving::<WorkServiceServer<Api>>().await;
     let mut router = Server::builder()
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -110,6 +113,7 @@ pub(crate) async fn serve(
         .add_service(ImageServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES))
         .add_service(WaitlistServiceServer::new(api.clone()).max_decoding_message_size(PIECE_MAX_BYTES))
         .add_service(AdoptionServiceServer::new(api.clone()))
+        .add_service(WorkServiceServer::new(api.clone()))
         .add_service(ServerServiceServer::new(api));
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => router = router.add_service(reflection),
@@ -124,6 +128,7 @@ pub(crate) async fn serve(
         reporter.set_not_serving::<ServerServiceServer<Api>>().await;
         reporter.set_not_serving::<WaitlistServiceServer<Api>>().await;
         reporter.set_not_serving::<AdoptionServiceServer<Api>>().await;
+        reporter.set_not_serving::<WorkServiceServer<Api>>().await;
     };
     router.serve_with_incoming_shutdown(connections, shutdown).await
 }

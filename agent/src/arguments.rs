@@ -43,6 +43,14 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people
     Text,
@@ -88,6 +96,22 @@ pub(crate) struct ServeArguments {
     /// Where the script of the time before kept its tenants, for taking them over
     #[arg(long, env = "FEATHER_AGENT_OLD_TENANTS_FILE", default_value = "/tmp/tenants.json")]
     pub(crate) old_tenants_file: PathBuf,
+    /// Whether this server has an admin container, which answers whatever is for no tenant
+    #[arg(long, env = "FEATHER_AGENT_ADMIN", value_enum, default_value_t = Switch::On)]
+    pub(crate) admin: Switch,
+    /// What the admin container finds at /home/user: a directory, or the name of a volume; /home/user when there is one here,
+    /// otherwise the volume feather-work
+    #[arg(long, env = "FEATHER_AGENT_ADMIN_HOME")]
+    pub(crate) admin_home: Option<String>,
+    /// How often tenants, admin container and Caddy are asked whether they answer
+    #[arg(long, env = "FEATHER_AGENT_WATCHDOG_INTERVAL_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) watchdog_interval_seconds: u64,
+    /// After so many failed checks in a row, what does not answer is restarted
+    #[arg(long, env = "FEATHER_AGENT_WATCHDOG_FAILURES", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) watchdog_failures: u32,
+    /// Program and arguments, parted by spaces, that have Caddy restarted when it hangs; nothing is done without
+    #[arg(long, env = "FEATHER_AGENT_CADDY_RESTART", default_value = "")]
+    pub(crate) caddy_restart: String,
     /// Characters of a new password, 6 to 64
     #[arg(long, env = "FEATHER_AGENT_PASSWORD_LENGTH", default_value = "10", value_parser = password_length)]
     pub(crate) password_length: usize,

@@ -11,6 +11,26 @@ use crate::{edge::Edge, gate::GateLimits, waitlist::Door};
 pub const PASSED_VARIABLES: [&str; 4] =
     ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "FEATHER_ANTHROPIC_API_KEY", "FEATHER_OPENAI_API_KEY"];
 
+/// What every admin container is made of.
+#[derive(Clone)]
+pub struct AdminSettings {
+    /// Volume mounted at `/home/user`, or the absolute path of a directory to be mounted there.
+    pub home: String,
+    /// Its environment. Values are secrets.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl AdminSettings {
+    /// Those of these variables that an admin container gets. What is meant for the agent is not.
+    pub fn pick(variables: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+        let passed = |name: &str| {
+            ["FEATHER_", "ANTHROPIC_", "OPENAI_"].iter().any(|prefix| name.starts_with(prefix))
+                && !name.starts_with("FEATHER_AGENT_")
+        };
+        variables.into_iter().filter(|(name, value)| passed(name) && !value.is_empty()).collect()
+    }
+}
+
 /// Settings of one agent. `Debug` shows the names of variables for tenants, never their values.
 #[derive(Clone)]
 pub struct Config {
@@ -38,6 +58,12 @@ pub struct Config {
     pub domain_suffix: String,
     /// How this server meets the public.
     pub edge: Edge,
+    /// The container that answers whatever is for no tenant, if there shall be one.
+    pub admin: Option<AdminSettings>,
+    /// How often everything that should answer is asked whether it does.
+    pub watchdog_interval: Duration,
+    /// Failed checks in a row that make something count as dead.
+    pub watchdog_checks: u32,
     /// Longest time between two passes of the reconciler.
     pub reconcile_interval: Duration,
     /// Where people sign up, if anywhere.
@@ -62,6 +88,9 @@ impl Config {
             password_length: 10,
             domain_suffix: "users.inceptel.ai".into(),
             edge: Edge::http(),
+            admin: None,
+            watchdog_interval: Duration::from_secs(30),
+            watchdog_checks: 3,
             reconcile_interval: Duration::from_secs(2),
             waitlist: None,
             old_tenants_file: "/tmp/tenants.json".into(),
@@ -71,6 +100,11 @@ impl Config {
     /// Directory of the ledger.
     pub fn ledger_dir(&self) -> PathBuf {
         self.state_dir.join("tenants")
+    }
+
+    /// Directory of the record of the admin container.
+    pub fn work_dir(&self) -> PathBuf {
+        self.state_dir.join("work")
     }
 
     /// Sockets of tenants whose requests are held.
@@ -103,5 +137,19 @@ impl fmt::Debug for Config {
             .field("work_image", &self.work_image)
             .field("tenant_environment", &self.tenant_environment.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AdminSettings;
+
+    #[test]
+    fn the_admin_container_gets_what_is_meant_for_feather_and_not_what_is_meant_for_the_agent() {
+        let names =
+            ["FEATHER_PASSWORD", "ANTHROPIC_API_KEY", "OPENAI_X", "FEATHER_AGENT_JOIN_TOKEN", "PATH", "XFEATHER_Y"];
+        let picked = AdminSettings::pick(names.map(|name| (name.to_owned(), "value".to_owned())));
+        assert_eq!(picked.keys().collect::<Vec<_>>(), ["ANTHROPIC_API_KEY", "FEATHER_PASSWORD", "OPENAI_X"]);
+        assert!(AdminSettings::pick([("FEATHER_EMPTY".to_owned(), String::new())]).is_empty());
     }
 }

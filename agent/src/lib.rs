@@ -10,6 +10,7 @@ mod ask;
 pub mod clock;
 pub mod config;
 pub mod edge;
+mod events;
 mod failure;
 pub mod gate;
 mod grant;
@@ -31,6 +32,9 @@ pub mod state;
 mod transition;
 pub mod volume;
 pub mod waitlist;
+mod watch;
+mod watchdog;
+mod work;
 
 pub use agent::Seams;
 pub use config::Config;

@@ -18,7 +18,7 @@ use clap::Parser as _;
 use feather_agent::{
     Local, Seams,
     clock::SystemClock,
-    config::{Config, PASSED_VARIABLES},
+    config::{AdminSettings, Config, PASSED_VARIABLES},
     join::{self, Addresses, Membership},
     local::{self, Socket, client},
     renew::Renewal,
@@ -35,7 +35,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, EdgeArguments, JoinArguments, LogFormat, ServeArguments};
+use arguments::{Arguments, Command, EdgeArguments, JoinArguments, LogFormat, ServeArguments, Switch};
 
 /// How often an agent without identity looks whether it has joined meanwhile.
 const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
@@ -113,6 +113,7 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
             admin: arguments.caddy_admin.clone(),
             server: arguments.caddy_server.clone(),
             public: arguments.caddy_public.clone(),
+            restart: arguments.caddy_restart.split_whitespace().map(ToOwned::to_owned).collect(),
             ..CaddyOptions::new(name, &arguments.domain_suffix)
         })?),
         dial: dial.clone(),
@@ -159,9 +160,17 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
 }
 
 fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let set = PASSED_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let tenant_environment: BTreeMap<_, _> = set.filter(|(_, value)| !value.is_empty()).collect();
     Config {
+        admin: (arguments.admin == Switch::On).then(|| AdminSettings {
+            home: admin_home(arguments.admin_home),
+            environment: AdminSettings::pick(variables),
+        }),
+        watchdog_interval: Duration::from_secs(arguments.watchdog_interval_seconds),
+        watchdog_checks: arguments.watchdog_failures,
         ports: arguments.ports.0,
         work_image: arguments.work_image,
         tenant_environment,
@@ -179,6 +188,13 @@ fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
         old_tenants_file: arguments.old_tenants_file,
         ..Config::new(state_dir)
     }
+}
+
+/// Whoever mounts something at /home/user of the birth means the admin container by it.
+fn admin_home(given: Option<String>) -> String {
+    const HOME: &str = "/home/user";
+    let fallback = || if Path::new(HOME).is_dir() { HOME } else { "feather-work" }.to_owned();
+    given.filter(|given| !given.is_empty()).unwrap_or_else(fallback)
 }
 
 fn load_identity(file: &Path) -> anyhow::Result<Rotating> {

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use crate::ledger::{Desired, Record, Residence, Volume};
 
+pub(crate) use backoff::Backoff;
 pub(crate) use pass::{Changes, run};
 
 /// What the engine shows.
@@ -25,6 +26,8 @@ pub(crate) struct Observed {
     pub(crate) volumes: BTreeSet<TenantName>,
     /// Tenants whose running container this process has made sure of.
     pub(crate) settled: BTreeSet<TenantName>,
+    /// Tenants that have not answered for too long.
+    pub(crate) unhealthy: BTreeSet<TenantName>,
 }
 
 /// What shall be done about one tenant.
@@ -32,6 +35,8 @@ pub(crate) struct Observed {
 pub(crate) enum Action {
     /// Make sure that its container exists as recorded, and runs.
     Run,
+    /// End its process, which runs and answers nobody, and start it again.
+    Restart,
     /// Go on with an add that was cut off.
     Provision,
     /// End its process.
@@ -74,7 +79,12 @@ fn diff_one(record: &Record, observed: &Observed, now: OffsetDateTime) -> Option
             if let Some(problem) = unusable(record, observed) {
                 return Some(Action::Report(problem));
             }
-            (!running || !observed.settled.contains(tenant)).then_some(Action::Run)
+            let dead = running && observed.unhealthy.contains(tenant);
+            match () {
+                () if !running || !observed.settled.contains(tenant) => Some(Action::Run),
+                () if dead => Some(Action::Restart),
+                () => None,
+            }
         }
         Residence::Active { desired: Desired::Stop, .. } | Residence::Sealed if running => Some(Action::Stop),
         Residence::Active { desired: Desired::Stop, .. } => unusable(record, observed).map(Action::Report),
@@ -129,7 +139,12 @@ mod tests {
     fn seen(container: ContainerState, volume: bool, settled: bool) -> Observed {
         let only = |wanted: bool| -> BTreeSet<TenantName> { wanted.then(alice).into_iter().collect() };
         let containers = [(alice(), container)].into_iter().filter(|(_, state)| *state != ContainerState::Missing);
-        Observed { containers: containers.collect(), volumes: only(volume), settled: only(settled) }
+        Observed {
+            containers: containers.collect(),
+            volumes: only(volume),
+            settled: only(settled),
+            unhealthy: BTreeSet::new(),
+        }
     }
 
     fn action(record: &Record, observed: &Observed) -> Option<Action> {
@@ -157,6 +172,24 @@ mod tests {
             }
         }
         assert_eq!(action(&record(Residence::Absent), &seen(Exited, true, false)), Some(Action::Remove));
+    }
+
+    #[test]
+    fn only_what_serves_and_is_made_sure_of_is_restarted_for_its_health() {
+        let unhealthy = |container, settled| Observed { unhealthy: [alice()].into(), ..seen(container, true, settled) };
+        let run = active(Desired::Run);
+        assert_eq!(action(&run, &unhealthy(ContainerState::Running, true)), Some(Action::Restart));
+        assert_eq!(action(&run, &unhealthy(ContainerState::Running, false)), Some(Action::Run));
+        assert_eq!(action(&run, &unhealthy(ContainerState::Exited, true)), Some(Action::Run));
+        for residence in [Residence::Sealed, Residence::Absent, Residence::Departed { forward_to: None }] {
+            assert_ne!(action(&record(residence), &unhealthy(ContainerState::Running, true)), Some(Action::Restart));
+        }
+        let adding = record(Residence::Active {
+            desired: Desired::Run,
+            provisioning: Some(Provisioning { volume_is_new: true }),
+        });
+        assert_eq!(action(&adding, &unhealthy(ContainerState::Running, true)), Some(Action::Provision));
+        assert_eq!(action(&active(Desired::Stop), &unhealthy(ContainerState::Running, true)), Some(Action::Stop));
     }
 
     #[test]

@@ -103,4 +103,13 @@ pub trait Router: Send + Sync {
     async fn in_flight(&self, port: u16) -> Result<u64, Error>;
     /// One `GET /health` by host name through the proxy's public port, with the probe header when a token is given; the status code.
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error>;
+    /// Whatever is for no tenant goes to this loopback port, behind all routes of tenants and in place of a route by hand that
+    /// leads elsewhere; without a port there is no such route of ours, and one by hand is left alone. Compares first, like
+    /// [`Router::ensure`]. Returns whether a change was made.
+    async fn ensure_admin(&self, port: Option<u16>) -> Result<bool, Error>;
+    /// The port that gets it now, whoever wrote that route.
+    async fn observe_admin(&self) -> Result<Option<u16>, Error>;
+    /// Has the proxy's process ended and started again by whoever keeps it. [`Error::Unsuitable`] when nobody said how, or that
+    /// did not work.
+    async fn restart(&self) -> Result<(), Error>;
 }

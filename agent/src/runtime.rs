@@ -55,9 +55,11 @@ pub struct ContainerSpec {
     pub name: String,
     /// Image reference or digest.
     pub image: String,
-    /// Published as `127.0.0.1:{host_port}` to the container's 8080.
+    /// Loopback port at which it is reached.
     pub host_port: u16,
-    /// Volume mounted at `/home/user`.
+    /// How it comes to be reached there.
+    pub reach: Reach,
+    /// Volume mounted at `/home/user`, or an absolute path: that directory is mounted there as it is.
     pub volume: String,
     /// Environment; values may be secrets.
     pub environment: BTreeMap<String, String>,
@@ -67,6 +69,38 @@ pub struct ContainerSpec {
     pub labels: BTreeMap<String, String>,
 }
 
+/// How a container comes to be reached at its loopback port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It has a network of its own; its 8080 is published at the port.
+    Published,
+    /// It shares the network of the birth container, resolver included, and listens at the port by itself; the variable `PORT`
+    /// tells it which.
+    Host,
+}
+
+impl ContainerSpec {
+    /// The directory that takes the place of a volume.
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        Some(std::path::Path::new(&self.volume)).filter(|path| path.is_absolute())
+    }
+
+    /// Its whole environment.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let mut variables = self.environment.clone();
+        if self.reach == Reach::Host {
+            variables.insert("PORT".to_owned(), self.host_port.to_string());
+        }
+        variables
+    }
+}
+
+/// No home is ever made up for a container: it would start without its data.
+fn no_home(spec: &ContainerSpec) -> Error {
+    let what = if spec.directory().is_some() { "directory" } else { "volume" };
+    Error::Refused { attempt: format!("create {}", spec.name), message: format!("there is no {what} {}", spec.volume) }
+}
+
 impl std::fmt::Debug for ContainerSpec {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -74,6 +108,7 @@ impl std::fmt::Debug for ContainerSpec {
             .field("name", &self.name)
             .field("image", &self.image)
             .field("host_port", &self.host_port)
+            .field("reach", &self.reach)
             .field("volume", &self.volume)
             .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .field("labels", &self.labels)
@@ -92,7 +127,7 @@ pub struct Container {
     pub state: ContainerState,
     /// Image id, `sha256:...`.
     pub image_digest: String,
-    /// Published loopback port.
+    /// Loopback port at which it is, or would be, reached.
     pub host_port: Option<u16>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -205,7 +240,7 @@ pub trait Runtime: Send + Sync {
     /// same name but another specification is removed first. The specification is compared by a label with its hash. A volume
     /// that does not exist is refused: an empty one is never made up for it.
     async fn ensure_container(&self, spec: &ContainerSpec) -> Result<(), Error>;
-    /// Starts it; a running one is left alone.
+    /// Starts it; a running one is left alone. [`Error::Conflict`] when its port is taken by somebody else.
     async fn start(&self, name: &str) -> Result<(), Error>;
     /// SIGTERM, then SIGKILL after the grace. On return its process has ended (or there was none).
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error>;

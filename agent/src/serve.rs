@@ -22,6 +22,8 @@ use crate::{
     reconcile,
     standing::Member,
     waitlist::Door,
+    watchdog,
+    work::{Book, Work},
 };
 
 /// Calls under way have this long to end when the agent stops. What is cut off is taken up again from the ledger.
@@ -62,8 +64,20 @@ impl Local {
 
     /// The same on another storage, for tests that make it fail.
     pub fn start_on(config: Config, seams: Seams, storage: Arc<dyn Storage>) -> Result<Self, Error> {
-        let agent = Agent::new(config, seams, Ledger::open(storage)?);
+        let work = Directory::new(config.work_dir())?;
+        Self::start_with(config, seams, storage, Arc::new(work))
+    }
+
+    /// The same with another storage for the record of the admin container, too.
+    pub(crate) fn start_with(
+        config: Config,
+        seams: Seams,
+        storage: Arc<dyn Storage>,
+        work: Arc<dyn Storage>,
+    ) -> Result<Self, Error> {
+        let agent = Agent::new(config, seams, Ledger::open(storage)?, Work::new(Book::open(work)?));
         agent.tasks.spawn(reconcile::run(agent.clone()));
+        agent.tasks.spawn(watchdog::run(agent.clone()));
         if let Some(door) = agent.config.waitlist.clone() {
             agent.tasks.spawn(agent.waitlist.clone().keep_open(door, agent.clock.clone(), agent.ended.clone()));
         }

@@ -11,3 +11,5 @@ mod moving;
 mod refusals;
 mod secrets;
 mod waitlist;
+mod watchdog;
+mod work;

@@ -166,6 +166,7 @@ mod tests {
             created: None,
             forward_to: forward_to.map(ToOwned::to_owned),
             problem: None,
+            watch: Default::default(),
         }
     }
 
@@ -186,6 +187,8 @@ mod tests {
             volumes: vec![],
             now: OffsetDateTime::UNIX_EPOCH,
             problems: vec![],
+            admin: None,
+            events: vec![],
         };
         let caddy = BTreeMap::from([(name("nyc"), "n:80".to_owned()), (name("fra"), "f:80".to_owned())]);
         let view = View { ingress: Some(&name("nyc")), caddy: &caddy, tenants, held };

@@ -13,6 +13,10 @@ use crate::{
     pb::{agent::v1 as agent_pb, types::v1 as types_pb},
 };
 
+mod life;
+
+pub use life::{AdminReport, EventReport, WatchReport};
+
 /// BLAKE3 root digest of a volume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -228,6 +232,8 @@ pub struct TenantReport {
     pub forward_to: Option<String>,
     /// Something a person should know.
     pub problem: Option<String>,
+    /// Restarts of its container.
+    pub watch: WatchReport,
 }
 
 /// One volume as its server knows it.
@@ -278,6 +284,10 @@ pub struct ServerSnapshot {
     pub now: OffsetDateTime,
     /// What is wrong, in sentences.
     pub problems: Vec<String>,
+    /// The container that answers whatever is for no tenant, if this server has one.
+    pub admin: Option<AdminReport>,
+    /// What happened by itself, the oldest first.
+    pub events: Vec<EventReport>,
 }
 
 impl ServerSnapshot {
@@ -393,6 +403,9 @@ impl From<TenantReport> for agent_pb::Tenant {
             created: report.created.map(to_timestamp),
             forward_to: text(report.forward_to),
             problem: text(report.problem),
+            restarts: report.watch.restarts,
+            last_restart: report.watch.last_restart.map(to_timestamp),
+            crash_loop: report.watch.crash_loop,
         }
     }
 }
@@ -412,6 +425,11 @@ impl TryFrom<agent_pb::Tenant> for TenantReport {
             created: pb.created.as_ref().map(from_timestamp).transpose()?,
             forward_to: option(pb.forward_to),
             problem: option(pb.problem),
+            watch: WatchReport {
+                restarts: pb.restarts,
+                last_restart: pb.last_restart.as_ref().map(from_timestamp).transpose()?,
+                crash_loop: pb.crash_loop,
+            },
         })
     }
 }
@@ -462,6 +480,8 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             volumes: snapshot.volumes.into_iter().map(Into::into).collect(),
             now: Some(to_timestamp(snapshot.now)),
             problems: snapshot.problems,
+            admin: snapshot.admin.map(Into::into),
+            events: snapshot.events.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -487,6 +507,8 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             volumes: pb.volumes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             now: from_timestamp(&required(pb.now, "now")?)?,
             problems: pb.problems,
+            admin: pb.admin.map(TryInto::try_into).transpose()?,
+            events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -509,6 +531,7 @@ mod tests {
             created: Some(time::OffsetDateTime::UNIX_EPOCH),
             forward_to: Some("192.0.2.7:80".into()),
             problem: None,
+            watch: super::WatchReport { restarts: 2, last_restart: None, crash_loop: true },
         };
         let wire = agent_pb::Tenant::from(report.clone());
         assert_eq!(TenantReport::try_from(wire.clone()).unwrap(), report);

@@ -84,6 +84,8 @@ impl Real {
         commands.set("FEATHERCTL_CONTROLLER", format!("127.0.0.1:{port}"));
         commands.set("FEATHERCTL_IDENTITY", directory.join("controller/admin.identity"));
         commands.set("FEATHER_BIRTH_PASS", "ANTHROPIC_API_KEY");
+        // One container more for each birth, which only its own tests need.
+        commands.set("FEATHER_AGENT_ADMIN", "off");
         commands.set("ANTHROPIC_API_KEY", API_KEY);
         for (name, value) in settings {
             commands.set(name, value);

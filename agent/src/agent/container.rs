@@ -9,33 +9,17 @@ use feather_proto::{
     ids::{Generation, TenantName},
     model::ContainerState,
 };
-use futures::StreamExt as _;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Agent, locked};
-use crate::{ledger::Spec, runtime::ContainerSpec, transition};
+use super::{Agent, Awaited, Watched, locked};
+use crate::{
+    ledger::Spec,
+    runtime::{ContainerSpec, Reach},
+    transition,
+};
 
 /// Label of a container with the generation of its placement.
 pub(crate) const GENERATION_LABEL: &str = "feather.generation";
-/// One health request may take this long.
-const HEALTH_LIMIT: Duration = Duration::from_secs(1);
-/// How often a container that is not healthy yet is looked at, whether its process still lives.
-const STATE_INTERVAL: Duration = Duration::from_millis(500);
-/// What is quoted from the output of a container that failed.
-const LOG_LINES: u32 = 10;
-const LOG_BYTES: usize = 2048;
-
-/// Pauses between health requests: short at first, when most containers answer, because they are part of every outage.
-fn health_pause(waited: Duration) -> Duration {
-    Duration::from_millis(match waited.as_millis() {
-        0..250 => 10,
-        250..2_000 => 50,
-        2_000..10_000 => 100,
-        _ => 500,
-    })
-}
-
 impl Agent {
     fn container_spec(&self, tenant: &TenantName, spec: &Spec) -> ContainerSpec {
         let mut environment = self.config.tenant_environment.clone();
@@ -44,6 +28,7 @@ impl Agent {
             name: tenant.container(),
             image: spec.image_digest.clone(),
             host_port: spec.port,
+            reach: Reach::Published,
             volume: tenant.container(),
             environment,
             dns: self.config.tenant_dns.clone(),
@@ -67,6 +52,7 @@ impl Agent {
         };
         if !running {
             self.runtime.start(&name).await?;
+            self.note_start(&Watched::Tenant(tenant.clone()));
         }
         locked(&self.settled).insert(tenant.clone(), spec.clone());
         Ok(!running)
@@ -103,10 +89,14 @@ impl Agent {
 
     /// Waits for the first healthy answer. The error quotes the container's last lines. A newer decision ends the wait.
     pub(crate) async fn wait_healthy(&self, tenant: &TenantName, spec: &Spec) -> Result<Duration, Error> {
+        let (container, what) = (tenant.container(), tenant.as_str());
+        let keys = self.config.tenant_environment.values().cloned();
+        let secrets = keys.chain([spec.password.expose().to_owned()]).collect();
+        let awaited = Awaited { container: &container, what, port: spec.port, secrets };
         let interrupted = CancellationToken::new();
         locked(&self.waits).insert(tenant.clone(), interrupted.clone());
         let done = tokio::select! {
-            done = self.poll_health(tenant, spec) => done,
+            done = self.await_health(&awaited) => done.map_err(|error| error.with("tenant", tenant)),
             () = interrupted.cancelled() => Err(Error::new(
                 Code::Cancelled,
                 reason::CANCELLED,
@@ -123,52 +113,5 @@ impl Agent {
         if !stale && let Some(waiting) = locked(&self.waits).get(tenant) {
             waiting.cancel();
         }
-    }
-
-    async fn poll_health(&self, tenant: &TenantName, spec: &Spec) -> Result<Duration, Error> {
-        let began = Instant::now();
-        let mut looked = began;
-        let why = loop {
-            if self.runtime.healthy(spec.port, HEALTH_LIMIT).await {
-                return Ok(began.elapsed());
-            }
-            if began.elapsed() >= self.config.health_timeout {
-                let seconds = self.config.health_timeout.as_secs();
-                break format!("{tenant} did not answer its health check within {seconds} s");
-            }
-            if looked.elapsed() >= STATE_INTERVAL {
-                looked = Instant::now();
-                // An engine that does not answer says nothing about the container: go on asking it for its health.
-                if let Ok(ContainerState::Exited | ContainerState::Missing) = self.container_state(tenant).await {
-                    break format!("the process of {tenant} ended before it answered its health check");
-                }
-            }
-            tokio::time::sleep(health_pause(began.elapsed())).await;
-        };
-        let lines = self.last_lines(tenant, spec).await;
-        let output = if lines.is_empty() { "; it wrote nothing".into() } else { format!("; its last lines:\n{lines}") };
-        Err(Error::refused(reason::NEVER_HEALTHY, format!("{why}{output}")).with("tenant", tenant))
-    }
-
-    /// The end of a container's output, for a person. Secrets that it was given are blotted out.
-    async fn last_lines(&self, tenant: &TenantName, spec: &Spec) -> String {
-        let collect = async {
-            let stream = self.runtime.logs(&tenant.container(), LOG_LINES, false).await.ok()?;
-            Some(stream.take(LOG_LINES as usize).filter_map(|line| async { line.ok() }).collect::<Vec<_>>().await)
-        };
-        let lines = tokio::time::timeout(Duration::from_secs(5), collect).await.ok().flatten().unwrap_or_default();
-        let mut text = lines.iter().map(|line| format!("  {}", line.text)).collect::<Vec<_>>().join("\n");
-        let keys = self.config.tenant_environment.values().map(String::as_str);
-        for secret in keys.chain([spec.password.expose()]).filter(|secret| !secret.is_empty()) {
-            text = text.replace(secret, "***");
-        }
-        while text.len() > LOG_BYTES {
-            // Whole lines go first, the oldest before the newer; a single endless one is cut.
-            match text.split_once('\n') {
-                Some((_, rest)) => text = rest.to_owned(),
-                None => text = text.chars().take(LOG_BYTES / 4).collect(),
-            }
-        }
-        text
     }
 }

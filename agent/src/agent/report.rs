@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use feather_proto::{
     ids::{ServerName, TenantName},
-    model::{ContainerState, Residence as ReportedResidence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
+    model::{
+        ContainerState, Residence as ReportedResidence, ServerSnapshot, TenantReport, VolumeReport, VolumeState,
+        WatchReport,
+    },
 };
 
-use super::Agent;
+use super::{Agent, Watched};
 use crate::{
     ledger::{Desired, Record, Residence, Volume},
     runtime::Capacity,
@@ -18,7 +21,12 @@ use crate::{
 /// A snapshot never waits longer than this for the engine: silence would look like a dead server.
 const ENGINE_MAX: Duration = Duration::from_secs(3);
 
-pub(super) fn tenant(record: &Record, container: ContainerState, problem: Option<String>) -> TenantReport {
+pub(super) fn tenant(
+    record: &Record,
+    container: ContainerState,
+    problem: Option<String>,
+    watch: WatchReport,
+) -> TenantReport {
     let residence = match &record.residence {
         Residence::Absent => ReportedResidence::Absent,
         Residence::Active { desired: Desired::Run, .. } => ReportedResidence::Running,
@@ -45,6 +53,7 @@ pub(super) fn tenant(record: &Record, container: ContainerState, problem: Option
         created: spec.map(|spec| spec.created),
         forward_to,
         problem,
+        watch,
     }
 }
 
@@ -82,7 +91,11 @@ impl Agent {
             None => ContainerState::Unknown,
         };
         let records = self.ledger.all();
-        records.iter().map(|record| tenant(record, state(&record.tenant), self.problem_of(&record.tenant))).collect()
+        let report = |record: &Record| {
+            let (name, watched) = (&record.tenant, Watched::Tenant(record.tenant.clone()));
+            tenant(record, state(name), self.problem_of(name), self.watch_report(&watched))
+        };
+        records.iter().map(report).collect()
     }
 
     async fn container_states(&self) -> Option<BTreeMap<TenantName, ContainerState>> {
@@ -97,12 +110,12 @@ impl Agent {
         let (tenants, engine) = tokio::join!(
             self.tenant_reports(),
             tokio::time::timeout(ENGINE_MAX, async {
-                tokio::join!(self.runtime.images(), self.runtime.capacity(), self.volumes())
+                tokio::join!(self.runtime.images(), self.runtime.capacity(), self.volumes(), self.admin_report())
             })
         );
-        let (images, capacity, volumes) = match engine {
-            Ok((images, capacity, volumes)) => (images.ok(), capacity.ok(), volumes.ok()),
-            Err(_) => (None, None, None),
+        let (images, capacity, volumes, admin) = match engine {
+            Ok((images, capacity, volumes, admin)) => (images.ok(), capacity.ok(), volumes.ok(), admin),
+            Err(_) => (None, None, None, None),
         };
         let mut problems = self.condition.borrow().problems.clone();
         if images.is_none() || capacity.is_none() || volumes.is_none() {
@@ -132,6 +145,8 @@ impl Agent {
             volumes: volumes.unwrap_or_else(|| records.iter().filter_map(volume).collect()),
             now: self.clock.now(),
             problems,
+            admin,
+            events: self.events.all(),
         }
     }
 }

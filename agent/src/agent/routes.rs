@@ -52,7 +52,9 @@ impl Agent {
         wanted.extend(self.foreign_routes().await?);
         let changed = self.router.ensure(&wanted).await?;
         self.release_gates(&wanted);
-        Ok(changed)
+        // Behind the tenants', which more people wait for.
+        let admin = self.router.ensure_admin(self.admin_port().await?).await?;
+        Ok(changed || admin)
     }
 
     /// May a certificate be got for this host name? For what this server serves or forwards, and for its own name.

@@ -14,6 +14,7 @@ use crate::{
     edge::{Domain, Edge, Https, Mode},
     ledger::{Desired, Directory, Ledger, Provisioning, Record, Residence},
     router, runtime,
+    work::{Book, Work},
 };
 
 fn residences() -> Vec<(&'static str, Residence, bool)> {
@@ -50,7 +51,8 @@ async fn agent(folder: &std::path::Path) -> Arc<Agent> {
         clock: Arc::new(SystemClock),
     };
     let ledger = Ledger::open(Arc::new(Directory::new(config.ledger_dir()).unwrap())).unwrap();
-    let agent = Agent::new(config, seams, ledger);
+    let book = Book::open(Arc::new(Directory::new(config.work_dir()).unwrap())).unwrap();
+    let agent = Agent::new(config, seams, ledger, Work::new(book));
     for (name, residence, _) in residences() {
         let mut record = Record::floor(name.parse().unwrap(), Generation(3));
         record.residence = residence;

@@ -116,6 +116,7 @@ mod tests {
             created: None,
             forward_to: None,
             problem: None,
+            watch: Default::default(),
         }
     }
 

@@ -9,21 +9,21 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Waiting for one tenant.
+/// Waiting for one container.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     next: Duration,
     allowed_from: Instant,
 }
 
 impl Backoff {
     /// The first start is allowed at once.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { next: FIRST, allowed_from: now }
     }
 
     /// May it be started now? If so, the next time is further away.
-    pub(super) fn admit(&mut self, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant) -> bool {
         if now < self.allowed_from {
             return false;
         }

@@ -12,8 +12,10 @@ use tracing::Instrument as _;
 
 use super::{Action, Observed, backoff::Backoff, diff};
 use crate::{
-    agent::{Agent, Condition, TenantLock, locked},
-    ledger::Record,
+    agent::{Agent, Condition, TenantLock, Watched, locked},
+    ledger::{Record, Spec},
+    watchdog::is_watched,
+    work,
 };
 
 /// At the start, routes wait so long for containers; then they are applied to whatever runs.
@@ -25,6 +27,7 @@ const COALESCE: Duration = Duration::from_millis(20);
 #[derive(Default)]
 struct Memory {
     backoffs: BTreeMap<TenantName, Backoff>,
+    work: work::Memory,
     first_pass_done: bool,
     /// Why the last action on a tenant failed, until one succeeds or none is needed.
     failures: Arc<Mutex<BTreeMap<TenantName, String>>>,
@@ -83,6 +86,7 @@ async fn pass(agent: &Arc<Agent>, memory: &mut Memory) {
         }
         Err(error) => condition.problems.push(error.to_string()),
     }
+    work::reconcile(agent, &mut memory.work).await;
     if let Err(error) = agent.apply_routes().await {
         condition.problems.push(error.to_string());
     }
@@ -116,6 +120,9 @@ async fn observe(agent: &Agent) -> Result<Observed, Error> {
     let volumes = agent.runtime.volumes("feather-").await?;
     agent.clear_staging(&volumes).await?;
     let records = agent.ledger.all();
+    let watched = |tenant: &TenantName| records.iter().any(|record| record.tenant == *tenant && is_watched(record));
+    agent.forget_watches(watched);
+    let unhealthy = records.iter().filter(|record| agent.is_unhealthy(&Watched::Tenant(record.tenant.clone())));
     let settled = records.iter().filter(|record| {
         let spec = record.spec.as_ref();
         spec.is_some_and(|spec| agent.is_settled(&record.tenant, spec))
@@ -129,6 +136,7 @@ async fn observe(agent: &Agent) -> Result<Observed, Error> {
             .collect(),
         volumes: volumes.iter().filter_map(|name| TenantName::from_container(name)).collect(),
         settled: settled.map(|record| record.tenant.clone()).collect(),
+        unhealthy: unhealthy.map(|record| record.tenant.clone()).collect(),
     })
 }
 
@@ -146,7 +154,7 @@ async fn act(agent: &Arc<Agent>, memory: &mut Memory, records: &[Record], action
         if agent.ledger.get(&tenant).ok().flatten().as_ref() != Some(record) {
             continue;
         }
-        let waits = matches!(action, Action::Run | Action::Provision);
+        let waits = matches!(action, Action::Run | Action::Restart | Action::Provision);
         let backoff = memory.backoffs.entry(tenant.clone()).or_insert_with(|| Backoff::new(now));
         if waits && !backoff.admit(now) {
             continue;
@@ -176,8 +184,8 @@ async fn apply(
     let name = format!("{action:?}");
     let work = async {
         match action {
-            Action::Run => match &record.spec {
-                Some(spec) => agent.start_container(&tenant, spec).await.map(drop),
+            Action::Run | Action::Restart => match &record.spec {
+                Some(spec) => start_again(&agent, &tenant, spec, action == Action::Restart).await,
                 None => Err(Error::bug(format!("the record of {tenant} has no spec"))),
             },
             Action::Provision => agent.provision(record).await.map(drop),
@@ -207,15 +215,35 @@ async fn apply(
     agent.wake.notify_one();
 }
 
+/// Starts what should run. An event when it ran before.
+async fn start_again(agent: &Agent, tenant: &TenantName, spec: &Spec, hangs: bool) -> Result<(), Error> {
+    // Made sure of by this process: then it was not a reboot that ended it.
+    let ran = agent.is_settled(tenant, spec);
+    if hangs {
+        agent.stop_container(tenant).await?;
+    }
+    let started = agent.start_container(tenant, spec).await?;
+    if started && ran {
+        let why = if hangs { "it did not answer its health check" } else { "its process had ended" };
+        agent.note_restart(&Watched::Tenant(tenant.clone()), &tenant.container(), why);
+    }
+    Ok(())
+}
+
 /// Woken by everything that a snapshot shows.
 pub(crate) struct Changes {
     ledger: watch::Receiver<u64>,
     condition: watch::Receiver<Condition>,
+    others: watch::Receiver<u64>,
 }
 
 impl Changes {
     pub(crate) fn of(agent: &Agent) -> Self {
-        Self { ledger: agent.ledger.changes(), condition: agent.condition.subscribe() }
+        Self {
+            ledger: agent.ledger.changes(),
+            condition: agent.condition.subscribe(),
+            others: agent.changes.subscribe(),
+        }
     }
 
     /// Waits for the next change. Several that come close together count as one.
@@ -223,6 +251,7 @@ impl Changes {
         let changed = tokio::select! {
             changed = self.ledger.changed() => changed,
             changed = self.condition.changed() => changed,
+            changed = self.others.changed() => changed,
         };
         if changed.is_err() {
             // The agent is ending; its streams end with it.
@@ -231,5 +260,6 @@ impl Changes {
         tokio::time::sleep(COALESCE).await;
         self.ledger.mark_unchanged();
         self.condition.mark_unchanged();
+        self.others.mark_unchanged();
     }
 }

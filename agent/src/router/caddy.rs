@@ -25,6 +25,7 @@ mod admin;
 mod base;
 #[doc(hidden)]
 pub mod contract;
+mod restart;
 mod routes;
 
 pub use base::base;
@@ -49,6 +50,8 @@ pub struct CaddyOptions {
     pub server_name: String,
     /// Longest wait for one answer of the admin API.
     pub timeout: Duration,
+    /// Program and arguments that have Caddy restarted when it hangs; empty when there is no such thing.
+    pub restart: Vec<String>,
 }
 
 impl CaddyOptions {
@@ -61,6 +64,7 @@ impl CaddyOptions {
             public: "http://127.0.0.1:80".to_owned(),
             server_name: server_name.to_string(),
             timeout: Duration::from_secs(10),
+            restart: Vec::new(),
         }
     }
 }
@@ -74,6 +78,32 @@ pub struct Caddy {
     refuses_stream_close_delay: AtomicBool,
     /// One change at a time: our own would only make each other stale.
     changing: Mutex<()>,
+}
+
+/// What shall be made so, in one change.
+enum Want<'a> {
+    Tenants(&'a BTreeMap<TenantName, Route>),
+    Admin(Option<u16>),
+}
+
+impl Want<'_> {
+    /// The list as it should be; the present one when that will do.
+    fn desired(&self, current: &[Value], style: &Style<'_>) -> Vec<Value> {
+        match self {
+            Want::Tenants(want) if routes::suffice(current, want, style) => current.to_vec(),
+            Want::Tenants(want) => desired_routes(current, want, style),
+            Want::Admin(port) => routes::desired_admin(current, *port, style),
+        }
+    }
+
+    /// Caddy may quote the configuration that it refuses.
+    fn without_tokens(&self, message: String) -> String {
+        let Want::Tenants(want) = self else { return message };
+        want.values().fold(message, |message, route| match route {
+            Route::Probe { token, .. } if !token.is_empty() => message.replace(token, "***"),
+            _ => message,
+        })
+    }
 }
 
 enum Step {
@@ -111,7 +141,7 @@ impl Caddy {
     }
 
     async fn read(&self) -> Result<Routes, Error> {
-        self.admin.routes().await.map_err(|failure| self.told(failure, &BTreeMap::new()))
+        self.admin.routes().await.map_err(|failure| self.told(failure, &Want::Admin(None)))
     }
 
     /// A reading that outlasts the replacement of the admin listener.
@@ -129,10 +159,10 @@ impl Caddy {
         self.read().await
     }
 
-    async fn step(&self, want: &BTreeMap<TenantName, Route>) -> Result<Step, Error> {
+    async fn step(&self, want: &Want<'_>) -> Result<Step, Error> {
         let current = self.read_patiently().await?;
-        let desired = desired_routes(&current.list, want, &self.style());
-        if desired == current.list || routes::suffice(&current.list, want, &self.style()) {
+        let desired = want.desired(&current.list, &self.style());
+        if desired == current.list {
             return Ok(Step::Done(false));
         }
         match self.admin.replace(&current, &desired).await {
@@ -156,11 +186,11 @@ impl Caddy {
     async fn without_stream_close_delay(
         &self,
         current: &Routes,
-        want: &BTreeMap<TenantName, Route>,
+        want: &Want<'_>,
         first: Failure,
     ) -> Result<Step, Error> {
         let style = Style { stream_close_delay: false, ..self.style() };
-        let desired: Vec<Value> = desired_routes(&current.list, want, &style);
+        let desired = want.desired(&current.list, &style);
         let outcome = if desired == current.list { Ok(()) } else { self.admin.replace(current, &desired).await };
         match outcome {
             Ok(()) => {
@@ -176,7 +206,22 @@ impl Caddy {
         }
     }
 
-    fn told(&self, failure: Failure, want: &BTreeMap<TenantName, Route>) -> Error {
+    async fn change(&self, want: &Want<'_>) -> Result<bool, Error> {
+        let _one_at_a_time = self.changing.lock().await;
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            match self.step(want).await? {
+                Step::Done(changed) => return Ok(changed),
+                Step::Again(error) if attempt == ATTEMPTS => return Err(error),
+                Step::Again(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn told(&self, failure: Failure, want: &Want<'_>) -> Error {
         match failure {
             Failure::Unreachable(source) => Error::Unreachable { address: self.options.admin.clone(), source },
             Failure::NoServer => Error::Unsuitable(format!(
@@ -186,17 +231,9 @@ impl Caddy {
                 self.options.server
             )),
             Failure::Stale => Error::Refused("its configuration is being changed by somebody else".to_owned()),
-            Failure::Refused(message) => Error::Refused(without_tokens(message, want)),
+            Failure::Refused(message) => Error::Refused(want.without_tokens(message)),
         }
     }
-}
-
-/// Caddy may quote the configuration that it refuses.
-fn without_tokens(message: String, want: &BTreeMap<TenantName, Route>) -> String {
-    want.values().fold(message, |message, route| match route {
-        Route::Probe { token, .. } if !token.is_empty() => message.replace(token, "***"),
-        _ => message,
-    })
 }
 
 fn unreachable(address: &str, error: reqwest::Error) -> Error {
@@ -218,18 +255,19 @@ fn refuse_patterns(routes: &BTreeMap<TenantName, Route>) -> Result<(), Error> {
 impl Router for Caddy {
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
         refuse_patterns(routes)?;
-        let _one_at_a_time = self.changing.lock().await;
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            match self.step(routes).await? {
-                Step::Done(changed) => return Ok(changed),
-                Step::Again(error) if attempt == ATTEMPTS => return Err(error),
-                Step::Again(_) => {}
-            }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        unreachable!("the last attempt returns")
+        self.change(&Want::Tenants(routes)).await
+    }
+
+    async fn ensure_admin(&self, port: Option<u16>) -> Result<bool, Error> {
+        self.change(&Want::Admin(port)).await
+    }
+
+    async fn observe_admin(&self) -> Result<Option<u16>, Error> {
+        Ok(routes::parse_admin(&self.read_patiently().await?.list))
+    }
+
+    async fn restart(&self) -> Result<(), Error> {
+        restart::run(&self.options.restart).await
     }
 
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
@@ -238,7 +276,7 @@ impl Router for Caddy {
 
     async fn in_flight(&self, port: u16) -> Result<u64, Error> {
         let counted = self.admin.in_flight(&routes::loopback(port)).await;
-        counted.map_err(|failure| self.told(failure, &BTreeMap::new()))
+        counted.map_err(|failure| self.told(failure, &Want::Admin(None)))
     }
 
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error> {

@@ -67,6 +67,7 @@ pub async fn all(world: &dyn World) {
     what_is_so_is_not_touched(world).await;
     routes_of_others_are_left_alone(world).await;
     a_foreign_route_of_a_tenant_stays(world).await;
+    what_is_no_tenants_goes_to_the_admin_container(world).await;
     a_lost_configuration_is_made_again(world).await;
     a_tenant_that_does_not_run_is_unavailable(world).await;
     a_forward_reaches_the_other_server(world).await;
@@ -143,6 +144,29 @@ pub async fn a_foreign_route_of_a_tenant_stays(world: &dyn World) {
     assert_eq!(router.observe().await.unwrap(), routes([("alice", serve), ("bob", Route::Unavailable)]));
     assert_eq!(status(world, "alice").await, 200);
     assert!(router.ensure(&BTreeMap::new()).await.unwrap());
+}
+
+/// Behind the tenants' routes, at one port or another or none.
+pub async fn what_is_no_tenants_goes_to_the_admin_container(world: &dyn World) {
+    let router = world.router();
+    let (unknown, foreign) = (world.get(&tenant("zoe"), &[]).await, world.foreign().await);
+    let wanted = routes([("alice", Route::Unavailable)]);
+    for (admin, answer) in [
+        (Some(world.dead_port()), Answer { status: 502, served: false }),
+        (Some(world.port()), Answer { status: 200, served: true }),
+        (None, unknown),
+    ] {
+        assert!(router.ensure_admin(admin).await.unwrap());
+        assert!(!router.ensure_admin(admin).await.unwrap());
+        assert!(router.ensure(&wanted).await.unwrap());
+        assert!(!router.ensure_admin(admin).await.unwrap());
+        assert_eq!(router.observe_admin().await.unwrap(), admin);
+        assert_eq!(router.observe().await.unwrap(), wanted);
+        assert_eq!(world.get(&tenant("zoe"), &[]).await, answer);
+        assert_eq!(status(world, "alice").await, 503, "a tenant is not the admin container's");
+        assert_eq!(world.foreign().await, foreign);
+        assert!(router.ensure(&BTreeMap::new()).await.unwrap());
+    }
 }
 
 /// A proxy that forgot everything gets it again.

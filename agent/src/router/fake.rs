@@ -76,6 +76,8 @@ impl Peers {
 #[derive(Default)]
 struct State {
     routes: BTreeMap<TenantName, Route>,
+    admin: Option<u16>,
+    restarts: u64,
     changes: u64,
     unreachable: bool,
     refusals: BTreeMap<Verb, u32>,
@@ -140,7 +142,14 @@ impl Fake {
 
     /// The proxy was restarted with its base configuration.
     pub fn lose_routes(&self) {
-        self.state().routes.clear();
+        let mut state = self.state();
+        state.routes.clear();
+        state.admin = None;
+    }
+
+    /// How often the process was restarted by [`Router::restart`].
+    pub fn restarts(&self) -> u64 {
+        self.state().restarts
     }
 
     /// How often the configuration was changed: each change costs somebody a connection.
@@ -150,32 +159,36 @@ impl Fake {
 
     /// What a request to `/health` under the tenant's host name gets.
     pub fn request(&self, tenant: &TenantName, request: &Request) -> Answer {
-        let route = {
+        let (route, admin) = {
             let state = self.state();
             if state.unreachable {
                 return Answer::bare(502);
             }
-            state.routes.get(tenant).cloned()
+            (state.routes.get(tenant).cloned(), state.admin)
         };
-        self.answer(tenant, route.as_ref(), request)
+        match (self.answer(tenant, route.as_ref(), request), admin) {
+            (Some(answer), _) => answer,
+            (None, Some(port)) => self.serve(port),
+            (None, None) => Answer::bare(404),
+        }
     }
 
-    fn answer(&self, tenant: &TenantName, route: Option<&Route>, request: &Request) -> Answer {
-        match route {
-            None => Answer::bare(404),
+    /// Nothing for a request that no route of the tenant takes.
+    fn answer(&self, tenant: &TenantName, route: Option<&Route>, request: &Request) -> Option<Answer> {
+        Some(match route? {
             // Nobody can wait in here: what a held request gets when it waited too long.
-            Some(Route::Unavailable | Route::Hold { .. }) => Answer::bare(503),
+            Route::Unavailable | Route::Hold { .. } => Answer::bare(503),
             // Nobody knows what somebody else's does; it leads somewhere.
-            Some(Route::Foreign) => Answer::bare(200),
-            Some(Route::Serve { port }) => self.serve(*port),
-            Some(Route::Probe { port, token, .. }) if request.probe.as_ref() == Some(token) => self.serve(*port),
-            Some(Route::Probe { otherwise, .. }) => self.answer(tenant, otherwise.as_deref(), request),
-            Some(Route::Forward { .. }) if request.forwarded_by.is_some() => Answer::bare(508),
-            Some(Route::Forward { to }) => {
+            Route::Foreign => Answer::bare(200),
+            Route::Serve { port } => self.serve(*port),
+            Route::Probe { port, token, .. } if request.probe.as_ref() == Some(token) => self.serve(*port),
+            Route::Probe { otherwise, .. } => self.answer(tenant, otherwise.as_deref(), request)?,
+            Route::Forward { .. } if request.forwarded_by.is_some() => Answer::bare(508),
+            Route::Forward { to } => {
                 let hop = Request { forwarded_by: Some(self.server.clone()), ..request.clone() };
                 self.peers.get(to).map_or(Answer::bare(502), |peer| peer.request(tenant, &hop))
             }
-        }
+        })
     }
 
     fn serve(&self, port: u16) -> Answer {
@@ -252,6 +265,30 @@ impl Router for Fake {
         drop(state);
         let request = Request { probe: token.map(str::to_owned), forwarded_by: None };
         deliver(self.request(tenant, &request).status, lost)
+    }
+
+    async fn ensure_admin(&self, port: Option<u16>) -> Result<bool, Error> {
+        let (mut state, lost) = self.enter(Verb::Ensure)?;
+        let differs = state.admin != port;
+        if differs {
+            state.admin = port;
+            state.changes += 1;
+        }
+        deliver(differs, lost)
+    }
+
+    async fn observe_admin(&self) -> Result<Option<u16>, Error> {
+        let (state, lost) = self.enter(Verb::Observe)?;
+        deliver(state.admin, lost)
+    }
+
+    async fn restart(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        state.restarts += 1;
+        state.unreachable = false;
+        state.routes.clear();
+        state.admin = None;
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use feather_proto::model::ContainerState;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Container, ContainerSpec, Error, Home, Network, Runtime};
+use super::{Container, ContainerSpec, Error, Home, Network, Reach, Runtime};
 
 /// An engine to test, and what the tests may use of it.
 #[derive(Clone)]
@@ -37,6 +37,7 @@ impl Subject {
             name: self.name(name),
             image: self.image.clone(),
             host_port: self.ports[0],
+            reach: Reach::Published,
             volume: self.name(name),
             environment: BTreeMap::from([("FEATHER_PASSWORD".to_owned(), "x7k9m2".to_owned())]),
             dns: vec!["192.0.2.53".to_owned()],
@@ -83,6 +84,7 @@ pub async fn all(subject: &Subject) {
     absence_is_none_and_removing_it_succeeds(subject).await;
     a_missing_volume_or_image_is_refused(subject).await;
     a_taken_port_is_a_conflict(subject).await;
+    a_container_in_the_births_network_listens_where_it_is_told(subject).await;
     stopping_and_removing_end_the_process(subject).await;
     volumes_keep_their_data(subject).await;
     a_volume_with_data_keeps_its_root(subject).await;
@@ -212,6 +214,41 @@ pub async fn a_taken_port_is_a_conflict(subject: &Subject) {
     let names: Vec<_> = runtime.containers(&subject.prefix).await.unwrap().into_iter().map(|one| one.name).collect();
     assert_eq!(names, [first.name.clone(), second.name.clone()]);
     subject.clean(&[&first, &second]).await;
+}
+
+/// On the loopback of the birth itself, with a directory for a home; a port that somebody else has is seen beforehand.
+pub async fn a_container_in_the_births_network_listens_where_it_is_told(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let (home, _) = runtime.ensure_volume(&subject.name("home")).await.unwrap();
+    let host = |name: &str, port: u16| ContainerSpec {
+        reach: Reach::Host,
+        host_port: port,
+        volume: home.to_str().unwrap().to_owned(),
+        ..subject.spec(name)
+    };
+    let (first, second) = (host("host-a", subject.ports[0]), host("host-b", subject.ports[1]));
+    for spec in [&first, &second] {
+        runtime.ensure_container(spec).await.unwrap();
+        runtime.ensure_container(spec).await.unwrap();
+        let created = subject.seen(&spec.name).await;
+        assert_eq!((created.state, created.host_port), (ContainerState::Created, Some(spec.host_port)));
+        runtime.start(&spec.name).await.unwrap();
+        assert!(subject.becomes_healthy(spec.host_port).await);
+    }
+    let taken = host("host-c", subject.ports[0]);
+    runtime.ensure_container(&taken).await.unwrap();
+    assert!(matches!(runtime.start(&taken.name).await, Err(Error::Conflict(_))));
+    assert_ne!(subject.seen(&taken.name).await.state, ContainerState::Running);
+    assert!(home.join("starts.log").exists(), "both live in the directory");
+    runtime.stop(&first.name, Duration::from_secs(5)).await.unwrap();
+    assert!(!runtime.healthy(first.host_port, Duration::from_secs(1)).await);
+    assert!(runtime.healthy(second.host_port, Duration::from_secs(5)).await);
+    for spec in [&first, &second, &taken] {
+        runtime.remove_container(&spec.name).await.unwrap();
+    }
+    let nowhere = ContainerSpec { volume: "/nonexistent/home".to_owned(), ..host("host-d", subject.ports[0]) };
+    assert!(matches!(runtime.ensure_container(&nowhere).await, Err(Error::Refused { .. })));
+    runtime.remove_volume(&subject.name("home")).await.unwrap();
 }
 
 /// With no grace at all, and without a stop before the removal.

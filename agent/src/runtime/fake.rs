@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Capacity, Container, ContainerSpec, Error, Home, Inspected, LogLine, Network, Runtime};
+use super::{Capacity, Container, ContainerSpec, Error, Home, Inspected, LogLine, Network, Runtime, no_home};
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_proto::model::{ContainerState, Image};
@@ -48,11 +48,17 @@ struct Entry {
     output: Output,
     /// What came over it since it was made of its image.
     changed: Option<Behaviour>,
+    /// Runs and answers nobody, until its next start.
+    hangs: bool,
 }
 
 impl Entry {
     fn behaviour(&self) -> Behaviour {
         self.changed.unwrap_or_else(|| self.image.behaviour())
+    }
+
+    fn answers(&self) -> bool {
+        !self.hangs && self.behaviour().healthy_after(self.polls)
     }
 }
 
@@ -80,6 +86,8 @@ impl ByHand {
 
 struct State {
     capacity: Capacity,
+    /// Ports that some process outside of all containers listens at.
+    occupied: BTreeSet<u16>,
     made: u64,
     images: BTreeMap<String, Archive>,
     containers: BTreeMap<String, Entry>,
@@ -106,6 +114,7 @@ impl Fake {
         };
         let state = State {
             capacity,
+            occupied: BTreeSet::new(),
             made: 0,
             images: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -184,7 +193,7 @@ impl Fake {
     /// Is there a running container behind the loopback port that would answer requests? Asking does not count as a poll.
     pub fn listening(&self, port: u16) -> bool {
         let state = self.state();
-        state.running_on(port).is_some_and(|entry| entry.behaviour().healthy_after(entry.polls))
+        state.running_on(port).is_some_and(Entry::answers)
     }
 
     /// A container behaves otherwise from now on, as if its process had come to another mind.
@@ -208,6 +217,23 @@ impl Fake {
         }
     }
 
+    /// The container's process runs on and answers nobody, until it is started again.
+    pub fn hang(&self, name: &str) {
+        if let Some(entry) = self.state().containers.get_mut(name) {
+            entry.hangs = true;
+        }
+    }
+
+    /// Some process outside of all containers listens at the port, and answers everybody with 200; or no longer.
+    pub fn occupy(&self, port: u16, occupied: bool) {
+        let mut state = self.state();
+        if occupied {
+            state.occupied.insert(port)
+        } else {
+            state.occupied.remove(&port)
+        };
+    }
+
     /// Power off and on: every process is gone and nothing is started again; images, volumes and exited containers stay.
     pub fn reboot(&self) {
         for entry in self.state().containers.values_mut() {
@@ -218,6 +244,10 @@ impl Fake {
     /// The directory that a volume of this name has or would have.
     pub fn volume_path(&self, name: &str) -> PathBuf {
         self.directory.join(name).join("_data")
+    }
+
+    fn home(&self, spec: &ContainerSpec) -> PathBuf {
+        spec.directory().map_or_else(|| self.volume_path(&spec.volume), Path::to_owned)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -235,7 +265,7 @@ impl Fake {
         Process {
             server: self.server.clone(),
             container: entry.spec.name.clone(),
-            volume: self.volume_path(&entry.spec.volume),
+            volume: self.home(&entry.spec),
             port: entry.spec.host_port,
             labels: entry.spec.labels.clone(),
         }
@@ -244,6 +274,7 @@ impl Fake {
     fn begin(&self, entry: &mut Entry) {
         entry.state = ContainerState::Running;
         entry.polls = 0;
+        entry.hangs = false;
         entry.output.open();
         entry.output.write("listening on 8080", false);
         self.processes.started(&self.process(entry));
@@ -266,7 +297,8 @@ impl State {
     fn entry(&mut self, spec: &ContainerSpec, image: Archive) -> Entry {
         self.made += 1;
         let (state, output) = (ContainerState::Created, Output::default());
-        Entry { id: self.made, spec: spec.clone(), by_hand: None, image, state, polls: 0, output, changed: None }
+        let spec = spec.clone();
+        Entry { id: self.made, spec, by_hand: None, image, state, polls: 0, output, changed: None, hangs: false }
     }
 
     fn running_on(&self, port: u16) -> Option<&Entry> {
@@ -369,11 +401,8 @@ impl Runtime for Fake {
             return reply.deliver(());
         }
         let image = state.find_image(&spec.image).ok_or_else(|| Error::ImageMissing(spec.image.clone()))?.clone();
-        if !self.volume_path(&spec.volume).is_dir() {
-            return Err(Error::Refused {
-                attempt: format!("create {}", spec.name),
-                message: format!("there is no volume {}", spec.volume),
-            });
+        if !self.home(spec).is_dir() {
+            return Err(no_home(spec));
         }
         if let Some(mut old) = state.containers.remove(&spec.name) {
             self.end(&mut old);
@@ -390,9 +419,9 @@ impl Runtime for Fake {
             return reply.deliver(());
         }
         let port = entry.spec.host_port;
-        if let Some(other) = state.running_on(port) {
-            let message = format!("port {port} is taken by the container {}", other.spec.name);
-            return Err(Error::Conflict(message));
+        let other = state.running_on(port).map(|other| format!("the container {}", other.spec.name));
+        if let Some(owner) = other.or_else(|| state.occupied.contains(&port).then(|| "another process".to_owned())) {
+            return Err(Error::Conflict(format!("port {port} is taken by {owner}")));
         }
         if let Some(entry) = state.containers.get_mut(name) {
             self.begin(entry);
@@ -433,12 +462,15 @@ impl Runtime for Fake {
         if state.faults.take_refusal(Verb::Healthy) {
             return false;
         }
+        if state.occupied.contains(&port) {
+            return true;
+        }
         let entry = state
             .containers
             .values_mut()
             .find(|entry| entry.state == ContainerState::Running && entry.spec.host_port == port);
         entry.is_some_and(|entry| {
-            let healthy = entry.behaviour().healthy_after(entry.polls);
+            let healthy = entry.answers();
             entry.polls = entry.polls.saturating_add(1);
             healthy
         })

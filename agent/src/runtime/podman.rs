@@ -31,7 +31,7 @@ use self::{
     libpod::{Failure, Libpod},
     root::RootMetadata,
 };
-use super::{Capacity, Container, ContainerSpec, Error, Inspected, LogLine, Runtime};
+use super::{Capacity, Container, ContainerSpec, Error, Inspected, LogLine, Reach, Runtime, no_home};
 
 mod health;
 mod label;
@@ -113,14 +113,15 @@ impl Podman {
 
     async fn create(&self, spec: &ContainerSpec, hash: &str) -> Result<(), Error> {
         let attempt = format!("create {}", spec.name);
-        let Some(volume) = self.volume(&spec.volume).await? else {
+        let home = match spec.directory() {
+            Some(directory) => Some(directory.to_owned()).filter(|directory| directory.is_dir()),
             // Podman would make an empty one, and the tenant would start without its data.
-            let message = format!("there is no volume {}", spec.volume);
-            return Err(Error::Refused { attempt, message });
+            None => self.volume(&spec.volume).await?,
         };
+        let home = home.ok_or_else(|| no_home(spec))?;
         let image = self.inspect_image(&spec.image).await?.and_then(|image| image.id);
         let image = image.ok_or_else(|| Error::ImageMissing(spec.image.clone()))?;
-        let fresh = root::is_fresh(&volume);
+        let fresh = root::is_fresh(&home);
         let options = query::CreateContainerOptionsBuilder::default().name(&spec.name).build();
         let body = create_body(spec, image, hash, fresh);
         let Err(error) = self.docker(Duration::ZERO)?.create_container(Some(options), body).await else {
@@ -198,22 +199,30 @@ fn create_body(spec: &ContainerSpec, image: String, hash: &str, fresh: bool) -> 
         PortBinding { host_ip: Some(Ipv4Addr::LOCALHOST.to_string()), host_port: Some(spec.host_port.to_string()) };
     // What an image holds below the mount point goes into a fresh volume only: an empty volume that came from another server
     // is one whose tenant deleted everything.
-    let copy = if fresh { "" } else { ":nocopy" };
+    let copy = if fresh || spec.directory().is_some() { "" } else { ":nocopy" };
+    let published = spec.reach == Reach::Published;
     let host_config = HostConfig {
         binds: Some(vec![format!("{}:{HOME}{copy}", spec.volume)]),
-        port_bindings: Some(HashMap::from([(CONTAINER_PORT.to_owned(), Some(vec![binding]))])),
-        dns: Some(spec.dns.clone()),
+        port_bindings: published.then(|| HashMap::from([(CONTAINER_PORT.to_owned(), Some(vec![binding]))])),
+        network_mode: (!published).then(|| "host".to_owned()),
+        dns: published.then(|| spec.dns.clone()),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..HostConfig::default()
     };
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     labels.insert(label::SPEC_LABEL.to_owned(), hash.to_owned());
-    // So that a start finds the volume without reading what else the container was created with.
-    labels.insert(observed::VOLUME_LABEL.to_owned(), spec.volume.clone());
+    if spec.directory().is_none() {
+        // So that a start finds the volume without reading what else the container was created with.
+        labels.insert(observed::VOLUME_LABEL.to_owned(), spec.volume.clone());
+    }
+    if !published {
+        // Podman knows nothing of the ports of a container in the network of the birth.
+        labels.insert(observed::PORT_LABEL.to_owned(), spec.host_port.to_string());
+    }
     ContainerCreateBody {
         image: Some(image),
-        env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        exposed_ports: Some(vec![CONTAINER_PORT.to_owned()]),
+        env: Some(spec.variables().iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        exposed_ports: published.then(|| vec![CONTAINER_PORT.to_owned()]),
         labels: Some(labels),
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
@@ -247,6 +256,12 @@ fn told(attempt: &str, failure: Failure) -> Error {
         Failure::Unreachable(source) => Error::Unreachable(source),
         Failure::Status { message, .. } => Error::Refused { attempt: attempt.to_owned(), message },
     }
+}
+
+fn taken(port: u16, name: &str) -> Error {
+    Error::Conflict(format!(
+        "port {port} is taken, so that {name} cannot be started; `ss -ltnp 'sport = :{port}'` in the birth says by whom"
+    ))
 }
 
 fn port_is_taken(port: u16) -> bool {
@@ -380,6 +395,10 @@ impl Runtime for Podman {
         if container.state == ContainerState::Running {
             return Ok(());
         }
+        // In the network of the birth Podman would let both run, and the other one would be taken for this one.
+        if let Some(port) = observed::own_port(&container).filter(|port| port_is_taken(*port)) {
+            return Err(taken(port, name));
+        }
         if let Some(volume) = container.labels.get(observed::VOLUME_LABEL) {
             self.mount(name, volume).await?;
         }
@@ -387,9 +406,7 @@ impl Runtime for Podman {
         let Err(error) = self.docker(Duration::ZERO)?.start_container(name, options).await else { return Ok(()) };
         match (status(&error), container.host_port) {
             (Some(404), _) => Err(Error::ContainerMissing(name.to_owned())),
-            (Some(_), Some(port)) if port_is_taken(port) => {
-                Err(Error::Conflict(format!("port {port} is taken, so that {name} cannot be started")))
-            }
+            (Some(_), Some(port)) if port_is_taken(port) => Err(taken(port, name)),
             _ => Err(refused(format!("start {name}"), error)),
         }
     }

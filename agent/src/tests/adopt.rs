@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ledger::Directory,
     router::{Route, Router as _},
-    runtime::{ContainerSpec, Network, fake::ByHand},
+    runtime::{ContainerSpec, Network, Reach, fake::ByHand},
 };
 
 const PASSWORD: &str = "x7k9m2-by-hand";
@@ -31,6 +31,7 @@ fn by_hand(server: &Server, name: &str, port: u16, change: impl FnOnce(&mut ByHa
         name: tenant.container(),
         image: IMAGE.into(),
         host_port: port,
+        reach: Reach::Published,
         volume: tenant.container(),
         environment: BTreeMap::from([
             ("FEATHER_PASSWORD".into(), PASSWORD.into()),

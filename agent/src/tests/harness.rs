@@ -18,6 +18,7 @@ use feather_proto::{
     pb::agent::v1::{
         self as pb, adoption_service_client::AdoptionServiceClient, server_service_client::ServerServiceClient,
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+        work_service_client::WorkServiceClient,
     },
     tls::{self, BoxIo, Dial, Identity, Principal, Role, Rotating, Trust},
 };
@@ -241,6 +242,12 @@ impl Server {
     }
 
     pub(super) async fn start_on(&mut self, storage: Arc<dyn Storage>) {
+        let work = Arc::new(Directory::new(self.config.work_dir()).unwrap());
+        self.start_with(storage, work).await;
+    }
+
+    /// The record of the admin container has a storage of its own.
+    pub(super) async fn start_with(&mut self, storage: Arc<dyn Storage>, work: Arc<dyn Storage>) {
         let seams = Seams {
             runtime: self.engine.clone(),
             router: self.proxy.clone(),
@@ -248,7 +255,7 @@ impl Server {
             clock: self.clock.clone(),
         };
         let shutdown = CancellationToken::new();
-        let local = Local::start_on(self.config.clone(), seams, storage).unwrap();
+        let local = Local::start_with(self.config.clone(), seams, storage, work).unwrap();
         let (incoming, identity) = (self.pipes.listen(&self.address()), self.identity.clone());
         let until = shutdown.clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -347,6 +354,10 @@ impl Server {
 
     pub(super) fn info(&self) -> ServerServiceClient<Channel> {
         ServerServiceClient::new(self.channel(&self.controller))
+    }
+
+    pub(super) fn work(&self) -> WorkServiceClient<Channel> {
+        WorkServiceClient::new(self.channel(&self.controller))
     }
 
     pub(super) fn volume(&self) -> PathBuf {

@@ -43,6 +43,7 @@ fn report(residence: Residence) -> TenantReport {
         created: None,
         forward_to: None,
         problem: None,
+        watch: Default::default(),
     }
 }
 
@@ -63,6 +64,8 @@ fn snapshot(name: &str, tenants: Vec<TenantReport>) -> ServerSnapshot {
         volumes: vec![],
         now: OffsetDateTime::UNIX_EPOCH,
         problems: vec![],
+        admin: None,
+        events: vec![],
     }
 }
 

@@ -236,6 +236,8 @@ mod tests {
             volumes: vec![],
             now: time::OffsetDateTime::UNIX_EPOCH,
             problems: vec![],
+            admin: None,
+            events: vec![],
         }
     }
 

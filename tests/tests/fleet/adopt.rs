@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use feather_agent::{
     router::Route,
-    runtime::{ContainerSpec, Network, fake::ByHand},
+    runtime::{ContainerSpec, Network, Reach, fake::ByHand},
 };
 use feather_proto::{
     error::{Error, reason},
@@ -27,6 +27,7 @@ fn by_hand(fleet: &Fleet, server: &str, name: &str, port: u16, network: Network)
         name: tenant(name).container(),
         image: WORK_IMAGE.into(),
         host_port: port,
+        reach: Reach::Published,
         volume: tenant(name).container(),
         environment: BTreeMap::from([("FEATHER_PASSWORD".into(), PASSWORD.into())]),
         dns: vec![],

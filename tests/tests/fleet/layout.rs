@@ -175,6 +175,8 @@ fn the_product_starts_no_processes() {
         .iter()
         .filter(|source| source.is_under(&["agent/src/", "controller/src/", "cli/src/", "proto/src/"]))
         .filter(|source| !source.path.contains("/tests/") && !source.path.ends_with("/contract.rs"))
+        // Runs the command that an operator gave for a Caddy that answers nobody any more: then there is no socket to speak to.
+        .filter(|source| source.path != "agent/src/router/caddy/restart.rs")
         .filter(|source| {
             source.code().any(|(_, line)| line.contains("process::Command") || line.contains("Command::new(\""))
         })

@@ -158,7 +158,8 @@ impl World for Process {
     async fn foreign(&self) -> String {
         let mut config: Value = serde_json::from_str(&self.config().await).unwrap();
         let routes = config["apps"]["http"]["servers"]["feather"]["routes"].as_array_mut().unwrap();
-        routes.retain(|route| !route["@id"].as_str().is_some_and(|id| id.starts_with("tenant-")));
+        let ours = |id: &str| id.starts_with("tenant-") || id == "work_upstream";
+        routes.retain(|route| !route["@id"].as_str().is_some_and(ours));
         config.to_string()
     }
 

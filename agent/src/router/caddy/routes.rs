@@ -1,7 +1,8 @@
 //! Routes of tenants as Caddy's JSON, both ways. Pure.
 //!
 //! Ours are the top-level routes whose `@id` is `tenant-` and the name of a tenant; there is one for each, and what it needs
-//! more is nested in it. All others are somebody else's and are kept as they are.
+//! more is nested in it. Ours is also `work_upstream`, which gives the admin container what is for no tenant. All others are
+//! somebody else's and are kept as they are.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use crate::router::{HOP_HEADER, INSIDE_HEADER, PROBE_HEADER, Route};
 
 const ID_PREFIX: &str = "tenant-";
+/// The route to the admin container.
+const ADMIN_ID: &str = "work_upstream";
 /// How Caddy writes the address of a socket, before its path.
 const UNIX_PREFIX: &str = "unix/";
 
@@ -76,6 +79,59 @@ fn does(route: &Value, tenant: &TenantName, wanted: &Route, style: &Style<'_>) -
         && handler["flush_interval"] == -1
         && only(upstream, &["dial"])
         && port_of(&upstream["dial"]) == Some(*port)
+}
+
+/// The list with the route to the admin container as it should be, everything else untouched and in order. A route by hand that
+/// leads to the same port will do.
+pub(super) fn desired_admin(current: &[Value], port: Option<u16>, style: &Style<'_>) -> Vec<Value> {
+    let reached = current.iter().position(matches_everything);
+    let serves = reached.and_then(|index| current.get(index)).filter(|route| names_admin(route)).and_then(admin_port);
+    if port.is_some() && serves == port && current.iter().filter(|route| names_admin(route)).count() == 1 {
+        return current.to_vec();
+    }
+    let goes = |route: &Value| match port {
+        Some(_) => names_admin(route),
+        None => admin_port(route).is_some_and(|port| is_our_admin_route(route, port)),
+    };
+    let mut list: Vec<Value> = current.iter().filter(|route| !goes(route)).cloned().collect();
+    let before = list.iter().position(matches_everything).unwrap_or(list.len());
+    list.splice(before..before, port.map(|port| admin_route(port, style)));
+    list
+}
+
+/// Whoever wrote the route by hand may have given the name to a part of it; Caddy knows each name only once.
+fn names_admin(part: &Value) -> bool {
+    match part {
+        Value::Object(fields) => fields.get("@id").is_some_and(|id| id == ADMIN_ID) || fields.values().any(names_admin),
+        Value::Array(parts) => parts.iter().any(names_admin),
+        _ => false,
+    }
+}
+
+/// Where the first upstream of a route by hand is.
+fn admin_port(part: &Value) -> Option<u16> {
+    match part {
+        Value::Object(fields) => {
+            port_of(fields.get("dial").unwrap_or(&Value::Null)).or_else(|| fields.values().find_map(admin_port))
+        }
+        Value::Array(parts) => parts.iter().find_map(admin_port),
+        _ => None,
+    }
+}
+
+/// The port of the route that is called so.
+pub(super) fn parse_admin(list: &[Value]) -> Option<u16> {
+    list.iter().find(|route| names_admin(route)).and_then(admin_port)
+}
+
+fn admin_route(port: u16, style: &Style<'_>) -> Value {
+    json!({ "@id": ADMIN_ID, "handle": [proxy(&loopback(port), style)], "terminal": true })
+}
+
+fn is_our_admin_route(route: &Value, port: u16) -> bool {
+    [true, false].into_iter().any(|stream_close_delay| {
+        *route == admin_route(port, &Style { domain_suffix: "", server_name: "", stream_close_delay })
+    })
 }
 
 fn tenant_of(route: &Value) -> Option<TenantName> {
@@ -223,7 +279,7 @@ mod tests {
     use feather_proto::ids::TenantName;
     use serde_json::{Value, json};
 
-    use super::{Style, desired_routes, parse, suffice};
+    use super::{Style, desired_admin, desired_routes, parse, parse_admin, suffice};
     use crate::router::Route;
 
     const STYLE: Style<'_> = Style { domain_suffix: "users.example.com", server_name: "nyc", stream_close_delay: true };
@@ -276,6 +332,35 @@ mod tests {
         assert_eq!(ids(&list), ["feather_admin", "tenant-alice", "tenant-bob", "-", "unreachable"]);
         assert_eq!((&list[0], &list[3], &list[4]), (&first, &catch_all, &last));
         assert_eq!(desired_routes(&list, &BTreeMap::new(), &STYLE), [first, catch_all, last]);
+    }
+
+    #[test]
+    fn the_admin_route_comes_last_of_ours_and_one_by_hand_will_do() {
+        let tenant = json!({ "@id": "tenant-alice", "match": [{ "host": ["alice"] }] });
+        let catch_all = json!({ "handle": [] });
+        let current = [tenant.clone(), catch_all.clone()];
+        let list = desired_admin(&current, Some(8080), &STYLE);
+        assert_eq!((ids(&list), parse_admin(&list)), (vec!["tenant-alice", "work_upstream", "-"], Some(8080)));
+        assert_eq!(desired_admin(&list, Some(8080), &STYLE), list);
+        assert_eq!(parse_admin(&desired_admin(&list, Some(8081), &STYLE)), Some(8081));
+        assert_eq!(desired_admin(&list, None, &STYLE), current);
+        // Tenants' routes are made without regard to it, and stand before it.
+        let want = [("bob".parse().unwrap(), Route::Unavailable)].into();
+        assert_eq!(ids(&desired_routes(&list, &want, &STYLE)), ["tenant-bob", "work_upstream", "-"]);
+
+        let upstream = json!({ "dial": "localhost:8080", "@id": "work_upstream" });
+        let nested = json!({ "handle": [{ "handler": "reverse_proxy", "upstreams": [upstream] }] });
+        let named = json!({ "@id": "work_upstream", "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "127.0.0.1:8080" }] }] });
+        for by_hand in [nested, named] {
+            let current = [tenant.clone(), by_hand];
+            assert_eq!(desired_admin(&current, Some(8080), &STYLE), current);
+            assert_eq!(desired_admin(&current, None, &STYLE), current, "not ours to take away");
+            let moved = desired_admin(&current, Some(8081), &STYLE);
+            assert_eq!((ids(&moved), parse_admin(&moved)), (vec!["tenant-alice", "work_upstream"], Some(8081)));
+        }
+        // One that is never reached does not serve.
+        let hidden = [catch_all, desired_admin(&[], Some(8080), &STYLE).remove(0)];
+        assert_eq!(ids(&desired_admin(&hidden, Some(8080), &STYLE)), ["work_upstream", "-"]);
     }
 
     #[test]

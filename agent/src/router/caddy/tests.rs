@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Caddy, CaddyOptions, without_tokens};
+use super::{Caddy, CaddyOptions, Want};
 use crate::router::{Error, Route, Router};
 
 fn probe(token: &str) -> BTreeMap<feather_proto::ids::TenantName, Route> {
@@ -18,6 +18,22 @@ async fn a_token_that_is_a_pattern_never_reaches_caddy() {
 
 #[test]
 fn a_quoted_token_is_struck_out() {
-    let message = without_tokens("bad route: {\"header\": [\"0123abcd\"]}".to_owned(), &probe("0123abcd"));
+    let message =
+        Want::Tenants(&probe("0123abcd")).without_tokens("bad route: {\"header\": [\"0123abcd\"]}".to_owned());
     assert_eq!(message, "bad route: {\"header\": [\"***\"]}");
+}
+
+#[tokio::test]
+async fn caddy_is_restarted_by_the_command_that_was_given() {
+    let with = |restart: &[&str]| {
+        let restart = restart.iter().map(|word| (*word).to_owned()).collect();
+        Caddy::new(CaddyOptions { restart, ..CaddyOptions::new("nyc", "users.example.com") }).unwrap()
+    };
+    with(&["true"]).restart().await.unwrap();
+    for (restart, part) in
+        [(&[][..], "FEATHER_AGENT_CADDY_RESTART"), (&["false"], "ended"), (&["/nonexistent"], "cannot be run")]
+    {
+        let error = with(restart).restart().await.unwrap_err();
+        assert!(matches!(&error, Error::Unsuitable(message) if message.contains(part)), "{error}");
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
         Error, HOP_HEADER, PROBE_HEADER, Route, Router,
         contract::{self, Answer, World},
     },
-    runtime::{self, ContainerSpec, Runtime, fake::Behaviour},
+    runtime::{self, ContainerSpec, Reach, Runtime, fake::Behaviour},
 };
 
 /// Two servers; the second serves everybody and only exists to be forwarded to.
@@ -27,6 +27,7 @@ impl Two {
             name: "a".into(),
             image: "work".into(),
             host_port: 9001,
+            reach: Reach::Published,
             volume: "a".into(),
             environment: BTreeMap::new(),
             dns: Vec::new(),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 
 use super::{Behaviour, Fake, Process, Processes, Recorder, Verb};
-use crate::runtime::{ContainerSpec, Error, Runtime, contract};
+use crate::runtime::{ContainerSpec, Error, Reach, Runtime, contract};
 
 const IMAGE: &str = "localhost/feather-work:latest";
 
@@ -12,6 +12,7 @@ fn spec(name: &str, port: u16) -> ContainerSpec {
         name: name.to_owned(),
         image: IMAGE.to_owned(),
         host_port: port,
+        reach: Reach::Published,
         volume: name.to_owned(),
         environment: [("FEATHER_PASSWORD".to_owned(), "x7k9m2".to_owned())].into(),
         dns: Vec::new(),

@@ -3,14 +3,14 @@
 //! Labels can be read by anyone on the server, and a specification holds a short password: a plain or salted hash would let
 //! the password be guessed offline. The hash is therefore keyed, and only root reads the key.
 
-use crate::runtime::ContainerSpec;
+use crate::runtime::{ContainerSpec, Reach};
 
 /// Name of the label.
 pub(super) const SPEC_LABEL: &str = "feather.spec";
 
 /// The label's value. Each part is preceded by its length, so that no two specifications run together.
 pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
-    let ContainerSpec { name, image, host_port, volume, environment, dns, labels } = spec;
+    let ContainerSpec { name, image, host_port, reach, volume, environment, dns, labels } = spec;
     let mut hasher = blake3::Hasher::new_keyed(key);
     let mut part = |text: &str| {
         hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
@@ -29,19 +29,25 @@ pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
     for server in dns {
         part(server);
     }
+    // Behind the list of name servers, and only where it is not as it was before there was a choice: containers that run are
+    // known by their old label.
+    if *reach == Reach::Host {
+        part("the network of the birth container");
+    }
     hasher.finalize().to_hex().to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::spec_hash;
-    use crate::runtime::ContainerSpec;
+    use crate::runtime::{ContainerSpec, Reach};
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
             name: "a".into(),
             image: "b".into(),
             host_port: 1,
+            reach: Reach::Published,
             volume: "c".into(),
             environment: [("K".to_owned(), "v".to_owned())].into(),
             dns: vec!["192.0.2.1".into()],
@@ -57,6 +63,7 @@ mod tests {
             ContainerSpec { name: text("x"), ..base.clone() },
             ContainerSpec { image: text("x"), ..base.clone() },
             ContainerSpec { host_port: 2, ..base.clone() },
+            ContainerSpec { reach: Reach::Host, ..base.clone() },
             ContainerSpec { volume: text("x"), ..base.clone() },
             ContainerSpec { environment: [(text("K"), text("w"))].into(), ..base.clone() },
             ContainerSpec { environment: [].into(), ..base.clone() },

@@ -12,6 +12,14 @@ use crate::runtime::{Container, Error, Home, Inspected, Network};
 /// Name of the label that names a container's volume.
 pub(super) const VOLUME_LABEL: &str = "feather.volume";
 
+/// Name of the label that names the port of a container in the network of the birth.
+pub(super) const PORT_LABEL: &str = "feather.port";
+
+/// The port at which a container in the network of the birth listens by itself.
+pub(super) fn own_port(container: &Container) -> Option<u16> {
+    container.labels.get(PORT_LABEL)?.parse().ok()
+}
+
 /// A listed container; an error for a state that this version of Podman should not have, because guessing could mean two
 /// running copies.
 pub(super) fn container(listed: Listed) -> Result<Container, Error> {
@@ -28,14 +36,16 @@ pub(super) fn container(listed: Listed) -> Result<Container, Error> {
             });
         }
     };
-    Ok(Container {
+    let published = listed.ports.into_iter().flatten().map(|port| port.host_port).find(|port| *port != 0);
+    let container = Container {
         state,
         id: listed.id,
         image_digest: digest(&listed.image_id),
-        host_port: listed.ports.into_iter().flatten().map(|port| port.host_port).find(|port| *port != 0),
+        host_port: published,
         labels: listed.labels.unwrap_or_default(),
         name: name.trim_start_matches('/').to_owned(),
-    })
+    };
+    Ok(Container { host_port: published.or_else(|| own_port(&container)), ..container })
 }
 
 /// What the engine itself puts into every environment.
@@ -83,6 +93,7 @@ fn network(made: &MadeHostConfig) -> Network {
 pub(super) fn without_own_labels(mut container: Container) -> Container {
     container.labels.remove(SPEC_LABEL);
     container.labels.remove(VOLUME_LABEL);
+    container.labels.remove(PORT_LABEL);
     container
 }
 

@@ -1,0 +1,134 @@
+//! What does not answer is restarted, and what is restarted again and again is said so.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use feather_proto::pb::agent::v1 as pb;
+
+use super::harness::{Server, World, request_id, seal, wait_until};
+use crate::{config::AdminSettings, runtime::fake::Verb};
+
+const ALICE: &str = "feather-user-alice";
+
+async fn watched(world: &World) -> Server {
+    let mut server = world.server("nyc");
+    server.config.watchdog_interval = Duration::from_millis(10);
+    server.config.watchdog_checks = 3;
+    server.start().await;
+    server.add(1).await.unwrap();
+    server
+}
+
+fn kinds(snapshot: &pb::ServerSnapshot) -> Vec<(&str, &str)> {
+    snapshot.events.iter().map(|event| (event.kind.as_str(), event.tenant.as_str())).collect()
+}
+
+#[tokio::test]
+async fn a_tenant_that_does_not_answer_is_restarted_once() {
+    let world = World::new();
+    let mut nyc = watched(&world).await;
+    nyc.engine.hang(ALICE);
+    assert_eq!(nyc.public().0, 502);
+    wait_until("alice answers again", async || {
+        let (status, tenant) = (nyc.public().0, nyc.get().await);
+        (status == 200 && tenant.restarts == 1, (status, tenant))
+    })
+    .await;
+    let snapshot = nyc.snapshot().await;
+    assert_eq!(kinds(&snapshot), [("restarted", "alice")]);
+    assert!(snapshot.events[0].message.contains("did not answer"), "{:?}", snapshot.events);
+    assert!(!snapshot.tenants[0].crash_loop && snapshot.tenants[0].last_restart.is_some());
+    world.assert_never_two();
+    nyc.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_ends_again_and_again_is_in_a_crash_loop_until_it_answers() {
+    let world = World::new();
+    let mut nyc = watched(&world).await;
+    let began = tokio::time::Instant::now();
+    for number in 1..=5 {
+        nyc.engine.crash(ALICE);
+        wait_restarts(&nyc, number).await;
+    }
+    // 1 + 2 + 4 + 8 s between the five: no busy loop.
+    assert!(began.elapsed() >= Duration::from_secs(15), "{:?}", began.elapsed());
+    let snapshot = nyc.snapshot().await;
+    assert_eq!(kinds(&snapshot).iter().filter(|(kind, _)| *kind == "crash-loop").count(), 1);
+    wait_recovered(&nyc).await;
+    assert_eq!(kinds(&nyc.snapshot().await).last(), Some(&("recovered", "alice")));
+    nyc.stop().await;
+}
+
+async fn wait_restarts(nyc: &Server, number: u64) {
+    while nyc.get().await.restarts < number {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn wait_recovered(nyc: &Server) {
+    while nyc.get().await.crash_loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_on_the_move_is_left_alone() {
+    let world = World::new();
+    let mut nyc = watched(&world).await;
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    let starts = nyc.engine.calls(Verb::Start);
+    nyc.engine.hang(ALICE);
+    let asked = nyc.engine.calls(Verb::Containers);
+    wait_until("some passes later", async || {
+        let passes = nyc.engine.calls(Verb::Containers) - asked;
+        (passes > 20, passes)
+    })
+    .await;
+    assert_eq!(nyc.engine.calls(Verb::Start), starts);
+    assert!(kinds(&nyc.snapshot().await).is_empty());
+    // A stop and a start by its operator is a new beginning, and no event.
+    let start = pb::StartTenantRequest {
+        request_id: request_id(),
+        tenant: "alice".into(),
+        generation: 3,
+        mode: pb::StartMode::Serve.into(),
+    };
+    nyc.tenants().start_tenant(start).await.unwrap();
+    assert_eq!((nyc.get().await.restarts, nyc.public().0), (0, 200));
+    nyc.stop().await;
+}
+
+#[tokio::test]
+async fn an_admin_container_that_does_not_answer_is_restarted() {
+    let world = World::new();
+    let mut nyc = world.server("nyc");
+    nyc.config.watchdog_interval = Duration::from_millis(10);
+    nyc.config.admin = Some(AdminSettings { home: "feather-work".into(), environment: BTreeMap::new() });
+    nyc.start().await;
+    let restarts = async |wanted: u64| {
+        wait_until("the admin container runs", async || {
+            let admin = nyc.snapshot().await.admin.unwrap();
+            (admin.running && admin.restarts == wanted && nyc.engine.listening(8080), admin)
+        })
+        .await;
+    };
+    restarts(0).await;
+    nyc.engine.hang("feather-work-blue");
+    restarts(1).await;
+    assert_eq!(kinds(&nyc.snapshot().await), [("restarted", "")]);
+    nyc.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_that_does_not_answer_is_restarted_and_gets_its_routes_back() {
+    let world = World::new();
+    let mut nyc = watched(&world).await;
+    nyc.proxy.unreachable(true);
+    wait_until("alice is reached again", async || {
+        let seen = (nyc.proxy.restarts(), nyc.public().0);
+        (seen == (1, 200), seen)
+    })
+    .await;
+    assert_eq!(kinds(&nyc.snapshot().await), [("router-restarted", "")]);
+    nyc.stop().await;
+}
