@@ -33,7 +33,9 @@ impl From<router::Error> for Error {
     fn from(error: router::Error) -> Error {
         let sentence = error.to_string();
         let ours = match &error {
-            router::Error::Unreachable { .. } => Error::unavailable(reason::ROUTER, sentence),
+            router::Error::Unreachable { .. } | router::Error::Files { .. } => {
+                Error::unavailable(reason::ROUTER, sentence)
+            }
             router::Error::Unsuitable(_) | router::Error::Refused(_) => Error::refused(reason::ROUTER, sentence),
         };
         with_causes(ours, &error)

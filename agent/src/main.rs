@@ -100,12 +100,7 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
     let shutdown = shutdown_on_signal()?;
     let state = StateDir::take(state_dir)?;
     let identity_file = Config::new(state_dir).identity_file();
-    // Only the mark on forwarded requests needs a name before this server has joined.
     let joined = if identity_file.exists() { Some(load_identity(&identity_file)?) } else { None };
-    let name = match &joined {
-        Some(identity) => identity.identity().principal()?.name,
-        None => "unnamed".into(),
-    };
     let dial: Arc<dyn Dial> = Arc::new(Tcp);
     let seams = Seams {
         runtime: Arc::new(Podman::connect(&arguments.podman_socket, PodmanOptions::new(state.label_key()?))?),
@@ -114,7 +109,8 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
             server: arguments.caddy_server.clone(),
             public: arguments.caddy_public.clone(),
             restart: arguments.caddy_restart.split_whitespace().map(ToOwned::to_owned).collect(),
-            ..CaddyOptions::new(name, &arguments.domain_suffix)
+            ports: arguments.ports.0.clone(),
+            ..CaddyOptions::new(&arguments.domain_suffix, state_dir)
         })?),
         dial: dial.clone(),
         clock: Arc::new(SystemClock),

@@ -29,6 +29,14 @@ pub enum Error {
     /// The configuration has no place for our routes.
     #[error("{0}")]
     Unsuitable(String),
+    /// The files that the proxy looks at cannot be written or read.
+    #[error("cannot write the routes in {path}; check the disk of the state directory, then try again")]
+    Files {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The admin API refused the change and kept the old configuration.
     #[error("Caddy refused the change: {0}")]
     Refused(String),
@@ -93,9 +101,9 @@ pub const INSIDE_HEADER: &str = "Feather-Inside";
 /// The reverse proxy.
 #[async_trait]
 pub trait Router: Send + Sync {
-    /// Makes the routes of tenants exactly these, in one change, and only if something differs: an unchanged configuration is
-    /// not touched, because every change costs somebody a connection. A route that somebody else wrote and that does what it
-    /// should is as good as ours, until a change has to be made anyway. Returns whether a change was made.
+    /// Makes the routes of tenants exactly these. No request is lost by that, neither of a tenant whose route changes nor of any
+    /// other. A route that somebody else wrote and that does what it should is as good as ours. When the proxy does not answer
+    /// the routes may have been made all the same. Returns whether a change was made.
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error>;
     /// The routes of tenants as the proxy has them now; [`Route::Foreign`] for one that does something else than any of ours.
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error>;

@@ -1,11 +1,14 @@
-//! The proxy for real: Caddy through its admin API.
+//! The proxy for real: Caddy, whose configuration never changes, and files that it looks at for each request.
 //!
-//! Owns how and when the list of routes is read and replaced: compared first, guarded by the entity tag, read again whenever
-//! the outcome is unknown. What routes look like is in `caddy/routes.rs`; nothing else in the project knows Caddy's JSON.
+//! Owns the order: first the files, which are what changes (`caddy/files.rs`), then Caddy's list of routes, which is compared
+//! with what it should be and replaced only when somebody else changed it or Caddy started anew (`caddy/routes.rs`): guarded by
+//! the entity tag, read again whenever the outcome is unknown. Nothing else in the project knows Caddy's JSON.
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -17,7 +20,8 @@ use tokio::sync::Mutex;
 
 use self::{
     admin::{Admin, Failure, Routes},
-    routes::{Style, desired_routes},
+    files::{Entry, Files},
+    routes::{Plan, Style, is_our_admin, is_ours, plan, plan_admin},
 };
 use super::{Error, INSIDE_HEADER, PROBE_HEADER, Route, Router};
 
@@ -25,6 +29,7 @@ mod admin;
 mod base;
 #[doc(hidden)]
 pub mod contract;
+mod files;
 mod restart;
 mod routes;
 
@@ -46,8 +51,12 @@ pub struct CaddyOptions {
     pub domain_suffix: String,
     /// The public port as this machine reaches it, for example `http://127.0.0.1:80`.
     pub public: String,
-    /// This server's name, which marks what it forwards.
-    pub server_name: String,
+    /// Folder for the files that routes are.
+    pub routes: PathBuf,
+    /// Folder of the gates' sockets.
+    pub gates: PathBuf,
+    /// Ports for tenants.
+    pub ports: RangeInclusive<u16>,
     /// Longest wait for one answer of the admin API.
     pub timeout: Duration,
     /// Program and arguments that have Caddy restarted when it hangs; empty when there is no such thing.
@@ -56,13 +65,15 @@ pub struct CaddyOptions {
 
 impl CaddyOptions {
     /// Caddy as a birth container runs it.
-    pub fn new(server_name: impl fmt::Display, domain_suffix: impl fmt::Display) -> Self {
+    pub fn new(domain_suffix: impl fmt::Display, state_dir: &Path) -> Self {
         Self {
             admin: "http://127.0.0.1:2020".to_owned(),
             server: base::SERVER.to_owned(),
             domain_suffix: domain_suffix.to_string(),
             public: "http://127.0.0.1:80".to_owned(),
-            server_name: server_name.to_string(),
+            routes: state_dir.join("routes"),
+            gates: state_dir.join("gates"),
+            ports: 9001..=9010,
             timeout: Duration::from_secs(10),
             restart: Vec::new(),
         }
@@ -72,6 +83,7 @@ impl CaddyOptions {
 /// Caddy behind its admin API.
 pub struct Caddy {
     options: CaddyOptions,
+    files: Files,
     admin: Admin,
     http: reqwest::Client,
     /// Caddy 2.6 refuses the field that keeps open streams alive over a change; found out by trying.
@@ -80,29 +92,18 @@ pub struct Caddy {
     changing: Mutex<()>,
 }
 
-/// What shall be made so, in one change.
+/// What shall be made so.
 enum Want<'a> {
     Tenants(&'a BTreeMap<TenantName, Route>),
     Admin(Option<u16>),
 }
 
 impl Want<'_> {
-    /// The list as it should be; the present one when that will do.
-    fn desired(&self, current: &[Value], style: &Style<'_>) -> Vec<Value> {
+    fn plan(&self, current: &[Value], style: &Style<'_>) -> Plan {
         match self {
-            Want::Tenants(want) if routes::suffice(current, want, style) => current.to_vec(),
-            Want::Tenants(want) => desired_routes(current, want, style),
-            Want::Admin(port) => routes::desired_admin(current, *port, style),
+            Want::Tenants(want) => plan(current, want, style),
+            Want::Admin(port) => plan_admin(current, *port, style),
         }
-    }
-
-    /// Caddy may quote the configuration that it refuses.
-    fn without_tokens(&self, message: String) -> String {
-        let Want::Tenants(want) = self else { return message };
-        want.values().fold(message, |message, route| match route {
-            Route::Probe { token, .. } if !token.is_empty() => message.replace(token, "***"),
-            _ => message,
-        })
     }
 }
 
@@ -128,6 +129,13 @@ impl Caddy {
             http: client()?,
             refuses_stream_close_delay: AtomicBool::new(false),
             changing: Mutex::new(()),
+            files: Files {
+                tenants: options.routes.join("tenants"),
+                probes: options.routes.join("probes"),
+                work: options.routes.join("work"),
+                gates: options.gates.clone(),
+                domain_suffix: options.domain_suffix.clone(),
+            },
             options,
         })
     }
@@ -135,13 +143,17 @@ impl Caddy {
     fn style(&self) -> Style<'_> {
         Style {
             domain_suffix: &self.options.domain_suffix,
-            server_name: &self.options.server_name,
+            tenants: &self.files.tenants,
+            probes: &self.files.probes,
+            work: &self.files.work,
+            gates: &self.files.gates,
+            ports: &self.options.ports,
             stream_close_delay: !self.refuses_stream_close_delay.load(Ordering::Relaxed),
         }
     }
 
     async fn read(&self) -> Result<Routes, Error> {
-        self.admin.routes().await.map_err(|failure| self.told(failure, &Want::Admin(None)))
+        self.admin.routes().await.map_err(|failure| self.told(failure))
     }
 
     /// A reading that outlasts the replacement of the admin listener.
@@ -159,11 +171,41 @@ impl Caddy {
         self.read().await
     }
 
+    /// The files first: they are what requests look at, and they need no answer of Caddy's.
+    async fn write_files(&self, want: &Want<'_>, plan: &Plan) -> Result<bool, Error> {
+        let files = self.files.clone();
+        let written = match want {
+            Want::Tenants(routes) => {
+                let entry = |(tenant, route): (&TenantName, &Route)| {
+                    let by_hand = plan.by_hand.contains(tenant) && *route != Route::Foreign;
+                    (tenant.clone(), if by_hand { Entry::none() } else { Entry::of(route) })
+                };
+                let entries = routes.iter().map(entry).collect();
+                blocking(move || files.apply(&entries)).await
+            }
+            Want::Admin(port) => {
+                let port = port.filter(|_| !plan.admin_by_hand);
+                blocking(move || files.apply_admin(port)).await
+            }
+        };
+        written.map_err(|source| self.untouchable(source))
+    }
+
     async fn step(&self, want: &Want<'_>) -> Result<Step, Error> {
-        let current = self.read_patiently().await?;
-        let desired = want.desired(&current.list, &self.style());
+        let current = match self.read_patiently().await {
+            Ok(current) => current,
+            Err(error) => {
+                if matches!(error, Error::Unreachable { .. }) {
+                    self.write_files(want, &want.plan(&[], &self.style())).await?;
+                }
+                return Err(error);
+            }
+        };
+        let plan = want.plan(&current.list, &self.style());
+        let written = self.write_files(want, &plan).await?;
+        let desired = plan.list;
         if desired == current.list {
-            return Ok(Step::Done(false));
+            return Ok(Step::Done(written));
         }
         match self.admin.replace(&current, &desired).await {
             Ok(()) => Ok(Step::Done(true)),
@@ -171,7 +213,7 @@ impl Caddy {
                 Ok(Step::Again(Error::Refused("its configuration is being changed by somebody else".to_owned())))
             }
             Err(failure @ Failure::Unreachable(_)) => {
-                let error = self.told(failure, want);
+                let error = self.told(failure);
                 // Applied or not? Only a look tells; our own change must not be taken for somebody else's.
                 let found = self.read_patiently().await?;
                 Ok(if found.list == desired { Step::Done(true) } else { Step::Again(error) })
@@ -179,7 +221,7 @@ impl Caddy {
             Err(failure @ Failure::Refused(_)) if self.style().stream_close_delay => {
                 self.without_stream_close_delay(&current, want, failure).await
             }
-            Err(failure) => Err(self.told(failure, want)),
+            Err(failure) => Err(self.told(failure)),
         }
     }
 
@@ -190,7 +232,7 @@ impl Caddy {
         first: Failure,
     ) -> Result<Step, Error> {
         let style = Style { stream_close_delay: false, ..self.style() };
-        let desired = want.desired(&current.list, &style);
+        let desired = want.plan(&current.list, &style).list;
         let outcome = if desired == current.list { Ok(()) } else { self.admin.replace(current, &desired).await };
         match outcome {
             Ok(()) => {
@@ -201,8 +243,8 @@ impl Caddy {
                 Ok(Step::Done(desired != current.list))
             }
             // Refused both ways: it was not the field.
-            Err(Failure::Refused(_)) => Err(self.told(first, want)),
-            Err(failure) => Ok(Step::Again(self.told(failure, want))),
+            Err(Failure::Refused(_)) => Err(self.told(first)),
+            Err(failure) => Ok(Step::Again(self.told(failure))),
         }
     }
 
@@ -221,7 +263,11 @@ impl Caddy {
         unreachable!("the last attempt returns")
     }
 
-    fn told(&self, failure: Failure, want: &Want<'_>) -> Error {
+    fn untouchable(&self, source: io::Error) -> Error {
+        Error::Files { path: self.options.routes.clone(), source }
+    }
+
+    fn told(&self, failure: Failure) -> Error {
         match failure {
             Failure::Unreachable(source) => Error::Unreachable { address: self.options.admin.clone(), source },
             Failure::NoServer => Error::Unsuitable(format!(
@@ -231,9 +277,13 @@ impl Caddy {
                 self.options.server
             )),
             Failure::Stale => Error::Refused("its configuration is being changed by somebody else".to_owned()),
-            Failure::Refused(message) => Error::Refused(want.without_tokens(message)),
+            Failure::Refused(message) => Error::Refused(message),
         }
     }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 fn unreachable(address: &str, error: reqwest::Error) -> Error {
@@ -263,7 +313,12 @@ impl Router for Caddy {
     }
 
     async fn observe_admin(&self) -> Result<Option<u16>, Error> {
-        Ok(routes::parse_admin(&self.read_patiently().await?.list))
+        let current = self.read_patiently().await?.list;
+        if current.iter().any(is_our_admin) {
+            let files = self.files.clone();
+            return blocking(move || files.read_admin()).await.map_err(|source| self.untouchable(source));
+        }
+        Ok(routes::parse_admin(&current))
     }
 
     async fn restart(&self) -> Result<(), Error> {
@@ -271,12 +326,21 @@ impl Router for Caddy {
     }
 
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
-        Ok(self.read_patiently().await?.list.iter().filter_map(routes::parse).collect())
+        let current = self.read_patiently().await?.list;
+        let mut routes = BTreeMap::new();
+        if current.iter().any(is_ours) {
+            let files = self.files.clone();
+            routes = blocking(move || files.read()).await.map_err(|source| self.untouchable(source))?;
+        }
+        // A route by hand comes before ours.
+        routes.extend(current.iter().filter_map(routes::parse));
+        Ok(routes)
     }
 
     async fn in_flight(&self, port: u16) -> Result<u64, Error> {
-        let counted = self.admin.in_flight(&routes::loopback(port)).await;
-        counted.map_err(|failure| self.told(failure, &Want::Admin(None)))
+        let addresses = [routes::loopback(port), routes::by_hand(port)];
+        let counted = self.admin.in_flight(&addresses).await;
+        counted.map_err(|failure| self.told(failure))
     }
 
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error> {

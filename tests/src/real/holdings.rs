@@ -9,7 +9,7 @@ pub struct Holdings {
     pub containers: Vec<String>,
     /// Every volume.
     pub volumes: Vec<String>,
-    /// `@id` of each route of a tenant.
+    /// `tenant-NAME` of each tenant that has a route, as a file or by hand.
     pub routes: Vec<String>,
 }
 
@@ -36,29 +36,31 @@ impl Holdings {
     }
 }
 
-/// One call for all three, because each costs a moment. Caddy is asked without a client: births have none.
+/// One call for everything, because each costs a moment. Caddy is asked without a client: births have none.
 const QUESTION: &str = "podman ps --all --format '{{.Names}} {{.State}}' && echo == && podman volume ls --quiet && echo == && \
-     exec 3<>/dev/tcp/127.0.0.1/2020 && \
+     { ls /var/lib/feather/agent/routes/tenants || true; } && echo == && exec 3<>/dev/tcp/127.0.0.1/2020 && \
      printf 'GET /config/ HTTP/1.0\\r\\nHost: 127.0.0.1:2020\\r\\n\\r\\n' >&3 && cat <&3";
 
 pub(super) async fn look(fleet: &Real, server: &str) -> Holdings {
     let answer = crate::wait::until("Podman and Caddy tell what they have", async || {
-        // A birth may just have started, and Caddy replaces its admin listener at each change.
+        // A birth may just have started.
         let ran = fleet.inside(server, QUESTION).await;
         if ran.code == 0 && ran.stdout.contains("\r\n\r\n{") { Ok(ran.stdout) } else { Err(ran) }
     })
     .await;
-    let parts: Vec<_> = answer.splitn(3, "==\n").collect();
-    let [containers, volumes, configuration] = parts[..] else { panic!("not three answers: {answer}") };
-    let ids = configuration.split("\"@id\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let parts: Vec<_> = answer.splitn(4, "==\n").collect();
+    let [containers, volumes, files, configuration] = parts[..] else { panic!("not four answers: {answer}") };
+    let ids: Vec<_> = configuration.split("\"@id\":\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    // Files are routes only for a Caddy that looks at them.
+    let files = if ids.contains(&"feather_tenants") { files } else { "" };
+    let hosts = files.lines().map(|host| format!("tenant-{}", host.split('.').next().unwrap_or_default()));
+    let mut routes: Vec<_> =
+        hosts.chain(ids.iter().filter(|id| id.starts_with("tenant-")).map(ToString::to_string)).collect();
+    routes.sort();
     let sorted = |lines: &mut dyn Iterator<Item = &str>| {
         let mut lines: Vec<_> = lines.map(ToOwned::to_owned).collect();
         lines.sort();
         lines
     };
-    Holdings {
-        containers: sorted(&mut containers.lines()),
-        volumes: sorted(&mut volumes.lines()),
-        routes: sorted(&mut ids.filter(|id| id.starts_with("tenant-"))),
-    }
+    Holdings { containers: sorted(&mut containers.lines()), volumes: sorted(&mut volumes.lines()), routes }
 }

@@ -63,16 +63,16 @@ impl Admin {
         Self { http, url, upstreams_url, timeout: options.timeout }
     }
 
-    /// Requests under way to an upstream that the configuration names.
-    pub(super) async fn in_flight(&self, upstream: &str) -> Result<u64, Failure> {
+    /// Requests under way to these upstreams, as far as the configuration names them.
+    pub(super) async fn in_flight(&self, addresses: &[String]) -> Result<u64, Failure> {
         let reply = self.send(self.http.get(&self.upstreams_url)).await?;
         if reply.status != 200 {
             return Err(Failure::Refused(reply.message()));
         }
         let upstreams: Option<Vec<Upstream>> = serde_json::from_slice(&reply.content)
             .map_err(|_| Failure::Refused("its list of upstreams has another form".to_owned()))?;
-        let mut all = upstreams.into_iter().flatten();
-        Ok(all.find(|known| known.address == upstream).map_or(0, |known| known.num_requests))
+        let all = upstreams.into_iter().flatten();
+        Ok(all.filter(|known| addresses.contains(&known.address)).map(|known| known.num_requests).sum())
     }
 
     pub(super) async fn routes(&self) -> Result<Routes, Failure> {

@@ -1,108 +1,102 @@
-//! Routes of tenants as Caddy's JSON, both ways. Pure.
+//! The one route through which Caddy serves tenants, and the routes that somebody wrote by hand. Pure.
 //!
-//! Ours are the top-level routes whose `@id` is `tenant-` and the name of a tenant; there is one for each, and what it needs
-//! more is nested in it. Ours is also `work_upstream`, which gives the admin container what is for no tenant. All others are
-//! somebody else's and are kept as they are.
+//! Caddy drops requests at every change of its configuration: whatever connection was accepted and not yet read when the old
+//! configuration ends is closed without an answer. So ours never changes. It says that the route of a host name is a file of
+//! that name (`files.rs`); a tenant comes, goes and moves by a file being renamed, which costs nobody anything. A second one
+//! does the same for the admin container, which gets what is for no tenant.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use feather_proto::ids::TenantName;
 use serde_json::{Value, json};
 
 use crate::router::{HOP_HEADER, INSIDE_HEADER, PROBE_HEADER, Route};
 
-const ID_PREFIX: &str = "tenant-";
-/// The route to the admin container.
-const ADMIN_ID: &str = "work_upstream";
-/// How Caddy writes the address of a socket, before its path.
-const UNIX_PREFIX: &str = "unix/";
+/// `@id` of our route.
+const OURS: &str = "feather_tenants";
+/// `@id` of the route to the admin container.
+const ADMIN: &str = "work_upstream";
+/// What the old script called its routes, before the tenant's name.
+const BY_HAND_PREFIX: &str = "tenant-";
 
-/// How long open streams outlive a change of routes that does not concern them. Longer than anybody keeps one open: a change
-/// for one tenant must never disturb another's.
+/// How long open streams outlive a change of Caddy's configuration by somebody else. Longer than anybody keeps one open.
 const STREAM_CLOSE_DELAY: &str = "720h";
+/// How long a tenant that does not accept connections is asked again: long enough for its restart to go unnoticed.
+const DIAL_AGAIN: &str = "1s";
+/// The same for the gate: an agent that is being restarted opens it again in a moment.
+const DIAL_GATE_AGAIN: &str = "20s";
 
-/// What all routes of a server have in common.
-#[derive(Debug, Clone, Copy)]
+/// What our route is made of.
+#[derive(Debug, Clone)]
 pub(super) struct Style<'a> {
     /// Tenants are `{name}.{domain_suffix}`.
     pub(super) domain_suffix: &'a str,
-    /// Marks forwarded requests.
-    pub(super) server_name: &'a str,
+    /// Where the files of tenants are, one folder for each host name.
+    pub(super) tenants: &'a Path,
+    /// Where the files of probes are, the same.
+    pub(super) probes: &'a Path,
+    /// Where the file of the admin container is.
+    pub(super) work: &'a Path,
+    /// Sockets of gates, each called as its tenant.
+    pub(super) gates: &'a Path,
+    /// Ports for tenants.
+    pub(super) ports: &'a RangeInclusive<u16>,
     /// Does this Caddy know `stream_close_delay`?
     pub(super) stream_close_delay: bool,
 }
 
-/// The whole list: everybody else's routes untouched and in order, ours sorted by name before the first route that matches
-/// everything, because what comes after it is never reached.
-pub(super) fn desired_routes(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> Vec<Value> {
-    let mut list: Vec<Value> = current.iter().filter(|route| tenant_of(route).is_none()).cloned().collect();
+/// What shall be in Caddy's list, and whom routes by hand go on serving.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Plan {
+    /// Everybody else's routes untouched and in order, and ours before the first that matches everything, because what comes
+    /// after it is never reached.
+    pub(super) list: Vec<Value>,
+    /// Tenants with a route by hand that stays.
+    pub(super) by_hand: BTreeSet<TenantName>,
+    /// So does that of the admin container.
+    pub(super) admin_by_hand: bool,
+}
+
+/// Routes by hand stay as long as nothing has to be changed; the first change that has to be made makes all of them ours, because
+/// every change of Caddy's configuration may cost somebody a request, and Caddy then cuts the WebSockets of such routes.
+pub(super) fn plan(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> Plan {
+    let mut kept = kept_by_hand(current, want, style);
+    let all_by_hand = !kept.is_empty() && want.keys().all(|tenant| kept.contains_key(tenant));
+    let with_ours = !all_by_hand || current.iter().any(is_ours);
+    let mut list = list(current, &kept, with_ours, style);
+    if list != current {
+        kept.retain(|tenant, _| want.get(tenant) == Some(&Route::Foreign));
+        list = self::list(current, &kept, true, style);
+    }
+    Plan { list, by_hand: kept.into_keys().collect(), admin_by_hand: false }
+}
+
+/// The list with our route to the admin container, if there shall be one, in place of all that have its name; one by hand that
+/// leads to the same port will do. Without a port ours finds no file, and one by hand is left alone.
+pub(super) fn plan_admin(current: &[Value], port: Option<u16>, style: &Style<'_>) -> Plan {
+    let plan = |list, admin_by_hand| Plan { list, by_hand: BTreeSet::new(), admin_by_hand };
+    if port.is_none() {
+        return plan(current.to_vec(), false);
+    }
+    let reached = current.iter().find(|route| matches_everything(route) || is_our_admin(route));
+    let by_hand = reached.filter(|route| names_admin(route) && !is_our_admin(route)).and_then(admin_port);
+    if by_hand == port && current.iter().filter(|route| names_admin(route)).count() == 1 {
+        return plan(current.to_vec(), true);
+    }
+    let mut list: Vec<Value> = current.iter().filter(|route| !names_admin(route)).cloned().collect();
     let before = list.iter().position(matches_everything).unwrap_or(list.len());
-    let ours = want.iter().filter_map(|(tenant, route)| match route {
-        Route::Foreign => current.iter().find(|present| tenant_of(present).as_ref() == Some(tenant)).cloned(),
-        route => Some(build(tenant, route, style)),
-    });
-    list.splice(before..before, ours);
-    list
-}
-
-/// Do the routes do what they should, whoever wrote them and in whichever order? Then they are not touched: Caddy cuts the
-/// WebSockets of routes without `stream_close_delay`, which is what routes written by hand are, at any change at all.
-pub(super) fn suffice(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> bool {
-    let reached = current.iter().position(matches_everything).unwrap_or(current.len());
-    let mut present = BTreeMap::new();
-    for (index, route) in current.iter().enumerate() {
-        let Some(tenant) = tenant_of(route) else { continue };
-        let Some(wanted) = want.get(&tenant) else { return false };
-        let fine = *wanted == Route::Foreign || (index < reached && does(route, &tenant, wanted, style));
-        if !fine || present.insert(tenant, ()).is_some() {
-            return false;
-        }
-    }
-    want.iter().all(|(tenant, route)| *route == Route::Foreign || present.contains_key(tenant))
-}
-
-/// Our own route, or one by hand that serves the tenant in the same way.
-fn does(route: &Value, tenant: &TenantName, wanted: &Route, style: &Style<'_>) -> bool {
-    if *route == build(tenant, wanted, style) {
-        return true;
-    }
-    let Route::Serve { port } = wanted else { return false };
-    let only = |value: &Value, names: &[&str]| {
-        value.as_object().is_some_and(|fields| fields.keys().all(|name| names.contains(&name.as_str())))
-    };
-    let [handler] = route["handle"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
-    let [upstream] = handler["upstreams"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
-    only(route, &["@id", "match", "handle", "terminal"])
-        && route["match"] == json!([{ "host": [tenant.host(style.domain_suffix)] }])
-        && only(handler, &["handler", "upstreams", "flush_interval"])
-        && handler["handler"] == "reverse_proxy"
-        && handler["flush_interval"] == -1
-        && only(upstream, &["dial"])
-        && port_of(&upstream["dial"]) == Some(*port)
-}
-
-/// The list with the route to the admin container as it should be, everything else untouched and in order. A route by hand that
-/// leads to the same port will do.
-pub(super) fn desired_admin(current: &[Value], port: Option<u16>, style: &Style<'_>) -> Vec<Value> {
-    let reached = current.iter().position(matches_everything);
-    let serves = reached.and_then(|index| current.get(index)).filter(|route| names_admin(route)).and_then(admin_port);
-    if port.is_some() && serves == port && current.iter().filter(|route| names_admin(route)).count() == 1 {
-        return current.to_vec();
-    }
-    let goes = |route: &Value| match port {
-        Some(_) => names_admin(route),
-        None => admin_port(route).is_some_and(|port| is_our_admin_route(route, port)),
-    };
-    let mut list: Vec<Value> = current.iter().filter(|route| !goes(route)).cloned().collect();
-    let before = list.iter().position(matches_everything).unwrap_or(list.len());
-    list.splice(before..before, port.map(|port| admin_route(port, style)));
-    list
+    list.insert(before, admin(style));
+    plan(list, false)
 }
 
 /// Whoever wrote the route by hand may have given the name to a part of it; Caddy knows each name only once.
 fn names_admin(part: &Value) -> bool {
     match part {
-        Value::Object(fields) => fields.get("@id").is_some_and(|id| id == ADMIN_ID) || fields.values().any(names_admin),
+        Value::Object(fields) => fields.get("@id").is_some_and(|id| id == ADMIN) || fields.values().any(names_admin),
         Value::Array(parts) => parts.iter().any(names_admin),
         _ => false,
     }
@@ -119,23 +113,82 @@ fn admin_port(part: &Value) -> Option<u16> {
     }
 }
 
-/// The port of the route that is called so.
+pub(super) fn is_our_admin(route: &Value) -> bool {
+    route["@id"] == ADMIN && !route["match"].is_null()
+}
+
+/// The port of a route by hand to the admin container.
 pub(super) fn parse_admin(list: &[Value]) -> Option<u16> {
     list.iter().find(|route| names_admin(route)).and_then(admin_port)
 }
 
-fn admin_route(port: u16, style: &Style<'_>) -> Value {
-    json!({ "@id": ADMIN_ID, "handle": [proxy(&loopback(port), style)], "terminal": true })
-}
-
-fn is_our_admin_route(route: &Value, port: u16) -> bool {
-    [true, false].into_iter().any(|stream_close_delay| {
-        *route == admin_route(port, &Style { domain_suffix: "", server_name: "", stream_close_delay })
+/// A file called `PORT`.
+fn admin(style: &Style<'_>) -> Value {
+    let words = words(&["{feather_admin}"], "/([0-9]+)$", &["${1}"]);
+    json!({
+        "@id": ADMIN,
+        "match": [{ "file": { "root": style.work, "try_files": ["/*"] } }],
+        "handle": [words, patient("127.0.0.1:{feather_admin}", style)],
+        "terminal": true,
     })
 }
 
+fn list(current: &[Value], kept: &BTreeMap<TenantName, Value>, with_ours: bool, style: &Style<'_>) -> Vec<Value> {
+    let stays = |route: &Value| match tenant_of(route) {
+        Some(tenant) => kept.get(&tenant).is_some_and(|kept| kept == route),
+        None => !is_ours(route),
+    };
+    let mut list: Vec<Value> = current.iter().filter(|route| stays(route)).cloned().collect();
+    if with_ours {
+        let last = |route: &Value| matches_everything(route) || is_our_admin(route);
+        let before = list.iter().position(last).unwrap_or(list.len());
+        list.insert(before, ours(style));
+    }
+    list
+}
+
+/// Routes of tenants that somebody else wrote and that stay: they do what they should, or nobody decided what that is.
+fn kept_by_hand(
+    current: &[Value],
+    want: &BTreeMap<TenantName, Route>,
+    style: &Style<'_>,
+) -> BTreeMap<TenantName, Value> {
+    let reached = current.iter().position(matches_everything).unwrap_or(current.len());
+    let mut kept = BTreeMap::new();
+    for (index, route) in current.iter().enumerate() {
+        let Some(tenant) = tenant_of(route) else { continue };
+        let Some(wanted) = want.get(&tenant) else { continue };
+        if *wanted == Route::Foreign || (index < reached && serves(route, &tenant, wanted, style)) {
+            kept.entry(tenant).or_insert_with(|| route.clone());
+        }
+    }
+    kept
+}
+
+/// A route by hand that serves the tenant as ours would.
+fn serves(route: &Value, tenant: &TenantName, wanted: &Route, style: &Style<'_>) -> bool {
+    let Route::Serve { port } = wanted else { return false };
+    let only = |value: &Value, names: &[&str]| {
+        value.as_object().is_some_and(|fields| fields.keys().all(|name| names.contains(&name.as_str())))
+    };
+    let [handler] = route["handle"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
+    let [upstream] = handler["upstreams"].as_array().map_or(&[][..], Vec::as_slice) else { return false };
+    only(route, &["@id", "match", "handle", "terminal"])
+        && route["match"] == json!([{ "host": [tenant.host(style.domain_suffix)] }])
+        && only(handler, &["handler", "upstreams", "flush_interval"])
+        && handler["handler"] == "reverse_proxy"
+        && handler["flush_interval"] == -1
+        && only(upstream, &["dial"])
+        && port_of(&upstream["dial"]) == Some(*port)
+}
+
+/// Of a route that the old script or somebody else wrote for a tenant.
 fn tenant_of(route: &Value) -> Option<TenantName> {
-    route["@id"].as_str()?.strip_prefix(ID_PREFIX)?.parse().ok()
+    route["@id"].as_str()?.strip_prefix(BY_HAND_PREFIX)?.parse().ok()
+}
+
+pub(super) fn is_ours(route: &Value) -> bool {
+    route["@id"] == OURS
 }
 
 fn matches_everything(route: &Value) -> bool {
@@ -146,56 +199,107 @@ fn matches_everything(route: &Value) -> bool {
     }
 }
 
-fn build(tenant: &TenantName, route: &Route, style: &Style<'_>) -> Value {
-    let host = tenant.host(style.domain_suffix);
-    let (matcher, handle) = match route {
-        // The header stands beside the host name: whoever has no token goes on to the routes of others, as if there were none.
-        Route::Probe { port, token, otherwise: None } => {
-            (json!({ "host": [host], "header": { PROBE_HEADER: [token] } }), json!([probed(*port, style)]))
-        }
-        other => (json!({ "host": [host] }), handlers(other, style)),
-    };
-    json!({ "@id": format!("{ID_PREFIX}{tenant}"), "match": [matcher], "handle": handle, "terminal": true })
+/// Our route. What finds no file goes on to the routes of others, as if there were none of ours.
+pub(super) fn ours(style: &Style<'_>) -> Value {
+    let routes = json!([probes(style), tenants(style)]);
+    json!({
+        "@id": OURS,
+        "match": [{ "host": [format!("*.{}", style.domain_suffix)] }],
+        "handle": [{ "handler": "subroute", "routes": routes }],
+    })
 }
 
-fn handlers(route: &Route, style: &Style<'_>) -> Value {
-    match route {
-        Route::Serve { port } => json!([proxy(&loopback(*port), style)]),
-        // Kept as it is, never built.
-        Route::Foreign => json!([]),
-        Route::Unavailable => json!([answer(503, "this tenant is not running at the moment\n", Some("2"))]),
-        Route::Hold { gate, port } => {
-            // Opens to nobody. Caddy counts what is under way to an upstream only while its configuration names it.
-            let never = json!([{ "not": [{}] }]);
-            let counted = json!({ "match": never, "handle": [proxy(&loopback(*port), style)], "terminal": true });
-            json!([{ "handler": "subroute", "routes": [counted, { "handle": [gated(gate, style)] }] }])
-        }
-        Route::Forward { to } => {
-            let mut onward = proxy(to, style);
-            onward["headers"] = json!({ "request": { "set": { HOP_HEADER: [style.server_name] } } });
-            // Anyone can send the mark; all they get is this answer to their own request.
-            let looped = json!([answer(508, "two servers forward this tenant to each other\n", None)]);
-            let marked = json!({ "match": [{ "header": { HOP_HEADER: ["*"] } }], "handle": looped, "terminal": true });
-            json!([{ "handler": "subroute", "routes": [marked, { "handle": [onward] }] }])
-        }
-        Route::Probe { port, token, otherwise } => {
-            let matcher = json!([{ "header": { PROBE_HEADER: [token] } }]);
-            let opened = json!({ "match": matcher, "handle": [probed(*port, style)], "terminal": true });
-            let rest = otherwise.as_deref().map(|route| json!({ "handle": handlers(route, style) }));
-            let routes: Vec<_> = [Some(opened), rest].into_iter().flatten().collect();
-            json!([{ "handler": "subroute", "routes": routes }])
-        }
-    }
+/// A file called `TOKEN@PORT` opens the port to whoever sends the token.
+fn probes(style: &Style<'_>) -> Value {
+    let file = format!("/{{http.request.host}}/{{http.request.header.{PROBE_HEADER}}}@*");
+    let mut proxy = proxy("127.0.0.1:{feather_probe}", style);
+    // The tenant must not see the token.
+    proxy["headers"] = json!({ "request": { "delete": [PROBE_HEADER, INSIDE_HEADER] } });
+    json!({
+        "match": [{
+            "header_regexp": { PROBE_HEADER: { "pattern": "^[0-9A-Za-z]+$" } },
+            "file": { "root": style.probes, "try_files": [file] },
+        }],
+        "handle": [words(&["{feather_probe}"], "@([0-9]+)$", &["${1}"]), proxy],
+        "terminal": true,
+    })
+}
+
+/// The one file in the folder of a host name says what becomes of its requests.
+fn tenants(style: &Style<'_>) -> Value {
+    let words = words(&["{feather_kind}", "{feather_to}"], "/([a-z]+):?([^/]*)$", &["${1}", "${2}"]);
+    let kind = |word: &str| json!([{ "vars": { "{feather_kind}": [word] } }]);
+    let kinds = json!([
+        { "match": kind("serve"), "handle": [serve(style)], "terminal": true },
+        { "match": kind("hold"), "handle": [gated(style)], "terminal": true },
+        { "match": kind("forward"), "handle": [forward(style)], "terminal": true },
+        { "handle": [answer(503, "this tenant is not running at the moment\n", Some("2"))], "terminal": true },
+    ]);
+    json!({
+        "match": [{ "file": { "root": style.tenants, "try_files": ["/{http.request.host}/*"] } }],
+        "handle": [words, { "handler": "subroute", "routes": kinds }],
+        "terminal": true,
+    })
+}
+
+/// Takes the name of the file that was found apart.
+fn words(destinations: &[&str], pattern: &str, outputs: &[&str]) -> Value {
+    json!({
+        "handler": "map",
+        "source": "{http.matchers.file.relative}",
+        "destinations": destinations,
+        "mappings": [{ "input_regexp": pattern, "outputs": outputs }],
+    })
+}
+
+/// Caddy counts what is under way by address, also by one that only a file names. Routes by hand say `localhost`: what came in
+/// by such a one stays countable when it is gone, because a matcher that nothing matches goes on naming its address.
+fn serve(style: &Style<'_>) -> Value {
+    let never =
+        |port| json!({ "match": [{ "not": [{}] }], "handle": [proxy(&by_hand(port), style)], "terminal": true });
+    let mut routes: Vec<Value> = style.ports.clone().map(never).collect();
+    routes.push(json!({ "handle": [patient("127.0.0.1:{feather_to}", style)], "terminal": true }));
+    json!({ "handler": "subroute", "routes": routes })
 }
 
 pub(super) fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
+pub(super) fn by_hand(port: u16) -> String {
+    format!("localhost:{port}")
+}
+
+/// Marked like a forward, because that is where most of it will go.
+fn gated(style: &Style<'_>) -> Value {
+    let label = style.domain_suffix.split('.').count();
+    let mut proxy = proxy(&format!("unix/{}/{{http.request.host.labels.{label}}}", style.gates.display()), style);
+    proxy["headers"] = hop();
+    proxy["load_balancing"] = json!({ "try_duration": DIAL_GATE_AGAIN, "try_interval": "100ms" });
+    proxy
+}
+
+fn forward(style: &Style<'_>) -> Value {
+    let mut onward = proxy("{feather_to}", style);
+    onward["headers"] = hop();
+    // Anyone can send the mark; all they get is this answer to their own request.
+    let looped = json!([answer(508, "two servers forward this tenant to each other\n", None)]);
+    let marked = json!({ "match": [{ "header": { HOP_HEADER: ["*"] } }], "handle": looped, "terminal": true });
+    json!({ "handler": "subroute", "routes": [marked, { "handle": [onward] }] })
+}
+
+fn hop() -> Value {
+    json!({ "request": { "set": { HOP_HEADER: ["{system.hostname}"] } } })
+}
+
+/// Every request has a connection of its own to where it goes. One that is kept may be closed by the other end in the moment in
+/// which it is used again, and what is not safe to repeat is then lost; and through a gate it would lead to where its tenant
+/// lived one move ago.
 fn proxy(upstream: &str, style: &Style<'_>) -> Value {
     let mut proxy = json!({
         "handler": "reverse_proxy",
         "upstreams": [{ "dial": upstream }],
+        "transport": { "protocol": "http", "keep_alive": { "enabled": false } },
         "flush_interval": -1,
     });
     if style.stream_close_delay {
@@ -204,19 +308,10 @@ fn proxy(upstream: &str, style: &Style<'_>) -> Value {
     proxy
 }
 
-/// The tenant must not see the token.
-fn probed(port: u16, style: &Style<'_>) -> Value {
-    let mut proxy = proxy(&loopback(port), style);
-    proxy["headers"] = json!({ "request": { "delete": [PROBE_HEADER, INSIDE_HEADER] } });
-    proxy
-}
-
-/// Marked like a forward, because that is where most of it will go.
-fn gated(gate: &Path, style: &Style<'_>) -> Value {
-    let mut proxy = proxy(&format!("{UNIX_PREFIX}{}", gate.display()), style);
-    proxy["headers"] = json!({ "request": { "set": { HOP_HEADER: [style.server_name] } } });
-    // An agent that is being restarted opens the gate again in a moment.
-    proxy["load_balancing"] = json!({ "try_duration": "20s", "try_interval": "100ms" });
+/// Asks again for a moment who accepts no connection. Nothing is sent twice by that.
+fn patient(upstream: &str, style: &Style<'_>) -> Value {
+    let mut proxy = proxy(upstream, style);
+    proxy["load_balancing"] = json!({ "try_duration": DIAL_AGAIN, "try_interval": "50ms" });
     proxy
 }
 
@@ -228,42 +323,11 @@ fn answer(status: u16, body: &str, retry_after: Option<&str>) -> Value {
     json!({ "handler": "static_response", "status_code": status, "headers": headers, "body": body })
 }
 
-/// The route of a tenant, read back; `None` for everybody else's.
+/// The route by hand of a tenant, read back; `None` for everybody else's.
 pub(super) fn parse(route: &Value) -> Option<(TenantName, Route)> {
-    let handle = &route["handle"];
-    let parsed = match route["match"][0]["header"][PROBE_HEADER][0].as_str() {
-        Some(token) => port_of(&handle[0]["upstreams"][0]["dial"]).map(|port| Route::Probe {
-            port,
-            token: token.to_owned(),
-            otherwise: None,
-        }),
-        None => parse_handlers(handle),
-    };
-    Some((tenant_of(route)?, parsed.unwrap_or(Route::Foreign)))
-}
-
-fn parse_handlers(handle: &Value) -> Option<Route> {
-    let handler = &handle[0];
-    match handler["handler"].as_str()? {
-        "reverse_proxy" => Some(Route::Serve { port: port_of(&handler["upstreams"][0]["dial"])? }),
-        "static_response" if handler["status_code"] == 503 => Some(Route::Unavailable),
-        "subroute" => {
-            let [first, second] = [&handler["routes"][0], &handler["routes"][1]];
-            let header = &first["match"][0]["header"];
-            if let Some(token) = header[PROBE_HEADER][0].as_str() {
-                let port = port_of(&first["handle"][0]["upstreams"][0]["dial"])?;
-                let otherwise = parse_handlers(&second["handle"]).map(Box::new);
-                return Some(Route::Probe { port, token: token.to_owned(), otherwise });
-            }
-            if first["match"][0]["not"].is_array() {
-                let gate = second["handle"][0]["upstreams"][0]["dial"].as_str()?.strip_prefix(UNIX_PREFIX)?.into();
-                return Some(Route::Hold { gate, port: port_of(&first["handle"][0]["upstreams"][0]["dial"])? });
-            }
-            header[HOP_HEADER][0].as_str()?;
-            Some(Route::Forward { to: second["handle"][0]["upstreams"][0]["dial"].as_str()?.to_owned() })
-        }
-        _ => None,
-    }
+    let handler = &route["handle"][0];
+    let port = port_of(&handler["upstreams"][0]["dial"]).filter(|_| handler["handler"] == "reverse_proxy");
+    Some((tenant_of(route)?, port.map_or(Route::Foreign, |port| Route::Serve { port })))
 }
 
 fn port_of(dial: &Value) -> Option<u16> {
@@ -274,120 +338,38 @@ fn port_of(dial: &Value) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, ops::RangeInclusive, path::Path};
 
     use feather_proto::ids::TenantName;
     use serde_json::{Value, json};
 
-    use super::{Style, desired_admin, desired_routes, parse, parse_admin, suffice};
+    use super::{Style, kept_by_hand, ours, parse, parse_admin, plan, plan_admin};
     use crate::router::Route;
 
-    const STYLE: Style<'_> = Style { domain_suffix: "users.example.com", server_name: "nyc", stream_close_delay: true };
+    const PORTS: &RangeInclusive<u16> = &(9001..=9003);
 
-    fn every_kind() -> BTreeMap<TenantName, Route> {
-        let serve = Route::Serve { port: 9001 };
-        let forward = Route::Forward { to: "192.0.2.7:80".to_owned() };
-        let probe = |otherwise: Option<&Route>| Route::Probe {
-            port: 9002,
-            token: "secret".to_owned(),
-            otherwise: otherwise.cloned().map(Box::new),
-        };
-        let kinds = [
-            serve.clone(),
-            Route::Unavailable,
-            forward.clone(),
-            Route::Hold { gate: "/run/feather/gates/t3".into(), port: 9003 },
-            probe(None),
-            probe(Some(&forward)),
-            probe(Some(&Route::Unavailable)),
-        ];
-        kinds.into_iter().enumerate().map(|(index, route)| (format!("t{index}").parse().unwrap(), route)).collect()
+    fn style() -> Style<'static> {
+        Style {
+            domain_suffix: "users.example.com",
+            tenants: Path::new("/state/tenants"),
+            probes: Path::new("/state/probes"),
+            work: Path::new("/state/work"),
+            gates: Path::new("/state/gates"),
+            ports: PORTS,
+            stream_close_delay: true,
+        }
+    }
+
+    fn desired_routes(current: &[Value], want: &BTreeMap<TenantName, Route>, style: &Style<'_>) -> Vec<Value> {
+        plan(current, want, style).list
     }
 
     fn ids(list: &[Value]) -> Vec<&str> {
         list.iter().map(|route| route["@id"].as_str().unwrap_or("-")).collect()
     }
 
-    #[test]
-    fn every_kind_is_read_back_as_it_was_written() {
-        for stream_close_delay in [false, true] {
-            let style = Style { stream_close_delay, ..STYLE };
-            let list = desired_routes(&[], &every_kind(), &style);
-            let parsed: BTreeMap<_, _> = list.iter().filter_map(parse).collect();
-            assert_eq!(parsed, every_kind());
-            assert_eq!(desired_routes(&list, &every_kind(), &style), list);
-        }
-    }
-
-    #[test]
-    fn routes_of_others_stay_as_they_are_and_ours_come_before_the_catch_all() {
-        let first = json!({ "@id": "feather_admin", "match": [{ "host": ["admin"] }], "handle": [{ "weight": 1.5 }] });
-        let stale = json!({ "@id": "tenant-gone", "match": [{ "host": ["gone"] }] });
-        let catch_all = json!({ "handle": [] });
-        let last = json!({ "@id": "unreachable", "match": [] });
-        let current = [first.clone(), stale, catch_all.clone(), last.clone()];
-        let want: BTreeMap<TenantName, Route> =
-            ["bob", "alice"].map(|name| (name.parse().unwrap(), Route::Unavailable)).into();
-        let list = desired_routes(&current, &want, &STYLE);
-        assert_eq!(ids(&list), ["feather_admin", "tenant-alice", "tenant-bob", "-", "unreachable"]);
-        assert_eq!((&list[0], &list[3], &list[4]), (&first, &catch_all, &last));
-        assert_eq!(desired_routes(&list, &BTreeMap::new(), &STYLE), [first, catch_all, last]);
-    }
-
-    #[test]
-    fn the_admin_route_comes_last_of_ours_and_one_by_hand_will_do() {
-        let tenant = json!({ "@id": "tenant-alice", "match": [{ "host": ["alice"] }] });
-        let catch_all = json!({ "handle": [] });
-        let current = [tenant.clone(), catch_all.clone()];
-        let list = desired_admin(&current, Some(8080), &STYLE);
-        assert_eq!((ids(&list), parse_admin(&list)), (vec!["tenant-alice", "work_upstream", "-"], Some(8080)));
-        assert_eq!(desired_admin(&list, Some(8080), &STYLE), list);
-        assert_eq!(parse_admin(&desired_admin(&list, Some(8081), &STYLE)), Some(8081));
-        assert_eq!(desired_admin(&list, None, &STYLE), current);
-        // Tenants' routes are made without regard to it, and stand before it.
-        let want = [("bob".parse().unwrap(), Route::Unavailable)].into();
-        assert_eq!(ids(&desired_routes(&list, &want, &STYLE)), ["tenant-bob", "work_upstream", "-"]);
-
-        let upstream = json!({ "dial": "localhost:8080", "@id": "work_upstream" });
-        let nested = json!({ "handle": [{ "handler": "reverse_proxy", "upstreams": [upstream] }] });
-        let named = json!({ "@id": "work_upstream", "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "127.0.0.1:8080" }] }] });
-        for by_hand in [nested, named] {
-            let current = [tenant.clone(), by_hand];
-            assert_eq!(desired_admin(&current, Some(8080), &STYLE), current);
-            assert_eq!(desired_admin(&current, None, &STYLE), current, "not ours to take away");
-            let moved = desired_admin(&current, Some(8081), &STYLE);
-            assert_eq!((ids(&moved), parse_admin(&moved)), (vec!["tenant-alice", "work_upstream"], Some(8081)));
-        }
-        // One that is never reached does not serve.
-        let hidden = [catch_all, desired_admin(&[], Some(8080), &STYLE).remove(0)];
-        assert_eq!(ids(&desired_admin(&hidden, Some(8080), &STYLE)), ["work_upstream", "-"]);
-    }
-
-    #[test]
-    fn without_a_catch_all_ours_come_last() {
-        let current = [json!({ "@id": "other", "match": [{ "path": ["/x"] }] })];
-        let want = [("alice".parse().unwrap(), Route::Unavailable)].into();
-        assert_eq!(ids(&desired_routes(&current, &want, &STYLE)), ["other", "tenant-alice"]);
-    }
-
-    #[test]
-    fn what_tenant_sh_wrote_is_understood_and_nonsense_is_not() {
-        let handwritten = json!({
-            "@id": "tenant-alice",
-            "match": [{ "host": ["alice.users.example.com"] }],
-            "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "localhost:9003" }], "flush_interval": -1 }],
-        });
-        assert_eq!(parse(&handwritten).unwrap().1, Route::Serve { port: 9003 });
-        for nobodys in [json!({}), json!([]), json!({ "@id": "tenant-" }), json!({ "@id": "tenant-No_Name" })] {
-            assert_eq!(parse(&nobodys), None, "{nobodys}");
-        }
-        for strange in [
-            json!({ "@id": "tenant-alice" }),
-            json!({ "@id": "tenant-alice", "handle": [{ "handler": "subroute", "routes": [] }] }),
-            json!({ "@id": "tenant-alice", "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "x:y" }] }] }),
-        ] {
-            assert_eq!(parse(&strange).unwrap().1, Route::Foreign, "{strange}");
-        }
+    fn wanted<const N: usize>(routes: [(&str, Route); N]) -> BTreeMap<TenantName, Route> {
+        routes.map(|(name, route)| (name.parse().unwrap(), route)).into()
     }
 
     fn by_hand(name: &str, dial: &str) -> Value {
@@ -399,14 +381,81 @@ mod tests {
     }
 
     #[test]
+    fn our_route_is_the_same_whatever_the_tenants_do() {
+        let catch_all = json!({ "handle": [] });
+        let first = desired_routes(std::slice::from_ref(&catch_all), &BTreeMap::new(), &style());
+        assert_eq!(first, [ours(&style()), catch_all]);
+        for route in [Route::Unavailable, Route::Serve { port: 9001 }, Route::Forward { to: "192.0.2.7:80".into() }] {
+            assert_eq!(desired_routes(&first, &wanted([("alice", route)]), &style()), first);
+        }
+    }
+
+    #[test]
+    fn routes_of_others_stay_as_they_are_and_ours_comes_before_the_catch_all() {
+        let first = json!({ "@id": "feather_admin", "match": [{ "host": ["admin"] }], "handle": [{ "weight": 1.5 }] });
+        let stale = by_hand("gone", "localhost:9009");
+        let catch_all = json!({ "handle": [] });
+        let last = json!({ "@id": "unreachable", "match": [] });
+        let current = [first.clone(), stale, catch_all.clone(), last.clone()];
+        let list = desired_routes(&current, &wanted([("bob", Route::Unavailable)]), &style());
+        assert_eq!(ids(&list), ["feather_admin", "feather_tenants", "-", "unreachable"]);
+        assert_eq!((&list[0], &list[2], &list[3]), (&first, &catch_all, &last));
+        let without = [json!({ "@id": "other", "match": [{ "path": ["/x"] }] })];
+        assert_eq!(ids(&desired_routes(&without, &BTreeMap::new(), &style())), ["other", "feather_tenants"]);
+    }
+
+    #[test]
+    fn the_admin_route_comes_last_of_ours_and_one_by_hand_will_do() {
+        let catch_all = json!({ "handle": [] });
+        let base = std::slice::from_ref(&catch_all);
+        assert_eq!(plan_admin(base, None, &style()).list, base);
+        let list = plan_admin(base, Some(8080), &style()).list;
+        assert_eq!(ids(&list), ["work_upstream", "-"]);
+        for port in [None, Some(8081)] {
+            assert_eq!(plan_admin(&list, port, &style()).list, list, "the file says which port");
+        }
+        // Whichever comes first, tenants stand before it.
+        let both = desired_routes(&list, &BTreeMap::new(), &style());
+        assert_eq!(ids(&both), ["feather_tenants", "work_upstream", "-"]);
+        let other_way = plan_admin(&desired_routes(base, &BTreeMap::new(), &style()), Some(8080), &style()).list;
+        assert_eq!(other_way, both);
+
+        let upstream = json!({ "dial": "localhost:8080", "@id": "work_upstream" });
+        let nested = json!({ "handle": [{ "handler": "reverse_proxy", "upstreams": [upstream] }] });
+        let named = json!({ "@id": "work_upstream", "handle": [{ "handler": "reverse_proxy", "upstreams": [{ "dial": "127.0.0.1:8080" }] }] });
+        for by_hand in [nested, named] {
+            let current = [ours(&style()), by_hand];
+            assert_eq!(parse_admin(&current), Some(8080));
+            let same = plan_admin(&current, Some(8080), &style());
+            assert_eq!((same.list.as_slice(), same.admin_by_hand), (current.as_slice(), true));
+            assert_eq!(plan_admin(&current, None, &style()).list, current, "not ours to take away");
+            let moved = plan_admin(&current, Some(8081), &style());
+            assert_eq!((ids(&moved.list), moved.admin_by_hand), (vec!["feather_tenants", "work_upstream"], false));
+        }
+    }
+
+    #[test]
+    fn what_tenant_sh_wrote_is_understood_and_nonsense_is_not() {
+        assert_eq!(parse(&by_hand("alice", "localhost:9003")).unwrap().1, Route::Serve { port: 9003 });
+        for nobodys in [json!({}), json!([]), json!({ "@id": "tenant-" }), json!({ "@id": "tenant-No_Name" })] {
+            assert_eq!(parse(&nobodys), None, "{nobodys}");
+        }
+        for strange in [
+            json!({ "@id": "tenant-alice" }),
+            json!({ "@id": "tenant-alice", "handle": [{ "handler": "subroute", "routes": [] }] }),
+            by_hand("alice", "x:y"),
+        ] {
+            assert_eq!(parse(&strange).unwrap().1, Route::Foreign, "{strange}");
+        }
+    }
+
+    #[test]
     fn routes_by_hand_that_do_what_they_should_are_left_alone() {
         let catch_all = json!({ "handle": [] });
-        let want: BTreeMap<TenantName, Route> =
-            [("alice", 9001), ("bob", 9002)].map(|(name, port)| (name.parse().unwrap(), Route::Serve { port })).into();
+        let want = wanted([("alice", Route::Serve { port: 9001 }), ("bob", Route::Serve { port: 9002 })]);
         let (alice, bob) = (by_hand("alice", "localhost:9001"), by_hand("bob", "127.0.0.1:9002"));
-        let right = [bob.clone(), alice.clone(), catch_all.clone()];
-        assert!(suffice(&right, &want, &STYLE));
-        assert!(suffice(&desired_routes(&right, &want, &STYLE), &want, &STYLE));
+        let right = vec![bob.clone(), alice.clone(), catch_all.clone()];
+        assert_eq!(desired_routes(&right, &want, &style()), right);
         let with = |change: &dyn Fn(&mut Value)| {
             let mut changed = alice.clone();
             change(&mut changed);
@@ -415,8 +464,6 @@ mod tests {
         for wrong in [
             vec![bob.clone(), catch_all.clone()],
             vec![bob.clone(), catch_all.clone(), alice.clone()],
-            vec![bob.clone(), alice.clone(), alice.clone(), catch_all.clone()],
-            vec![bob.clone(), alice.clone(), by_hand("carol", "localhost:9003"), catch_all.clone()],
             with(&|route| route["handle"][0]["upstreams"][0]["dial"] = json!("localhost:9009")),
             with(&|route| route["handle"][0]["upstreams"][0]["dial"] = json!("192.0.2.7:9001")),
             with(&|route| route["handle"][0]["flush_interval"] = json!(0)),
@@ -425,8 +472,13 @@ mod tests {
             with(&|route| route["match"][0]["host"] = json!(["alice.example.com"])),
             with(&|route| route["group"] = json!("g")),
         ] {
-            assert!(!suffice(&wrong, &want, &STYLE), "{wrong:?}");
+            assert_eq!(kept_by_hand(&wrong, &want, &style()).len(), 1, "{wrong:?}");
+            assert_eq!(ids(&desired_routes(&wrong, &want, &style())), ["feather_tenants", "-"], "one change for all");
         }
+        let strangers = [bob.clone(), alice.clone(), by_hand("carol", "localhost:9003"), catch_all.clone()];
+        assert_eq!(ids(&desired_routes(&strangers, &want, &style())), ["feather_tenants", "-"]);
+        let with_ours = [bob, alice, ours(&style()), catch_all];
+        assert_eq!(plan(&with_ours, &want, &style()).by_hand.len(), 2);
     }
 
     #[test]
@@ -434,14 +486,11 @@ mod tests {
         let strange = json!({ "@id": "tenant-alice", "match": [{ "host": ["old"] }], "handle": [{ "x": 1.50 }] });
         let unnameable = by_hand("Not_A_Name", "localhost:9009");
         let current = [strange.clone(), unnameable.clone(), json!({ "handle": [] })];
-        let foreign: BTreeMap<TenantName, Route> =
-            ["alice", "gone"].map(|name| (name.parse().unwrap(), Route::Foreign)).into();
-        assert!(suffice(&current, &foreign, &STYLE));
-        let mut more = foreign.clone();
-        more.insert("bob".parse().unwrap(), Route::Unavailable);
-        assert!(!suffice(&current, &more, &STYLE));
-        let list = desired_routes(&current, &more, &STYLE);
-        assert_eq!(ids(&list), ["tenant-Not_A_Name", "tenant-alice", "tenant-bob", "-"]);
-        assert_eq!((&list[1], &list[0]), (&strange, &unnameable));
+        let foreign = wanted([("alice", Route::Foreign)]);
+        assert_eq!(desired_routes(&current, &foreign, &style()), current);
+        let more = wanted([("alice", Route::Foreign), ("bob", Route::Unavailable)]);
+        let list = desired_routes(&current, &more, &style());
+        assert_eq!(ids(&list), ["tenant-alice", "tenant-Not_A_Name", "feather_tenants", "-"]);
+        assert_eq!((&list[0], &list[1]), (&strange, &unnameable));
     }
 }

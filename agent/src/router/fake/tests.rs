@@ -59,6 +59,9 @@ impl World for Two {
     fn elsewhere(&self) -> String {
         "fra:80".into()
     }
+    fn gate(&self, tenant: &TenantName) -> std::path::PathBuf {
+        std::path::Path::new("/gates").join(tenant.as_str())
+    }
     fn itself(&self) -> String {
         "nyc:80".into()
     }
