@@ -20,6 +20,7 @@ const FILES: &[&str] = &[
     "feather/agent/v1/work.proto",
     "feather/controller/v1/enrollment.proto",
     "feather/controller/v1/image.proto",
+    "feather/controller/v1/member.proto",
     "feather/controller/v1/operation.proto",
     "feather/controller/v1/server.proto",
     "feather/controller/v1/tenant.proto",

@@ -17,7 +17,7 @@ mod transfer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use feather_proto::{
@@ -48,7 +48,7 @@ use crate::{
 
 pub(crate) use container::GENERATION_LABEL;
 pub(crate) use health::{Awaited, Watched};
-pub(crate) use lifecycle::{Added, Started};
+pub(crate) use lifecycle::Started;
 pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
 
 /// Everything outside the agent that it acts through.
@@ -89,6 +89,8 @@ pub(crate) struct Agent {
     pub(crate) gates: Gates,
     pub(crate) waitlist: Arc<Waitlist>,
     pub(crate) authority: Authority,
+    /// Of a member, once it is in use.
+    pub(crate) identity: OnceLock<tls::Rotating>,
     /// Highest generations that this process issued, on a server that belongs to no fleet.
     pub(crate) issued: Mutex<BTreeMap<TenantName, Generation>>,
     pub(crate) work: Work,
@@ -134,6 +136,7 @@ impl Agent {
             gates: Gates::new(config.gate_dir(), config.gate),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             authority: Authority::new(config.identity_file(), config.controller_file()),
+            identity: OnceLock::new(),
             issued: Mutex::default(),
             work,
             events: Events::default(),

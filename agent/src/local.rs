@@ -5,6 +5,7 @@
 
 pub(crate) mod alone;
 pub mod client;
+pub(crate) mod member;
 mod status;
 mod text;
 
@@ -14,10 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use feather_proto::{
-    error::{Error as CallError, reason},
-    ids::TenantName,
-};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Where the socket is unless told otherwise.
@@ -81,15 +78,6 @@ impl Socket {
     pub(crate) fn into_listener(self) -> UnixListener {
         self.0
     }
-}
-
-/// The error for a change on a member.
-pub(crate) fn ask_the_controller(tenant: &TenantName) -> CallError {
-    CallError::refused(
-        reason::WRONG_STATE,
-        "this server is a member of a fleet, where only the controller changes tenants; nothing was changed: use `featherctl tenant`",
-    )
-    .with("tenant", tenant)
 }
 
 #[cfg(test)]

@@ -121,6 +121,8 @@ impl Local {
         let connections = tls::incoming(incoming, &identity, ClientCertificate::Required)?;
         let controller = Membership::load(&self.agent.config.controller_file()).ok();
         let member = Member { server: server.clone(), controller: controller.map(|known| known.controller) };
+        // One agent has one identity; what changes is the certificate in it.
+        drop(self.agent.identity.set(identity.clone()));
         tokio::select! {
             () = self.agent.authority.become_member(member) => {}
             () = shutdown.cancelled() => return Ok(()),

@@ -22,7 +22,7 @@ use crate::ledger::{Record, Residence, Volume};
 pub(crate) use adopting::admit_adopt;
 pub(crate) use data::{admit_grant, admit_import, admit_remove_volume};
 pub(crate) use living::{
-    AddFacts, AddRequest, admit_add, admit_remove, admit_reset, admit_start, admit_stop, failed_add,
+    AddFacts, AddRequest, admit_add, admit_remove, admit_reset, admit_restart, admit_start, admit_stop, failed_add,
 };
 pub(crate) use moving::{
     Abandon, ReserveFacts, ReserveRequest, abandoned, admit_abandon, admit_activate, admit_hand_off, admit_pull,

@@ -262,6 +262,7 @@ impl OperationView {
             ("migrate", None) => format!("{tenant} was not moved"),
             ("start", _) => format!("{tenant} was not started"),
             ("stop", _) => format!("{tenant} was not stopped"),
+            ("restart", _) => format!("{tenant} was not restarted"),
             _ => format!("{tenant} was not changed"),
         }
     }

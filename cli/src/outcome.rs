@@ -63,6 +63,7 @@ pub(crate) async fn report(
                      `featherctl volume list` shows it."
                 ),
                 "start" => format!("{tenant} is running"),
+                "restart" => format!("{tenant} is running anew"),
                 "stop" => format!("{tenant} is stopped; `featherctl tenant start {tenant}` starts it again"),
                 _ => format!("{tenant} is changed"),
             });

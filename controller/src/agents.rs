@@ -143,6 +143,8 @@ pub trait Agent: Send + Sync {
     async fn start_tenant(&self, call: &Call, mode: StartMode) -> Result<u64, Error>;
     /// Stops it; its process has ended on return.
     async fn stop_tenant(&self, call: &Call, reason: StopReason) -> Result<(), Error>;
+    /// Makes its container anew; milliseconds until it was healthy.
+    async fn restart_tenant(&self, call: &Call) -> Result<u64, Error>;
     /// Sets a new password.
     async fn reset_password(&self, call: &Call) -> Result<Password, Error>;
     /// Its output.

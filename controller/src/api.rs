@@ -9,6 +9,7 @@ use tonic::Request;
 
 pub mod enrollment;
 pub mod image;
+pub mod member;
 pub mod operation;
 pub mod server;
 pub mod tenant;
@@ -51,6 +52,7 @@ fn kind(kind: crate::operations::Kind) -> pb::OperationKind {
         Kind::Migrate => pb::OperationKind::Migrate,
         Kind::Start => pb::OperationKind::Start,
         Kind::Stop => pb::OperationKind::Stop,
+        Kind::Restart => pb::OperationKind::Restart,
     }
 }
 

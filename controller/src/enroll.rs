@@ -122,6 +122,19 @@ impl Enroll {
     /// A fresh certificate for a member that shows one from this membership, valid from then: a machine that was removed, or whose
     /// place another one took, still has one of that name for a while.
     pub async fn renew(&self, server: &ServerName, valid_from: Option<i64>, csr_pem: &str) -> Result<Admitted, Error> {
+        self.require_member(server, valid_from).await?;
+        let signed = self.sign(csr_pem, &Principal::agent(server))?;
+        self.world.store.set_server_key(server, &signed.key_fingerprint).await?;
+        tracing::info!(%server, "certificate renewed");
+        Ok(Admitted {
+            server: server.clone(),
+            certificate_pem: signed.certificate_pem,
+            ca_pem: self.ca.ca_pem().to_owned(),
+        })
+    }
+
+    /// Refuses whoever shows a certificate that is not from this membership.
+    pub async fn require_member(&self, server: &ServerName, valid_from: Option<i64>) -> Result<(), Error> {
         let member = self.world.store.server(server).await?;
         let issued = valid_from.map(|seconds| seconds + BACKDATE.whole_seconds());
         if member.is_none_or(|row| issued.is_none_or(|issued| issued < row.joined.unix_timestamp())) {
@@ -132,14 +145,7 @@ impl Enroll {
                 ),
             ));
         }
-        let signed = self.sign(csr_pem, &Principal::agent(server))?;
-        self.world.store.set_server_key(server, &signed.key_fingerprint).await?;
-        tracing::info!(%server, "certificate renewed");
-        Ok(Admitted {
-            server: server.clone(),
-            certificate_pem: signed.certificate_pem,
-            ca_pem: self.ca.ca_pem().to_owned(),
-        })
+        Ok(())
     }
 
     fn sign(&self, csr_pem: &str, principal: &Principal) -> Result<ca::Signed, Error> {

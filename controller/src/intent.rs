@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use feather_proto::{
     error::{Code, Error, reason},
-    ids::{OperationId, ServerName, TenantName},
+    ids::{Generation, OperationId, ServerName, TenantName},
     model::{Residence, TenantReport, VolumeState, invalid_field},
 };
 use serde_json::json;
@@ -53,6 +53,8 @@ pub struct Planned {
 pub struct Intent {
     world: Arc<World>,
     engine: Arc<Engine>,
+    /// Only tenants that live there may be changed.
+    within: Option<ServerName>,
 }
 
 /// How long a move's source copy is kept unless the caller says otherwise.
@@ -75,7 +77,13 @@ struct Proposal {
 impl Intent {
     /// Over this world.
     pub fn new(world: Arc<World>, engine: Arc<Engine>) -> Self {
-        Self { world, engine }
+        Self { world, engine, within: None }
+    }
+
+    /// The same for whoever may only change tenants of one server.
+    #[must_use]
+    pub fn within(&self, server: ServerName) -> Self {
+        Self { within: Some(server), ..self.clone() }
     }
 
     /// Adds a tenant, to a server of the caller's or of placement's choice.
@@ -141,6 +149,11 @@ impl Intent {
     /// Starts a stopped tenant.
     pub async fn start(&self, request: &Request) -> Result<Planned, Error> {
         self.power(request, Kind::Start).await
+    }
+
+    /// Makes a tenant's container anew.
+    pub async fn restart(&self, request: &Request) -> Result<Planned, Error> {
+        self.power(request, Kind::Restart).await
     }
 
     /// Stops a tenant.
@@ -250,6 +263,7 @@ impl Intent {
             expected_version: proposal.expected.map(|row| row.version),
             tenant_state: proposal.tenant_state,
             explanation: planned.explanation.join("; "),
+            floor: self.seen(&request.tenant),
             now: self.world.clock.now(),
         };
         planned.operation = Some(match self.world.store.begin_operation(&new).await? {
@@ -262,6 +276,13 @@ impl Intent {
             Begin::Known(id) => id,
         });
         Ok(planned)
+    }
+
+    /// Highest generation that any server reports of a tenant: one that decided by itself once may be ahead of the store.
+    fn seen(&self, tenant: &TenantName) -> Generation {
+        let all = self.world.fleet.all();
+        let seen = all.values().filter_map(|observed| Some(observed.snapshot.as_ref()?.tenant(tenant)?.generation));
+        seen.max().unwrap_or_default()
     }
 
     /// The operation that this request began before, if it did. A new request is refused while another operation holds the tenant.
@@ -295,7 +316,10 @@ impl Intent {
     async fn living(&self, tenant: &TenantName) -> Result<(TenantRow, ServerName), Error> {
         let row = self.world.store.require_tenant(tenant).await?;
         match (row.state, row.server.clone()) {
-            (TenantState::Active, Some(server)) => Ok((row, server)),
+            (TenantState::Active, Some(server)) => match &self.within {
+                Some(within) if *within != server => Err(lives_elsewhere(tenant, &server)),
+                _ => Ok((row, server)),
+            },
             (TenantState::Removed, Some(server)) => Err(Error::refused(
                 reason::WRONG_STATE,
                 format!(
@@ -430,6 +454,15 @@ impl Proposal {
 
 fn to_json(plan: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
     serde_json::to_value(plan).map_err(|error| Error::bug(error.to_string()))
+}
+
+fn lives_elsewhere(tenant: &TenantName, server: &ServerName) -> Error {
+    Error::refused(
+        reason::WRONG_STATE,
+        format!("{tenant} lives on {server}; type the command there, or use `featherctl tenant`"),
+    )
+    .with("tenant", tenant)
+    .with("server", server)
 }
 
 fn never_moved(tenant: &TenantName) -> Error {

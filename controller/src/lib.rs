@@ -23,9 +23,9 @@ use std::{sync::Arc, time::Duration};
 use feather_proto::{
     pb::controller::v1::{
         enrollment_service_server::EnrollmentServiceServer, image_service_server::ImageServiceServer,
-        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
-        tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
-        waitlist_service_server::WaitlistServiceServer,
+        member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
+        server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
+        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
 };
@@ -84,10 +84,11 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::image_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::member_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
@@ -149,7 +150,8 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(health)
         .add_service(reflection)
-        .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll)))
+        .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll.clone())))
+        .add_service(MemberServiceServer::new(api::member::Members::new(world.clone(), intent.clone(), enroll)))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone())))
         .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))

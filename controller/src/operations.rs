@@ -38,6 +38,8 @@ pub enum Kind {
     Start,
     /// Stops a tenant.
     Stop,
+    /// Makes a tenant's container anew.
+    Restart,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Migrate => "migrate",
             Kind::Start => "start",
             Kind::Stop => "stop",
+            Kind::Restart => "restart",
         }
     }
 }

@@ -194,6 +194,10 @@ impl Agent for FaultyAgent {
         through!(self, "stop_tenant", self.inner.stop_tenant(call, reason))
     }
 
+    async fn restart_tenant(&self, call: &Call) -> Result<u64, Error> {
+        through!(self, "restart_tenant", self.inner.restart_tenant(call))
+    }
+
     async fn reset_password(&self, call: &Call) -> Result<Password, Error> {
         through!(self, "reset_password", self.inner.reset_password(call))
     }

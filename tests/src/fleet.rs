@@ -14,6 +14,8 @@ use std::{
 
 use feather_agent::{
     Config,
+    join::Membership,
+    local::Socket,
     router::fake::{Answer, Fake as FakeRouter, Peers, Request as HttpRequest},
     runtime::fake::{Behaviour, Fake as FakeRuntime, Recorder, STARTS_FILE},
     waitlist::{Door, Limits, Origins},
@@ -239,6 +241,18 @@ impl Fleet {
 
     /// Invites a server, lets it join, starts its agent.
     pub async fn join(&mut self, name: &str) {
+        self.provide(name);
+        self.enter(name).await;
+        self.start_agent(name);
+    }
+
+    /// Lets a server join that may have been by itself for a while.
+    pub async fn enter(&self, name: &str) {
+        self.admit(name, &self.servers[name].state_dir, false).await;
+    }
+
+    /// A server whose agent is not started, and that belongs to no fleet.
+    pub fn provide(&mut self, name: &str) {
         let root = self.folder.path().join(name);
         std::fs::create_dir_all(root.join("volumes")).expect("a folder for volumes");
         let recorder: Arc<Recorder> = self.recorder.clone();
@@ -248,10 +262,8 @@ impl Fleet {
         self.peers.insert(&format!("{name}:80"), &router);
         let state_dir = root.join("state");
         std::fs::create_dir_all(&state_dir).expect("a folder for the agent");
-        self.admit(name, &state_dir, false).await;
         let waitlist = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         self.servers.insert(name.to_owned(), ServerBox { runtime, router, state_dir, waitlist, agent: None });
-        self.start_agent(name);
     }
 
     /// A member whose identity is lost gets a new one, and its agent is started.
@@ -283,10 +295,18 @@ impl Fleet {
             .expect("a certificate")
             .into_inner();
         let identity = Identity { certificate_pem: joined.certificate_pem, key_pem, ca_pem: joined.ca_pem };
+        let membership = Membership { controller: CONTROLLER.into(), server: name.parse().expect("a server name") };
+        let membership = serde_json::to_vec(&membership).expect("a membership is JSON");
+        std::fs::write(Config::new(state_dir).controller_file(), membership).expect("the membership is written");
         identity.save(&Config::new(state_dir).identity_file()).expect("the identity is written");
     }
 
-    /// Starts an agent on what its folder holds.
+    /// Where a server's commands of its own go.
+    pub fn local_socket(&self, name: &str) -> PathBuf {
+        local_socket(&self.servers[name].state_dir)
+    }
+
+    /// Starts an agent on what its folder holds. Without an identity it is by itself until it gets one.
     pub fn start_agent(&mut self, name: &str) {
         let (dial, incoming) = (self.network.from(name), self.network.listen(&agent_address(name)));
         let server = self.servers.get_mut(name).expect("a known server");
@@ -301,17 +321,23 @@ impl Fleet {
             dial,
             clock: Arc::new(feather_agent::clock::SystemClock),
         };
-        let identity = Identity::load(&config.identity_file()).expect("an identity");
-        let identity = Rotating::new(identity).expect("a usable identity");
+        let (identity_file, socket) = (config.identity_file(), local_socket(&config.state_dir));
         // A port of its own at each start: others of this machine may have taken the last one.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         listener.set_nonblocking(true).expect("a listener");
         server.waitlist = listener.local_addr().expect("its address");
         let door = Door { listen: server.waitlist, origins: Origins::Any, limits: Limits::default() };
         server.agent = Some(Process::start(|shutdown: CancellationToken| async move {
+            // The one before may be ending still.
+            let socket = until("the local socket is free", || Socket::bind(&socket)).await;
             let local = feather_agent::Local::start(config, seams).expect("the agent starts");
+            local.listen_locally(socket);
             local.open_waitlist(tokio::net::TcpListener::from_std(listener).expect("a listener"), door);
-            local.listen(identity, incoming, shutdown).await.expect("the agent serves");
+            until_identity(&identity_file, &shutdown).await;
+            if let Ok(identity) = Identity::load(&identity_file) {
+                let identity = Rotating::new(identity).expect("a usable identity");
+                local.listen(identity, incoming, shutdown).await.expect("the agent serves");
+            }
             local.stop().await;
         }));
     }
@@ -477,6 +503,16 @@ impl Fleet {
 
 fn lines(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).map(|text| text.lines().map(ToOwned::to_owned).collect()).unwrap_or_default()
+}
+
+fn local_socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent.sock")
+}
+
+async fn until_identity(file: &Path, shutdown: &CancellationToken) {
+    while !file.exists() && !shutdown.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Where the old script keeps its tenants on the server with this agent.

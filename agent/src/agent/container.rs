@@ -20,10 +20,13 @@ use crate::{
 
 /// Label of a container with the generation of its placement.
 pub(crate) const GENERATION_LABEL: &str = "feather.generation";
+/// Where a work container finds its user's password.
+const PASSWORD_VARIABLE: &str = "FEATHER_PASSWORD";
+
 impl Agent {
     fn container_spec(&self, tenant: &TenantName, spec: &Spec) -> ContainerSpec {
         let mut environment = self.config.tenant_environment.clone();
-        environment.insert("FEATHER_PASSWORD".into(), spec.password.expose().to_owned());
+        environment.insert(PASSWORD_VARIABLE.into(), spec.password.expose().to_owned());
         ContainerSpec {
             name: tenant.container(),
             image: spec.image_digest.clone(),
@@ -46,7 +49,7 @@ impl Agent {
         if self.runtime.volume(&name).await?.is_none() {
             return Err(transition::data_missing(tenant));
         }
-        let running = self.runs_as_adopted(tenant, spec).await? || {
+        let running = self.runs_as_adopted(tenant, spec).await? || self.runs_as_recorded(tenant, spec).await? || {
             self.runtime.ensure_container(&self.container_spec(tenant, spec)).await?;
             self.container_state(tenant).await? == ContainerState::Running
         };
@@ -63,6 +66,21 @@ impl Agent {
         let Some(adopted) = &spec.adopted else { return Ok(false) };
         let container = self.runtime.container(&tenant.container()).await?;
         Ok(container.is_some_and(|one| one.id == *adopted && one.state == ContainerState::Running))
+    }
+
+    /// It runs, and is what its record says. What this server gives to every tenant, its keys above all, may have changed since: that
+    /// takes effect at the tenant's next start, and is no reason to end its process.
+    async fn runs_as_recorded(&self, tenant: &TenantName, spec: &Spec) -> Result<bool, Error> {
+        if self.container_state(tenant).await? != ContainerState::Running {
+            return Ok(false);
+        }
+        let Some(found) = self.runtime.inspect(&tenant.container()).await? else { return Ok(false) };
+        let container = &found.container;
+        Ok(container.state == ContainerState::Running
+            && container.labels.get(GENERATION_LABEL) == Some(&spec.placed.to_string())
+            && container.image_digest == spec.image_digest
+            && container.host_port == Some(spec.port)
+            && found.environment.get(PASSWORD_VARIABLE).map(String::as_str) == Some(spec.password.expose()))
     }
 
     pub(crate) async fn container_state(&self, tenant: &TenantName) -> Result<ContainerState, Error> {

@@ -168,6 +168,25 @@ impl Agent {
         Ok(Started { report: self.report(&record).await, healthy_after })
     }
 
+    /// Makes the container of a tenant anew, with what this server gives to its tenants now. Requests wait meanwhile.
+    pub(crate) async fn restart(&self, tenant: &TenantName, generation: Generation) -> Result<Started, Error> {
+        let _lock = self.lock(tenant).await;
+        let record = self.load(tenant).await?;
+        let next = transition::admit_restart(record.as_ref(), tenant, generation)?;
+        let changed = matches!(next, Next::Write(_));
+        let record = self.commit(next).await?;
+        let _returning = changed.then(|| self.hold_for_restart(tenant));
+        if changed {
+            // A router that does not answer must not keep the tenant from its restart; requests are refused for its time then.
+            if let Err(error) = self.apply_routes().await {
+                tracing::warn!(%tenant, %error, "restarting without holding requests");
+            }
+            self.remove_container(tenant).await?;
+        }
+        let healthy_after = self.serve_if_wanted(&record).await?;
+        Ok(Started { report: self.report(&record).await, healthy_after })
+    }
+
     /// Container, health and route of a tenant that should run; only the route of one that should not.
     pub(crate) async fn serve_if_wanted(&self, record: &Record) -> Result<Duration, Error> {
         let mut healthy_after = Duration::ZERO;

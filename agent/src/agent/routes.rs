@@ -91,6 +91,12 @@ impl Agent {
         Some(Returning { agent: self, tenant: sealed.tenant.clone() })
     }
 
+    /// Requests for a running tenant wait while its container is made anew, as long as what this returns lives.
+    pub(super) fn hold_for_restart(&self, tenant: &TenantName) -> Returning<'_> {
+        locked(&self.returning).insert(tenant.clone());
+        Returning { agent: self, tenant: tenant.clone() }
+    }
+
     /// It answers: nobody needs to wait for it.
     pub(super) fn is_back(&self, tenant: &TenantName) {
         locked(&self.returning).remove(tenant);

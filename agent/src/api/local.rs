@@ -12,7 +12,10 @@ use tracing::{Instrument as _, info_span};
 
 use crate::{
     agent::Agent,
-    local::{self, alone},
+    local::{
+        alone,
+        member::{self, Wish},
+    },
     standing::{self, Standing},
 };
 
@@ -38,36 +41,40 @@ fn admit(caller: Option<u32>, own: u32) -> Result<(), Error> {
     }
 }
 
+fn gone_again(tenant: &TenantName) -> Error {
+    Error::stale(reason::WORLD_CHANGED, format!("{tenant} was added, and removed or moved away again since"))
+}
+
 impl Api {
-    /// Runs a change to its end, also when its caller leaves. Until then this server joins no fleet.
-    async fn change<T, W>(
+    /// Makes a change: by itself, or by its controller. Goes on when its caller leaves.
+    async fn change<W>(
         &self,
-        name: &'static str,
+        wish: Wish,
         tenant: &str,
         alone: impl FnOnce(Arc<Agent>, TenantName) -> W,
-    ) -> Result<T, Status>
+    ) -> Result<TenantName, Status>
     where
-        T: Send + 'static,
-        W: Future<Output = Result<T, Error>> + Send + 'static,
+        W: Future<Output = Result<(), Error>> + Send + 'static,
     {
         let tenant: TenantName = tenant.parse()?;
-        let span = info_span!("local call", name, %tenant);
-        let work = match self.agent.authority.decide() {
-            Ok(right) => {
-                let work = alone(self.agent.clone(), tenant);
-                Box::pin(async move {
-                    let _right = right;
-                    work.await
-                })
-            }
-            Err(Standing::Member(_)) => return Err(local::ask_the_controller(&tenant).into()),
-            Err(Standing::Lost) => return Err(self.agent.authority.lost().into()),
-            Err(Standing::Joining | Standing::Alone) => return Err(standing::joining().into()),
-        };
+        let span = info_span!("local call", name = wish.name(), %tenant);
         let done = async {
-            let done = self.agent.detached(work).await;
+            let done = match self.agent.authority.decide() {
+                Ok(right) => {
+                    let work = alone(self.agent.clone(), tenant.clone());
+                    let bound = async move {
+                        // Until this is done, the server joins no fleet.
+                        let _right = right;
+                        work.await
+                    };
+                    self.agent.detached(Box::pin(bound)).await
+                }
+                Err(Standing::Member(member)) => Box::pin(member::change(&self.agent, &member, wish, &tenant)).await,
+                Err(Standing::Lost) => Err(self.agent.authority.lost()),
+                Err(Standing::Joining | Standing::Alone) => Err(standing::joining()),
+            };
             match &done {
-                Ok(_) => tracing::info!("call applied"),
+                Ok(()) => tracing::info!("call applied"),
                 Err(error) => {
                     let cause = error.metadata.get("cause");
                     tracing::warn!(code = ?error.code, reason = error.reason, cause, "call failed");
@@ -75,7 +82,8 @@ impl Api {
             }
             done
         };
-        Ok(done.instrument(span).await?)
+        done.instrument(span).await?;
+        Ok(tenant)
     }
 }
 
@@ -86,11 +94,14 @@ impl LocalService for Api {
         request: Request<pb::AddLocalTenantRequest>,
     ) -> Result<Response<pb::AddLocalTenantResponse>, Status> {
         authorize(&request)?;
-        let added = self.change("add_local_tenant", &request.get_ref().tenant, alone::add).await?;
+        let tenant = self.change(Wish::Add, &request.get_ref().tenant, alone::add).await?;
+        // Whoever decided: the password is in the ledger here, and comes over no other wire.
+        let spec = self.agent.ledger.get(&tenant).map_err(Error::from)?.and_then(|record| record.spec);
+        let spec = spec.ok_or_else(|| gone_again(&tenant))?;
         Ok(Response::new(pb::AddLocalTenantResponse {
-            url: self.agent.url(&added.report.tenant),
-            password: added.password.expose().to_owned(),
-            found_data: added.found_data,
+            url: self.agent.url(&tenant),
+            password: spec.password.expose().to_owned(),
+            found_data: spec.found_data,
         }))
     }
 
@@ -99,7 +110,7 @@ impl LocalService for Api {
         request: Request<pb::RemoveLocalTenantRequest>,
     ) -> Result<Response<pb::RemoveLocalTenantResponse>, Status> {
         authorize(&request)?;
-        self.change("remove_local_tenant", &request.get_ref().tenant, alone::remove).await?;
+        self.change(Wish::Remove, &request.get_ref().tenant, alone::remove).await?;
         Ok(Response::new(pb::RemoveLocalTenantResponse {}))
     }
 
@@ -108,7 +119,7 @@ impl LocalService for Api {
         request: Request<pb::StartLocalTenantRequest>,
     ) -> Result<Response<pb::StartLocalTenantResponse>, Status> {
         authorize(&request)?;
-        self.change("start_local_tenant", &request.get_ref().tenant, alone::start).await?;
+        self.change(Wish::Start, &request.get_ref().tenant, alone::start).await?;
         Ok(Response::new(pb::StartLocalTenantResponse {}))
     }
 
@@ -117,8 +128,17 @@ impl LocalService for Api {
         request: Request<pb::StopLocalTenantRequest>,
     ) -> Result<Response<pb::StopLocalTenantResponse>, Status> {
         authorize(&request)?;
-        self.change("stop_local_tenant", &request.get_ref().tenant, alone::stop).await?;
+        self.change(Wish::Stop, &request.get_ref().tenant, alone::stop).await?;
         Ok(Response::new(pb::StopLocalTenantResponse {}))
+    }
+
+    async fn restart_local_tenant(
+        &self,
+        request: Request<pb::RestartLocalTenantRequest>,
+    ) -> Result<Response<pb::RestartLocalTenantResponse>, Status> {
+        authorize(&request)?;
+        self.change(Wish::Restart, &request.get_ref().tenant, alone::restart).await?;
+        Ok(Response::new(pb::RestartLocalTenantResponse {}))
     }
 
     async fn list_local_tenants(

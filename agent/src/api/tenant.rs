@@ -154,6 +154,21 @@ impl TenantService for Api {
         Ok(Response::new(pb::StopTenantResponse { tenant: reported(report) }))
     }
 
+    async fn restart_tenant(
+        &self,
+        request: Request<pb::RestartTenantRequest>,
+    ) -> Result<Response<pb::RestartTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let agent = self.agent.clone();
+        let about = (request.tenant, request.generation);
+        let work = async move { agent.restart(&tenant, generation).await };
+        let started = self.call("restart_tenant", about, work).await?;
+        let healthy_after_ms = milliseconds(&started);
+        Ok(Response::new(pb::RestartTenantResponse { tenant: reported(started.report), healthy_after_ms }))
+    }
+
     async fn reset_password(
         &self,
         request: Request<pb::ResetPasswordRequest>,

@@ -12,13 +12,13 @@ use feather_proto::{
 };
 
 use crate::{
-    agent::{Added, Agent, locked},
+    agent::{Agent, locked},
     ledger::{Record, Residence, Volume},
     transition::AddRequest,
 };
 
 /// Adds a tenant, or waits for the add of it that is under way.
-pub(crate) async fn add(agent: Arc<Agent>, tenant: TenantName) -> Result<Added, Error> {
+pub(crate) async fn add(agent: Arc<Agent>, tenant: TenantName) -> Result<(), Error> {
     let record = agent.ledger.get(&tenant)?;
     let under_way = record.as_ref().is_some_and(|record| record.provisioning().is_some());
     let generation = match &record {
@@ -30,7 +30,7 @@ pub(crate) async fn add(agent: Arc<Agent>, tenant: TenantName) -> Result<Added, 
     };
     let image = agent.config.work_image.clone();
     let request = AddRequest { tenant: tenant.clone(), generation, image, volume: VolumeExpectation::Any };
-    agent.add(&request).await.map_err(|error| {
+    agent.add(&request).await.map(drop).map_err(|error| {
         let goes_on = matches!(agent.ledger.get(&tenant), Ok(Some(record)) if record.provisioning().is_some());
         match error.code {
             Code::Exists => lives_here(&tenant),
@@ -52,10 +52,37 @@ pub(crate) async fn remove(agent: Arc<Agent>, tenant: TenantName) -> Result<(), 
     agent.remove(&tenant, generation, false).await.map(drop).map_err(|error| in_local_words(error, &tenant))
 }
 
-/// Starts a tenant that lives here.
+/// Starts a tenant that lives here. One that does not get healthy stays stopped.
 pub(crate) async fn start(agent: Arc<Agent>, tenant: TenantName) -> Result<(), Error> {
-    let generation = next(&agent, &tenant)?;
-    agent.start(&tenant, generation).await.map(drop).map_err(|error| in_local_words(error, &tenant))
+    let (generation, stopped) = (next(&agent, &tenant)?, is_stopped(&agent, &tenant));
+    let started = agent.start(&tenant, generation).await.map(drop);
+    stopped_as_before(&agent, &tenant, stopped, started).await
+}
+
+/// Makes the container of a tenant that lives here anew. One that was stopped and does not get healthy stays stopped.
+pub(crate) async fn restart(agent: Arc<Agent>, tenant: TenantName) -> Result<(), Error> {
+    let (generation, stopped) = (next(&agent, &tenant)?, is_stopped(&agent, &tenant));
+    let restarted = agent.restart(&tenant, generation).await.map(drop);
+    stopped_as_before(&agent, &tenant, stopped, restarted).await
+}
+
+fn is_stopped(agent: &Agent, tenant: &TenantName) -> bool {
+    matches!(agent.ledger.get(tenant), Ok(Some(record)) if !record.should_run())
+}
+
+async fn stopped_as_before(
+    agent: &Arc<Agent>,
+    tenant: &TenantName,
+    stopped: bool,
+    done: Result<(), Error>,
+) -> Result<(), Error> {
+    let Err(error) = done else { return Ok(()) };
+    if stopped && error.is(reason::NEVER_HEALTHY) {
+        let generation = next(agent, tenant)?;
+        agent.stop(tenant, generation, StopReason::Operator).await?;
+        return Err(Error { message: format!("{}\n{tenant} stays stopped", error.message), ..error });
+    }
+    Err(in_local_words(error, tenant))
 }
 
 /// Stops a tenant that lives here.

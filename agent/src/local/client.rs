@@ -40,6 +40,8 @@ pub enum Tenant {
     Start(Name),
     /// Stop a tenant; it stays stopped over reboots until it is started
     Stop(Name),
+    /// Make a tenant's container anew, with the API keys that this server has now; a stopped one is started
+    Restart(Name),
     /// Show this server at one glance: its fleet, slots, tenants, and what is wrong
     Status,
 }
@@ -52,13 +54,13 @@ pub struct Name {
     name: TenantName,
 }
 
-impl Tenant {
-    /// `add NAME`.
+impl Name {
+    /// As if it was typed.
     ///
     /// # Errors
     /// When that is no name of a tenant.
-    pub fn add(name: &str) -> Result<Self, Error> {
-        Ok(Tenant::Add(Name { name: name.parse()? }))
+    pub fn new(name: &str) -> Result<Self, Error> {
+        Ok(Self { name: name.parse()? })
     }
 }
 
@@ -181,6 +183,9 @@ pub async fn run(socket: &Path, command: Tenant, out: &mut (dyn Write + Send)) -
         }
         Tenant::Stop(Name { name }) => {
             agent.stop_local_tenant(pb::StopLocalTenantRequest { tenant: name.into() }).await?;
+        }
+        Tenant::Restart(Name { name }) => {
+            agent.restart_local_tenant(pb::RestartLocalTenantRequest { tenant: name.into() }).await?;
         }
         Tenant::List => out.write_all(text::tenants(&list(&mut agent).await?).as_bytes())?,
         Tenant::Status => {

@@ -46,7 +46,7 @@ struct Entry {
     /// How often its health was asked since it was started.
     polls: u32,
     output: Output,
-    /// What came over it since it was made of its image.
+    /// How it behaves, when it is not as its image says.
     changed: Option<Behaviour>,
     /// Runs and answers nobody, until its next start.
     hangs: bool,
@@ -92,6 +92,8 @@ struct State {
     images: BTreeMap<String, Archive>,
     containers: BTreeMap<String, Entry>,
     faults: Faults,
+    /// By container.
+    changed: BTreeMap<String, Behaviour>,
 }
 
 /// The fake engine of one server. It outlives the agent of a test, as Podman outlives an agent.
@@ -119,6 +121,7 @@ impl Fake {
             images: BTreeMap::new(),
             containers: BTreeMap::new(),
             faults: Faults::default(),
+            changed: BTreeMap::new(),
         };
         Self {
             server: "local".to_owned(),
@@ -196,9 +199,11 @@ impl Fake {
         state.running_on(port).is_some_and(Entry::answers)
     }
 
-    /// A container behaves otherwise from now on, as if its process had come to another mind.
+    /// A container of this name behaves otherwise from now on, as if that was in its data.
     pub fn set_behaviour(&self, name: &str, behaviour: Behaviour) {
-        if let Some(entry) = self.state().containers.get_mut(name) {
+        let mut state = self.state();
+        state.changed.insert(name.to_owned(), behaviour);
+        if let Some(entry) = state.containers.get_mut(name) {
             entry.changed = Some(behaviour);
         }
     }
@@ -297,8 +302,8 @@ impl State {
     fn entry(&mut self, spec: &ContainerSpec, image: Archive) -> Entry {
         self.made += 1;
         let (state, output) = (ContainerState::Created, Output::default());
-        let spec = spec.clone();
-        Entry { id: self.made, spec, by_hand: None, image, state, polls: 0, output, changed: None, hangs: false }
+        let (spec, changed) = (spec.clone(), self.changed.get(&spec.name).copied());
+        Entry { id: self.made, spec, by_hand: None, image, state, polls: 0, output, changed, hangs: false }
     }
 
     fn running_on(&self, port: u16) -> Option<&Entry> {

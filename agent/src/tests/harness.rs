@@ -422,6 +422,7 @@ requests! {
     trial => StartTenantRequest { mode: pb::StartMode::Trial.into() },
     stop => StopTenantRequest { reason: pb::StopReason::Operator.into() },
     seal => StopTenantRequest { reason: pb::StopReason::Move.into() },
+    restart => RestartTenantRequest {},
     reset => ResetPasswordRequest {},
     abandon => AbandonTenantRequest {},
     activate => ActivateTenantRequest { stopped: false },

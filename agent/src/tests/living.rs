@@ -2,7 +2,7 @@
 
 use feather_proto::{error::reason, pb::agent::v1 as pb};
 
-use super::harness::{World, add, refused, remove, request_id, reset, seal, start, stop, wait_until};
+use super::harness::{Server, World, add, refused, remove, request_id, reset, restart, seal, start, stop, wait_until};
 use crate::runtime::fake::{Behaviour, Verb};
 
 #[tokio::test]
@@ -350,4 +350,91 @@ async fn the_work_of_a_call_goes_on_when_its_caller_leaves() {
     wait_until("it started", async || (nyc.engine.calls(Verb::Start) > 0, ())).await;
     call.abort();
     wait_until("alice is served", async || (nyc.public().0 == 200, nyc.public())).await;
+}
+
+#[tokio::test]
+async fn a_changed_key_waits_for_the_next_start() {
+    let world = World::new();
+    let mut nyc = world.started("nyc").await;
+    nyc.add(1).await.unwrap();
+    let key = |nyc: &Server| nyc.engine.spec("feather-user-alice").unwrap().environment["OPENAI_API_KEY"].clone();
+    let starts = |nyc: &Server| nyc.engine.calls(Verb::Start);
+    let reborn_with = async |nyc: &mut Server, key: &str| {
+        nyc.crash().await;
+        nyc.config.tenant_environment.insert("OPENAI_API_KEY".into(), key.into());
+        nyc.start().await;
+        wait_until("the agent has looked at alice", async || {
+            let settled = nyc.snapshot().await.tenants[0].container();
+            (settled == pb::ContainerState::Running, settled)
+        })
+        .await;
+    };
+    let before = starts(&nyc);
+    let calls = nyc.engine.calls(Verb::Inspect);
+    reborn_with(&mut nyc, "second").await;
+    wait_until("alice was compared", async || (nyc.engine.calls(Verb::Inspect) > calls, ())).await;
+    assert_eq!((key(&nyc).as_str(), starts(&nyc)), ("key-of-the-birth", before), "a new agent restarts nobody");
+
+    nyc.tenants().stop_tenant(stop(2)).await.unwrap();
+    nyc.tenants().start_tenant(start(3)).await.unwrap();
+    assert_eq!((key(&nyc).as_str(), starts(&nyc)), ("second", before + 1));
+
+    reborn_with(&mut nyc, "third").await;
+    let restarted = nyc.tenants().restart_tenant(restart(4)).await.unwrap().into_inner();
+    assert!(restarted.healthy_after_ms > 0);
+    assert_eq!((key(&nyc).as_str(), starts(&nyc)), ("third", before + 2));
+    assert_eq!(nyc.public().0, 200);
+    // A repetition restarts nothing twice, also behind a crash.
+    nyc.crash().await;
+    nyc.start().await;
+    nyc.tenants().restart_tenant(restart(4)).await.unwrap();
+    assert_eq!(starts(&nyc), before + 2);
+    assert_eq!(refused(nyc.tenants().restart_tenant(restart(3)).await).reason, reason::STALE_GENERATION);
+    // What a restart leaves is no more an add that may be taken back with its data.
+    let undo = pb::RemoveTenantRequest { discard_new_volume: true, ..remove(5) };
+    nyc.tenants().remove_tenant(undo).await.unwrap();
+    assert!(nyc.volume().exists());
+    world.assert_never_two();
+}
+
+#[tokio::test]
+async fn a_running_container_that_is_not_what_its_record_says_is_made_anew() {
+    let world = World::new();
+    let mut nyc = world.started("nyc").await;
+    nyc.add(1).await.unwrap();
+    nyc.crash().await;
+    // The crash came between the record of a new password and the end of the old container.
+    let mut record = nyc.record();
+    record.spec.as_mut().unwrap().password = crate::password::Password::generate(10).unwrap();
+    let storage = std::sync::Arc::new(crate::ledger::Directory::new(nyc.config.ledger_dir()).unwrap());
+    crate::ledger::Ledger::open(storage).unwrap().put(record.clone()).await.unwrap();
+    nyc.start().await;
+    let wanted = record.spec.unwrap().password;
+    wait_until("the new password", async || {
+        let spec = nyc.engine.spec("feather-user-alice");
+        (spec.is_some_and(|spec| spec.environment["FEATHER_PASSWORD"] == wanted.expose()), ())
+    })
+    .await;
+    world.assert_never_two();
+}
+
+#[tokio::test]
+async fn requests_wait_while_their_tenant_is_restarted() {
+    let world = World::new();
+    let mut nyc = world.server("nyc");
+    nyc.config.health_timeout = std::time::Duration::from_secs(30);
+    nyc.start().await;
+    nyc.add(1).await.unwrap();
+    nyc.engine.set_behaviour("feather-user-alice", Behaviour::NeverHealthy);
+    let mut client = nyc.tenants();
+    let restarting = tokio::spawn(async move { client.restart_tenant(restart(2)).await });
+    wait_until("the gate is open", async || (nyc.config.gate_dir().join("alice").exists(), ())).await;
+    let mut waiting = nyc.at_the_gate().await;
+    tokio::io::AsyncWriteExt::write_all(&mut waiting, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(!restarting.is_finished());
+    nyc.engine.set_behaviour("feather-user-alice", Behaviour::Healthy);
+    restarting.await.unwrap().unwrap();
+    assert_eq!(nyc.public().0, 200);
+    // Who waited was let through; behind the fake's port nobody listens, so that the connection ends.
+    tokio::io::AsyncReadExt::read_to_end(&mut waiting, &mut Vec::new()).await.unwrap();
 }

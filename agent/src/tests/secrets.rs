@@ -3,7 +3,10 @@
 use super::harness::{
     TICKET, World, activate, add, captured_log, grant, hand_off, pull, pulled, reserve, reset, seal, trial,
 };
-use crate::runtime::fake::Behaviour;
+use crate::{
+    local::client::{Name, Tenant},
+    runtime::fake::Behaviour,
+};
 
 #[tokio::test]
 async fn no_password_key_or_ticket_is_ever_logged_or_told_in_an_error() {
@@ -45,13 +48,13 @@ async fn no_password_key_or_ticket_is_ever_logged_or_told_in_an_error() {
     let mut lax = world.server("lax");
     lax.start_alone().await;
     let mut line = Vec::new();
-    let add = crate::local::client::Tenant::add("carol").unwrap();
+    let add = Tenant::Add(Name::new("carol").unwrap());
     crate::local::client::run(&lax.socket(), add, &mut line).await.unwrap();
     let line = String::from_utf8(line).unwrap();
     secrets.push(line.trim_end().rsplit(' ').next().unwrap().to_owned());
 
     let log = captured_log();
-    assert!(log.contains("add_tenant") && log.contains("add_local_tenant"), "nothing was captured");
+    assert!(log.contains("add_tenant") && log.contains("local call"), "nothing was captured");
     for secret in secrets {
         assert!(!log.contains(&secret), "a secret is in the log");
         assert!(!status.message().contains(&secret));

@@ -182,6 +182,26 @@ pub(crate) fn admit_start(record: Option<&Record>, tenant: &TenantName, generati
     Ok(Next::of(record, next))
 }
 
+/// A tenant's container shall be made anew, and serve. The generation in its specification makes another one of it, exactly
+/// once, whatever is cut off and repeated.
+pub(crate) fn admit_restart(
+    record: Option<&Record>,
+    tenant: &TenantName,
+    generation: Generation,
+) -> Result<Next, Error> {
+    fence(record, tenant, generation)?;
+    let current = record.ok_or_else(|| not_found(tenant))?;
+    let (Residence::Active { provisioning: None, .. }, Some(spec)) = (&current.residence, &current.spec) else {
+        return Err(wrong_state(current, "only a tenant that lives here can be restarted"));
+    };
+    require_whole(current)?;
+    // By now the tenant has written: no undo of its add may take its volume any more.
+    let spec = Spec { placed: generation, found_data: true, adopted: None, ..spec.clone() };
+    let residence = Residence::Active { desired: Desired::Run, provisioning: None };
+    let next = Record { generation, residence, spec: Some(spec), ..current.clone() };
+    Ok(Next::of(record, next))
+}
+
 fn stale_seal(record: &Record, generation: Generation) -> Error {
     Error::stale(
         reason::STALE_GENERATION,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Abandon, AddFacts, AddRequest, Next, ReserveFacts, ReserveRequest, admit_abandon, admit_activate, admit_add,
     admit_grant, admit_hand_off, admit_import, admit_pull, admit_remove, admit_remove_volume, admit_reserve,
-    admit_reset, admit_retire, admit_start, admit_stop, admit_trial, received,
+    admit_reset, admit_restart, admit_retire, admit_start, admit_stop, admit_trial, received,
 };
 use crate::{
     ledger::{Desired, Incoming, Provisioning, Record, Residence, Spec, Volume},
@@ -167,6 +167,11 @@ fn living() -> Vec<Row> {
                 [WRONG, WRONG, "write", "write", "unchanged", WRONG, WRONG, WRONG, WRONG],
                 [WRONG, WRONG, "write", "write", "write", WRONG, WRONG, WRONG, WRONG],
             ],
+        ),
+        (
+            "restart",
+            |record, at| word(admit_restart(Some(record), &alice(), at), next),
+            [[WRONG, WRONG, "write", "write", WRONG, WRONG, WRONG, WRONG, WRONG]; 2],
         ),
         (
             "reset",

@@ -10,6 +10,7 @@ mod logs;
 mod migrate;
 mod password;
 mod remove;
+mod restart;
 mod show;
 mod start;
 mod stop;
@@ -23,6 +24,7 @@ pub(crate) enum Verb {
     Remove(remove::Args),
     Start(start::Args),
     Stop(stop::Args),
+    Restart(restart::Args),
     Password(password::Args),
     Logs(logs::Args),
 }
@@ -36,6 +38,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Remove(arguments) => remove::run(arguments, context).await,
         Verb::Start(arguments) => start::run(arguments, context).await,
         Verb::Stop(arguments) => stop::run(arguments, context).await,
+        Verb::Restart(arguments) => restart::run(arguments, context).await,
         Verb::Password(arguments) => password::run(arguments, context).await,
         Verb::Logs(arguments) => logs::run(arguments, context).await,
     }

@@ -102,6 +102,7 @@ impl From<pb::Operation> for OperationView {
             pb::OperationKind::Migrate => "migrate",
             pb::OperationKind::Start => "start",
             pb::OperationKind::Stop => "stop",
+            pb::OperationKind::Restart => "restart",
         };
         let state = match pb.state() {
             pb::OperationState::Unspecified => State::Unknown,

@@ -131,6 +131,7 @@ service! { tenant_service_server::TenantService {
     migrate_tenant: MigrateTenant(MigrateTenantRequest) -> MigrateTenantResponse,
     start_tenant: StartTenant(StartTenantRequest) -> StartTenantResponse,
     stop_tenant: StopTenant(StopTenantRequest) -> StopTenantResponse,
+    restart_tenant: RestartTenant(RestartTenantRequest) -> RestartTenantResponse,
     reset_password: ResetPassword(ResetPasswordRequest) -> ResetPasswordResponse,
 } streams {
     tail_logs: TailLogs(TailLogsRequest) -> TailLogsResponse as TailLogsStream

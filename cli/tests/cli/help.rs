@@ -70,6 +70,7 @@ async fn tenant_verbs_are_listed() {
       remove    Remove a tenant; its data is kept
       start     Start a stopped tenant
       stop      Stop a tenant
+      restart   Restart a tenant; a changed API key of its server takes effect
       password  Set a new random password, and print it
       logs      Show what a tenant's container has printed
 
@@ -127,7 +128,7 @@ async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
     let controller = Controller::start().await;
     let verbs = [
         ("server", &["list", "show", "invite", "remove"][..]),
-        ("tenant", &["add", "remove", "list", "show", "migrate", "start", "stop", "password", "logs"]),
+        ("tenant", &["add", "remove", "list", "show", "migrate", "start", "stop", "restart", "password", "logs"]),
         ("volume", &["list", "export", "import", "verify"]),
         ("operation", &["list", "show", "watch", "cancel", "retry"]),
     ];

@@ -374,7 +374,9 @@ async fn start_and_stop_say_how_the_tenant_is_now() {
         .answers("StopTenant", pb::StopTenantResponse { operation: begun(pb::OperationKind::Stop) })
         .answers("WatchOperation", ended(pb::OperationKind::Stop))
         .answers("StartTenant", pb::StartTenantResponse { operation: begun(pb::OperationKind::Start) })
-        .answers("WatchOperation", ended(pb::OperationKind::Start));
+        .answers("WatchOperation", ended(pb::OperationKind::Start))
+        .answers("RestartTenant", pb::RestartTenantResponse { operation: begun(pb::OperationKind::Restart) })
+        .answers("WatchOperation", ended(pb::OperationKind::Restart));
     assert_snapshot!(controller.run("tenant stop alice").await, @r"
     --- stderr
     operation op-00000000-0000-0000-0000-000000000001
@@ -385,6 +387,12 @@ async fn start_and_stop_say_how_the_tenant_is_now() {
     --- stderr
     operation op-00000000-0000-0000-0000-000000000001
     alice is running
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("tenant restart alice").await, @r"
+    --- stderr
+    operation op-00000000-0000-0000-0000-000000000001
+    alice is running anew
     --- exit 0
     ");
 }

@@ -197,6 +197,13 @@ impl Agent for GrpcAgent {
         Ok(reply.healthy_after_ms)
     }
 
+    async fn restart_tenant(&self, call: &Call) -> Result<u64, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::RestartTenantRequest { request_id, tenant, generation };
+        let reply = self.value(self.tenants().restart_tenant(within(message, SLOW)).await)?;
+        Ok(reply.healthy_after_ms)
+    }
+
     async fn stop_tenant(&self, call: &Call, reason: StopReason) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
         let message = pb::StopTenantRequest { request_id, tenant, generation, reason: reason.into() };

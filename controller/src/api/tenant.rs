@@ -33,7 +33,7 @@ pub struct Tenants {
 const LOG_LINES_DEFAULT: u32 = 100;
 const LOG_LINES_MAX: u32 = 10_000;
 
-fn asked(id: &str, tenant: &str, dry_run: bool, caller: &Principal) -> Result<intent::Request, Error> {
+pub(super) fn asked(id: &str, tenant: &str, dry_run: bool, caller: &Principal) -> Result<intent::Request, Error> {
     // A dry run changes nothing, so it needs no id of its own.
     let request_id = if dry_run && id.is_empty() { uuid::Uuid::nil() } else { request_id(id)? };
     Ok(intent::Request { request_id, tenant: tenant.parse()?, requested_by: caller.to_string(), dry_run })
@@ -227,6 +227,16 @@ impl TenantService for Tenants {
         let message = request.into_inner();
         let planned = self.intent.stop(&asked(&message.request_id, &message.tenant, false, &caller)?).await?;
         Ok(Response::new(pb::StopTenantResponse { operation: self.operation(&planned).await? }))
+    }
+
+    async fn restart_tenant(
+        &self,
+        request: Request<pb::RestartTenantRequest>,
+    ) -> Result<Response<pb::RestartTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let planned = self.intent.restart(&asked(&message.request_id, &message.tenant, false, &caller)?).await?;
+        Ok(Response::new(pb::RestartTenantResponse { operation: self.operation(&planned).await? }))
     }
 
     async fn reset_password(

@@ -19,7 +19,7 @@ use super::{
     add::Add,
     driver::{Cancel, Driver},
     migrate::Migrate,
-    power::{Start, Stop},
+    power::{Restart, Start, Stop},
     remove::Remove,
 };
 use crate::{agents::Call, store, world::World};
@@ -122,6 +122,7 @@ impl Engine {
                 Kind::Migrate => driver.run::<Migrate>().await,
                 Kind::Start => driver.run::<Start>().await,
                 Kind::Stop => driver.run::<Stop>().await,
+                Kind::Restart => driver.run::<Restart>().await,
             }
             engine.lock().remove(&id);
             engine.world.volatile.ring();

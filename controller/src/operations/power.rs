@@ -1,4 +1,4 @@
-//! Starts and stops a tenant where it lives.
+//! Starts, stops and restarts a tenant where it lives.
 
 use async_trait::async_trait;
 use feather_proto::{
@@ -33,6 +33,16 @@ pub enum StartSteps {
     Commit,
 }
 
+/// The steps of a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartSteps {
+    /// Makes its container anew and waits for health. Before the commit, because a tenant that was stopped stays so when it does not
+    /// start; one that ran is tried on by its server.
+    Relaunch,
+    /// From here on it should run.
+    Commit,
+}
+
 /// The steps of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSteps {
@@ -54,6 +64,18 @@ impl Step for StartSteps {
     }
 }
 
+impl Step for RestartSteps {
+    const ALL: &'static [Self] = &[RestartSteps::Relaunch, RestartSteps::Commit];
+    const POINT_OF_NO_RETURN: Self = RestartSteps::Commit;
+
+    fn name(self) -> &'static str {
+        match self {
+            RestartSteps::Relaunch => "relaunch",
+            RestartSteps::Commit => "commit",
+        }
+    }
+}
+
 impl Step for StopSteps {
     const ALL: &'static [Self] = &[StopSteps::Commit, StopSteps::Halt];
     const POINT_OF_NO_RETURN: Self = StopSteps::Commit;
@@ -68,6 +90,8 @@ impl Step for StopSteps {
 
 /// The kind that starts.
 pub struct Start;
+/// The kind that restarts.
+pub struct Restart;
 /// The kind that stops.
 pub struct Stop;
 
@@ -76,6 +100,18 @@ fn running(context: &Context<'_, Plan>, running: bool) -> Option<TenantUpdate> {
         running: Some(running),
         ..TenantUpdate::generation(context.tenant.clone(), context.fence.generation)
     })
+}
+
+/// The undo of whatever step may have started it.
+async fn stopped_as_before(context: &Context<'_, Plan>, started_by: Option<&str>) -> Result<Outcome, Error> {
+    if context.plan.running {
+        return Ok(Outcome::note("should run as before"));
+    }
+    if let Some(step) = started_by {
+        let agent = context.world.agent(&context.plan.server).await?;
+        agent.stop_tenant(&context.undo_call(step), StopReason::Operator).await?;
+    }
+    Ok(Outcome::note("stopped as before"))
 }
 
 #[async_trait]
@@ -101,14 +137,7 @@ impl Procedure for Start {
         _facts: &mut Facts,
         _begun: &[StartSteps],
     ) -> Result<Outcome, Error> {
-        if context.plan.running {
-            return Ok(Outcome::note("should run as before"));
-        }
-        if step == StartSteps::Launch {
-            let agent = context.world.agent(&context.plan.server).await?;
-            agent.stop_tenant(&context.undo_call("launch"), StopReason::Operator).await?;
-        }
-        Ok(Outcome::note("stopped as before"))
+        stopped_as_before(context, (step == StartSteps::Launch).then_some("launch")).await
     }
 
     fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
@@ -116,6 +145,41 @@ impl Procedure for Start {
     }
 
     fn hint(_step: StartSteps, _undoing: bool, context: &Context<'_, Plan>) -> String {
+        format!("featherctl server show {}", context.plan.server)
+    }
+}
+
+#[async_trait]
+impl Procedure for Restart {
+    type Step = RestartSteps;
+    type Plan = Plan;
+    type Facts = Facts;
+
+    async fn act(step: RestartSteps, context: &Context<'_, Plan>, _facts: &mut Facts) -> Result<Outcome, Error> {
+        match step {
+            RestartSteps::Relaunch => {
+                let agent = context.world.agent(&context.plan.server).await?;
+                let ms = agent.restart_tenant(&context.call("relaunch")).await?;
+                Ok(Outcome::note(format!("healthy after {ms} ms")))
+            }
+            RestartSteps::Commit => Ok(Outcome { message: "running".into(), tenant: running(context, true) }),
+        }
+    }
+
+    async fn undo(
+        step: RestartSteps,
+        context: &Context<'_, Plan>,
+        _facts: &mut Facts,
+        _begun: &[RestartSteps],
+    ) -> Result<Outcome, Error> {
+        stopped_as_before(context, (step == RestartSteps::Relaunch).then_some("relaunch")).await
+    }
+
+    fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
+        Some(TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation))
+    }
+
+    fn hint(_step: RestartSteps, _undoing: bool, context: &Context<'_, Plan>) -> String {
         format!("featherctl server show {}", context.plan.server)
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Result, Store, column, corrupt, from_ms, from_word, is_unique_violation,
     members::require_member,
     parse, parse_option,
-    tenants::{TenantState, TenantUpdate, tenant, tenant_not_found, update, world_changed},
+    tenants::{TenantState, TenantUpdate, generation_column, tenant, tenant_not_found, update, world_changed},
     to_ms, word,
 };
 use crate::operations::{Event, Kind, State};
@@ -44,6 +44,8 @@ pub struct NewOperation {
     pub tenant_state: Option<TenantState>,
     /// A line for the log: why so.
     pub explanation: String,
+    /// Highest generation that any server has seen of the tenant; those issued are higher.
+    pub floor: Generation,
     /// Now.
     pub now: OffsetDateTime,
 }
@@ -200,28 +202,31 @@ async fn known(
     Ok(Some(parse(&column::<String>(&row, "id")?)?))
 }
 
-/// Issues the two generations of an operation, making the tenant's row if there is none.
+/// Issues the two generations of an operation, higher than any that was issued or seen, making the tenant's row if there is none.
 async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Result<(Generation, Generation)> {
+    let floor = generation_column(new.floor)?;
     let row = match new.expected_version {
         Some(version) => {
             sqlx::query(
-                "UPDATE tenants SET generation_issued = generation_issued + 2, state = COALESCE($3, state), \
+                "UPDATE tenants SET generation_issued = CASE WHEN generation_issued < $4 THEN $4 ELSE generation_issued END + 2, state = COALESCE($3, state), \
                  version = version + 1 WHERE name = $1 AND version = $2 RETURNING *",
             )
             .bind(new.tenant.as_str())
             .bind(version)
             .bind(new.tenant_state.as_ref().map(word).transpose()?)
+            .bind(floor)
             .fetch_optional(&mut *connection)
             .await?
         }
         None => {
             sqlx::query(
                 "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version) \
-             VALUES ($1, $2, 0, 2, 1, $3, 1) ON CONFLICT (name) DO NOTHING RETURNING *",
+             VALUES ($1, $2, 0, $4 + 2, 1, $3, 1) ON CONFLICT (name) DO NOTHING RETURNING *",
             )
             .bind(new.tenant.as_str())
             .bind(word(&new.tenant_state.unwrap_or(TenantState::Adding))?)
             .bind(to_ms(new.now))
+            .bind(floor)
             .fetch_optional(&mut *connection)
             .await?
         }

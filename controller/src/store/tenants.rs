@@ -87,7 +87,7 @@ pub(super) fn tenant(row: &AnyRow) -> Result<TenantRow> {
     })
 }
 
-fn generation_column(generation: Generation) -> Result<i64> {
+pub(super) fn generation_column(generation: Generation) -> Result<i64> {
     i64::try_from(generation.0).map_err(corrupt)
 }
 

@@ -59,6 +59,7 @@ fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
         expected_version,
         tenant_state: Some(TenantState::Adding),
         explanation: "because".into(),
+        floor: Generation(0),
         now: now(),
     }
 }
@@ -296,4 +297,11 @@ async fn only_a_name_without_a_home_is_given_and_never_under_an_operation() {
     assert!(store.take_in(&take_in(1)).await.unwrap(), "the add failed, nobody has the name");
     let row = store.tenant(&alice()).await.unwrap().unwrap();
     assert_eq!((row.generation, row.generation_issued), (Generation(2), Generation(2)), "generations only rise");
+}
+
+#[tokio::test]
+async fn what_a_server_has_seen_is_never_issued_again() {
+    let Scratch { store, _folder } = scratch().await;
+    let new = begin(&store, &NewOperation { floor: Generation(7), ..add(1, None) }).await;
+    assert_eq!((new.generation, new.undo_generation), (Generation(8), Generation(9)));
 }

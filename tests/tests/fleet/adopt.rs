@@ -135,7 +135,11 @@ async fn a_name_that_somebody_has_is_left_running_and_told_of() {
     by_hand(&fleet, "nyc", "bob", 9002, published(9002));
     assert_eq!(adopt(&fleet, "nyc", true).await.unwrap(), pairs(&[("alice", Misfit), ("bob", Adopt)]));
     assert_eq!(adopt(&fleet, "nyc", false).await.unwrap(), pairs(&[("alice", Misfit), ("bob", Adopted)]));
-    assert_eq!(names(&fleet).await, ["alice on fra Running", "bob on nyc Running"]);
+    until("both are seen", async || {
+        let seen = names(&fleet).await;
+        if seen == ["alice on fra Running", "bob on nyc Running"] { Ok(()) } else { Err(seen) }
+    })
+    .await;
     assert_eq!(fleet.starts("nyc", "alice").len(), 1, "it runs on");
     assert_eq!(fleet.starts("fra", "alice").len(), 1, "and so does the other");
 }
@@ -151,6 +155,11 @@ async fn what_the_fleet_removed_or_moved_never_comes_back_from_a_ledger() {
     fleet.start_agent("nyc");
     added_by_itself(&fleet, "nyc", "alice", 1).await;
     fleet.start_controller().await;
+    until("nyc is told of", async || {
+        let told = problems(&fleet, "nyc").await;
+        if told.is_empty() { Err(told) } else { Ok(()) }
+    })
+    .await;
     fleet.remove("bob").await;
     added_by_itself(&fleet, "nyc", "bob", 9).await;
     let told = until("both are told of", async || {

@@ -7,6 +7,7 @@ mod faults;
 mod images;
 mod layout;
 mod lifecycle;
+mod local;
 mod migrate;
 mod refusals;
 mod soak;
