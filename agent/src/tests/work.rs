@@ -339,7 +339,11 @@ async fn a_swap_that_was_committed_ends_by_itself_and_one_without_a_driver_is_gi
     std::fs::write(&file, record.replace("\"by\": \"caller\"", "\"by\": \"agent\"")).unwrap();
     nyc.start().await;
     serves(&nyc, GREEN).await;
-    assert_eq!(kinds(&nyc.snapshot().await), ["swap-failed"]);
+    wait_until("the swap without a driver is given up", async || {
+        let seen = kinds(&nyc.snapshot().await);
+        (seen == ["swap-failed"], seen)
+    })
+    .await;
     assert_eq!(commit(&nyc, id).await.unwrap_err().reason, reason::CANCELLED);
     nyc.stop().await;
 }
