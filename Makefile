@@ -4,7 +4,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WORK := --manifest-path tests/work-image/Cargo.toml --target-dir $(TARGET)/work-image/build --locked
 
-.PHONY: demo demo-down test bench check fmt setup build images clean
+.PHONY: demo demo-down test bench check fmt setup build images birth-image clean
 
 demo: ## a fleet of two servers, and a tenant that moves
 	@scripts/demo
@@ -12,7 +12,7 @@ demo: ## a fleet of two servers, and a tenant that moves
 demo-down: ## removes all of it
 	@scripts/demo down
 
-test: build images ## everything: in-process, and on real Podman and Caddy
+test: images ## everything: in-process, and on real Podman and Caddy
 	cargo test --workspace
 	cargo test $(WORK)
 
@@ -35,9 +35,13 @@ setup: ## installs what is missing, by apt
 build: setup
 	cargo build --workspace --bins
 
-images: setup
+images: build
 	@scripts/work-image
 	@scripts/birth-image
+
+birth-image: setup ## localhost/feather-birth:latest for real servers, with a release build of this checkout's agent
+	cargo build --release --package feather-agent
+	@FEATHER_BINARIES=$(TARGET)/release FEATHER_BIRTH_IMAGE=localhost/feather-birth:latest scripts/birth-image
 
 clean: ## removes fleets, images and everything that was built
 	@scripts/clean-fleet --images

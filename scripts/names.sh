@@ -30,7 +30,8 @@ FLEET_DIR=${FEATHER_FLEET_DIR:-$TARGET/demo}
 CONTROLLER_PORT=${FEATHER_CONTROLLER_PORT:-7400}
 
 DOMAIN_SUFFIX=${FEATHER_DOMAIN_SUFFIX:-users.inceptel.ai}
-BIRTH_IMAGE=${FEATHER_BIRTH_IMAGE:-localhost/feather-birth:latest}
+# What make demo and the tests run; `make birth-image` makes localhost/feather-birth:latest, for real servers.
+BIRTH_IMAGE=${FEATHER_BIRTH_IMAGE:-localhost/feather-birth:dev}
 WORK_TAR=${FEATHER_WORK_TAR:-$TARGET/work-image/feather-work.tar}
 AGENT_BINARY=${FEATHER_AGENT_BINARY:-$BINARIES/feather-agent}
 }
@@ -60,6 +61,9 @@ wait_for() {
     sleep 0.1
   done
 }
+
+# identity_of FILE: changes when a file is replaced.
+identity_of() { stat -c '%i-%Y-%s' "$1" 2>/dev/null || printf absent; }
 
 # content_hash PATH...: one digest over the names and contents of files and trees, the same in every checkout, to know
 # whether a build is up to date.

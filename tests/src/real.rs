@@ -139,11 +139,9 @@ impl Real {
     pub async fn lone_birth(&mut self, server: &str, arguments: &[&str]) {
         let ip = self.ip(61);
         self.servers.insert(server.to_owned(), ip);
-        let mut commands = self.commands.clone();
-        commands.set("FEATHER_AGENT_BINARY", self.directory.join("absent"));
         let ip = ip.to_string();
-        let arguments = [&["up", server, &ip], arguments].concat();
-        commands.script("birth", &arguments, None).await.ok();
+        let arguments = [&["up", server, &ip, "--env", "FEATHER_BIRTH_AGENT=off"], arguments].concat();
+        self.commands.script("birth", &arguments, None).await.ok();
         crate::wait::until("the birth is ready", async || {
             let logs = self.podman(&["logs", &self.birth(server)]).await;
             if logs.stdout.contains("birth: ready") { Ok(()) } else { Err(logs) }
@@ -290,9 +288,9 @@ impl Real {
         self.podman(&["start", &birth]).await.ok();
     }
 
-    /// `kill -9` of the agent; its keeper starts it again.
+    /// `kill -9` of the agent; the birth's supervisor starts it again.
     pub async fn kill_agent(&self, server: &str) {
-        self.inside(server, "kill -KILL \"$(cat /run/feather/agent.pid)\"").await.ok();
+        self.inside(server, "s6-svc -k /run/service/agent").await.ok();
     }
 
     /// `kill -9` of the controller; [`Real::bring_up`] starts it again.

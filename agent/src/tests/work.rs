@@ -340,8 +340,9 @@ async fn a_swap_that_was_committed_ends_by_itself_and_one_without_a_driver_is_gi
     nyc.start().await;
     serves(&nyc, GREEN).await;
     wait_until("the swap without a driver is given up", async || {
-        let seen = kinds(&nyc.snapshot().await);
-        (seen == ["swap-failed"], seen)
+        let snapshot = nyc.snapshot().await;
+        let seen = kinds(&snapshot).join(" ");
+        (seen == "swap-failed", seen)
     })
     .await;
     assert_eq!(commit(&nyc, id).await.unwrap_err().reason, reason::CANCELLED);
