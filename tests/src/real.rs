@@ -79,6 +79,9 @@ impl Real {
         commands.set("FEATHER_SUBNET", &subnet);
         commands.set("FEATHER_FLEET_DIR", &directory);
         commands.set("FEATHER_BINARIES", &binaries);
+        if let Some(image) = std::env::var_os("FEATHER_BIRTH_IMAGE") {
+            commands.set("FEATHER_BIRTH_IMAGE", image);
+        }
         let port = free_port();
         commands.set("FEATHER_CONTROLLER_PORT", port.to_string());
         commands.set("FEATHERCTL_CONTROLLER", format!("127.0.0.1:{port}"));
@@ -133,6 +136,27 @@ impl Real {
         }
         commands.script("birth", &["up", server, &ip.to_string()], None).await.ok();
         self.becomes(server, "ready").await;
+    }
+
+    /// A server that belongs to no fleet, with an agent that is ready to add tenants.
+    pub async fn alone(&mut self, server: &str) {
+        let ip = self.ip(61 + u8::try_from(self.servers.len()).expect("fleets are small"));
+        self.servers.insert(server.to_owned(), ip);
+        self.commands.script("birth", &["up", server, &ip.to_string()], None).await.ok();
+        crate::wait::until("its agent has the work image", async || {
+            let ran = self.inside(server, "tenant.sh status").await;
+            if ran.code == 0 && ran.stdout.contains("(sha256:") { Ok(()) } else { Err(ran) }
+        })
+        .await;
+    }
+
+    /// Such a server joins the fleet, as it runs.
+    pub async fn joins_later(&self, server: &str) {
+        let mut commands = self.commands.clone();
+        commands.set("FEATHER_AGENT_JOIN_TOKEN", self.invite(server).await);
+        let birth = self.birth(server);
+        let arguments = ["exec", "--env", "FEATHER_AGENT_JOIN_TOKEN", &birth, "feather-agent", "join"];
+        commands.script("podman", &arguments, None).await.ok();
     }
 
     /// A birth that no controller knows, without an agent: only Podman and Caddy.

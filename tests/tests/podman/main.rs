@@ -8,6 +8,7 @@ mod data;
 mod faults;
 mod images;
 mod lifecycle;
+mod local;
 mod migrate;
 mod refusals;
 mod waitlist;
