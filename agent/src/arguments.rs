@@ -2,11 +2,17 @@
 //!
 //! Owns names, defaults and what is refused before anything runs. `Debug` does not exist: a flag may be a secret.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use feather_agent::{
     edge::{Edge, EdgeSettings},
+    join::Addresses,
     local::{self, client},
     password::{LENGTH_MAX, LENGTH_MIN},
     waitlist::Origins,
@@ -176,22 +182,32 @@ pub(crate) struct JoinArguments {
     /// What `featherctl server invite` printed; in the environment it stays out of the list of processes
     #[arg(long, env = "FEATHER_AGENT_JOIN_TOKEN", hide_env_values = true)]
     pub(crate) token: String,
-    /// `HOST:PORT` where the controller and other servers reach this agent
+    /// `HOST:PORT` where the controller and other servers reach this agent; unless given, the address from which this server
+    /// reaches the controller
     #[arg(long, env = "FEATHER_AGENT_ADVERTISE", value_parser = host_and_port)]
-    pub(crate) advertise: String,
+    advertise: Option<String>,
+    /// Where the agent will listen, for the port
+    #[arg(long, env = "FEATHER_AGENT_LISTEN", default_value = "0.0.0.0:7443")]
+    listen: SocketAddr,
     /// Host or address where the world reaches this server's Caddy; the host of --advertise unless given
     #[arg(long, env = "FEATHER_AGENT_PUBLIC_ADDRESS")]
     public_address: Option<String>,
 }
 
 impl JoinArguments {
-    pub(crate) fn public_address(&self) -> anyhow::Result<String> {
+    /// How this server is reached; `own` is its address as the way to the controller has it.
+    pub(crate) fn addresses(&self, own: IpAddr) -> anyhow::Result<Addresses> {
+        let agent = match &self.advertise {
+            Some(given) => given.clone(),
+            None => SocketAddr::new(own, self.listen.port()).to_string(),
+        };
         if let Some(given) = self.public_address.as_ref().filter(|given| !given.is_empty()) {
-            return Ok(given.clone());
+            return Ok(Addresses { agent, public: given.clone() });
         }
-        let host = self.advertise.rsplit_once(':').map(|(host, _)| host);
+        let host = agent.rsplit_once(':').map(|(host, _)| host);
         let host = host.ok_or_else(|| anyhow::anyhow!("--advertise must be HOST:PORT"))?;
-        Ok(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        let public = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Addresses { agent, public })
     }
 }
 
@@ -229,13 +245,32 @@ fn host_and_port(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Arguments, Ports};
+    use super::{Arguments, Command, Ports};
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_is_reached_where_it_says_or_by_its_own_address() {
+        let of = |words: &[&str], own: &str| {
+            let all = ["feather-agent", "join", "--token", "t"].iter().chain(words);
+            let Command::Join(join) =
+                Arguments::try_parse_from(all).map_err(|error| error.to_string()).unwrap().command
+            else {
+                panic!("that is no join")
+            };
+            let addresses = join.addresses(own.parse().unwrap()).unwrap();
+            format!("{} {}", addresses.agent, addresses.public)
+        };
+        assert_eq!(of(&[], "192.0.2.7"), "192.0.2.7:7443 192.0.2.7");
+        assert_eq!(of(&["--listen", "0.0.0.0:7500"], "2001:db8::7"), "[2001:db8::7]:7500 2001:db8::7");
+        assert_eq!(of(&["--advertise", "fra.example.com:7443"], "192.0.2.7"), "fra.example.com:7443 fra.example.com");
+        let both = ["--advertise", "10.0.0.7:7443", "--public-address", "fra.example.com"];
+        assert_eq!(of(&both, "192.0.2.7"), "10.0.0.7:7443 fra.example.com");
     }
 
     #[test]

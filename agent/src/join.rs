@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,6 +19,7 @@ use feather_proto::{
     tls::{self, Dial, Identity, IdentityError, Principal, Trust},
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::UdpSocket;
 
 use crate::{config::Config, ledger::storage::write_atomically};
 
@@ -49,6 +51,14 @@ pub enum Error {
         got: String,
         /// In the token.
         wanted: String,
+    },
+    /// The controller is out of reach.
+    #[error("there is no way to the controller at {controller}; check its name and this server's network")]
+    NoWay {
+        /// `host:port`.
+        controller: String,
+        /// Why.
+        source: io::Error,
     },
     /// The state directory cannot be used.
     #[error("cannot use {path}; check the state directory and its disk")]
@@ -93,6 +103,28 @@ pub struct Addresses {
     pub agent: String,
     /// Host that the world reaches the router at.
     pub public: String,
+}
+
+/// The address from which this server reaches the controller. Nothing is sent for that.
+///
+/// # Errors
+/// [`Error::NoWay`] when there is no route to it, or its name is not known.
+pub async fn own_address(token: &JoinToken) -> Result<IpAddr, Error> {
+    let no_way = |source| Error::NoWay { controller: token.controller.clone(), source };
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for controller in tokio::net::lookup_host(&token.controller).await.map_err(no_way)? {
+        let any = if controller.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let way = async {
+            let socket = UdpSocket::bind((any, 0)).await?;
+            socket.connect(controller).await?;
+            socket.local_addr()
+        };
+        match way.await {
+            Ok(own) => return Ok(own.ip()),
+            Err(error) => last = error,
+        }
+    }
+    Err(no_way(last))
 }
 
 /// A key whose certificate may be on its way.

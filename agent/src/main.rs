@@ -19,7 +19,7 @@ use feather_agent::{
     Local, Seams,
     clock::SystemClock,
     config::{AdminSettings, Config, PASSED_VARIABLES},
-    join::{self, Addresses, Membership},
+    join::{self, Membership},
     local::{self, Socket, client},
     renew::Renewal,
     router::caddy::{self, Caddy, CaddyOptions},
@@ -72,7 +72,7 @@ fn log_to_stderr(format: LogFormat) {
 async fn join(state_dir: &Path, arguments: JoinArguments) -> anyhow::Result<()> {
     state::create(state_dir)?;
     let token = arguments.token.parse().map_err(anyhow::Error::new)?;
-    let addresses = Addresses { public: arguments.public_address()?, agent: arguments.advertise };
+    let addresses = arguments.addresses(join::own_address(&token).await?)?;
     let identity = join::join(&Config::new(state_dir), Arc::new(Tcp), &token, &addresses).await?;
     tracing::info!(server = identity.principal()?.name, "this server has joined the fleet");
     Ok(())

@@ -175,7 +175,8 @@ impl Real {
 
     /// A token for a new server.
     pub async fn invite(&self, server: &str) -> String {
-        let token = self.featherctl(&["server", "invite", server]).await.ok().trim().to_owned();
+        let invitation = self.featherctl_json(&["server", "invite", server]).await;
+        let token = invitation["token"].as_str().expect("an invitation has a token").to_owned();
         self.remember_secret(&token);
         token
     }

@@ -433,7 +433,7 @@ async fn removing_needs_yes_where_nobody_can_be_asked() {
 }
 
 #[tokio::test]
-async fn an_invitation_is_a_token_on_stdout_and_the_way_to_use_it_beside() {
+async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
     let controller = Controller::start().await;
     for _ in 0..2 {
         let expires = Some(to_timestamp(datetime!(2026-03-01 15:00 UTC)));
@@ -441,34 +441,34 @@ async fn an_invitation_is_a_token_on_stdout_and_the_way_to_use_it_beside() {
             .answers("CreateJoinToken", pb::CreateJoinTokenResponse { token: "feather-join-abc".into(), expires });
     }
     let ran = controller.run("server invite nyc").await;
-    assert_eq!(ran.stdout, "feather-join-abc\n");
+    assert!(ran.stdout.starts_with(" FEATHER_AGENT_JOIN_TOKEN=feather-join-abc podman run "), "{}", ran.stdout);
     assert_snapshot!(ran, @r#"
     --- stdout
-    feather-join-abc
+     FEATHER_AGENT_JOIN_TOKEN=feather-join-abc podman run --detach --name feather-birth --restart always --stop-timeout 20 \
+      --privileged --network=host --cgroupns=private \
+      --volume feather-storage:/var/lib/containers --volume feather-state:/var/lib/feather \
+      --volume /opt/feather-work.tar:/opt/feather-work.tar:ro \
+      -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e DOMAIN -e ACME_EMAIL \
+      -e ANTHROPIC_API_KEY -e OPENAI_API_KEY -e FEATHER_ANTHROPIC_API_KEY -e FEATHER_OPENAI_API_KEY \
+      localhost/feather-birth:latest
     --- stderr
-    This token lets one server join as nyc, once, within 3 hours, until 2026-03-01T15:00:00Z:
+    On the machine that is to be nyc, as root, paste this command, once, within 3 hours, until 2026-03-01T15:00:00Z:
 
 
-    On the machine that is to be nyc, type this and paste the token, so that it stays out of the shell's history:
+    It needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from there to the controller is not the way back. A birth that runs already joins by:
 
-        read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN
-
-    Then start a birth container with `--env FEATHER_AGENT_JOIN_TOKEN` (README, "On real servers", has the whole command), or, in one that runs already:
-
-        podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-nyc feather-agent join
+        read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token
+        podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join
 
     `featherctl server list` shows nyc as ready once it has joined.
     --- exit 0
     "#);
-    assert_snapshot!(controller.run("server invite nyc --ttl 90s --output json").await, @r#"
-    --- stdout
-    {
-      "server": "nyc",
-      "token": "feather-join-abc",
-      "expires": "2026-03-01T15:00:00Z"
-    }
-    --- exit 0
-    "#);
+    let json = controller.run("server invite nyc --ttl 90s --output json --work-image /srv/work.tar").await;
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["server"], &json["token"]), (&"nyc".into(), &"feather-join-abc".into()));
+    assert!(json["command"].as_str().unwrap().contains("--volume /srv/work.tar:/opt/feather-work.tar:ro"), "{json}");
+    let bad = controller.run("server invite nyc --work-image a:b").await;
+    assert!(bad.stderr.contains("it must be a whole path"), "{bad:?}");
     assert_snapshot!(controller.calls(), @r#"
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: false }
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 90, rejoin: false }

@@ -16,10 +16,11 @@ use crate::{
 const TTL_MIN: Duration = Duration::from_secs(60);
 const TTL_MAX: Duration = Duration::from_secs(604_800);
 
-/// Print a token that lets a new server join the fleet.
+/// Print the command that makes a machine a server of the fleet.
 ///
-/// The token works once, for this name only, and is a secret until it is used. It is the only thing on stdout; how to use
-/// it is said on stderr.
+/// It starts a birth container, which joins by itself. The token in it works once, for this name only, and is a secret until
+/// it is used: the command begins with a blank, which keeps it out of the history of most shells. `--output json` has the
+/// token alone, too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What the new server will be called.
@@ -31,13 +32,37 @@ pub(crate) struct Args {
     /// For a member that has lost its identity or let its certificate run out: it keeps its name and its tenants.
     #[arg(long)]
     rejoin: bool,
+    /// Where the work image's archive is on the new server.
+    #[arg(long, value_name = "FILE", default_value = "/opt/feather-work.tar", value_parser = plain_path)]
+    work_image: String,
 }
 
 #[derive(Serialize)]
 struct InvitationView<'a> {
     server: &'a str,
     token: &'a str,
+    command: &'a str,
     expires: Option<Moment>,
+}
+
+/// One that needs no quoting in a shell, nor in Podman's list of mounts.
+fn plain_path(text: &str) -> Result<String, String> {
+    let plain =
+        text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+    if plain { Ok(text.to_owned()) } else { Err("it must be a whole path of letters, digits and ./_-".into()) }
+}
+
+/// What to paste on the new server. Variables are handed on by name: no secret stands in a list of processes.
+fn command(token: &str, work_image: &str) -> String {
+    format!(
+        " FEATHER_AGENT_JOIN_TOKEN={token} podman run --detach --name feather-birth --restart always --stop-timeout 20 \\
+  --privileged --network=host --cgroupns=private \\
+  --volume feather-storage:/var/lib/containers --volume feather-state:/var/lib/feather \\
+  --volume {work_image}:/opt/feather-work.tar:ro \\
+  -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e DOMAIN -e ACME_EMAIL \\
+  -e ANTHROPIC_API_KEY -e OPENAI_API_KEY -e FEATHER_ANTHROPIC_API_KEY -e FEATHER_OPENAI_API_KEY \\
+  localhost/feather-birth:latest"
+    )
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
@@ -54,17 +79,18 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let expires = moment!(response.expires);
     let until = expires.map(|expires| format!(", until {expires}")).unwrap_or_default();
     context.output.note(&format!(
-        "This token lets one server join as {server}, once, within {}{until}:\n",
+        "On the machine that is to be {server}, as root, paste this command, once, within {}{until}:\n",
         units::spelled(arguments.ttl)
     ));
-    let view = InvitationView { server, token: &response.token, expires };
-    context.output.show(&view, || response.token.clone())?;
+    let command = command(&response.token, &arguments.work_image);
+    let view = InvitationView { server, token: &response.token, command: &command, expires };
+    context.output.show(&view, || command.clone())?;
     context.output.note(&format!(
-        "\nOn the machine that is to be {server}, type this and paste the token, so that it stays out of the shell's history:\n\
-         \n    read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN\n\
-         \nThen start a birth container with `--env FEATHER_AGENT_JOIN_TOKEN` (README, \"On real servers\", has the whole \
-         command), or, in one that runs already:\n\
-         \n    podman exec --env FEATHER_AGENT_JOIN_TOKEN feather-birth-{server} feather-agent join\n\
+        "\nIt needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work \
+         image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from \
+         there to the controller is not the way back. A birth that runs already joins by:\n\
+         \n    read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token\
+         \n    podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join\n\
          \n`featherctl server list` shows {server} as ready once it has joined."
     ));
     Ok(())
