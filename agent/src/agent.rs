@@ -216,7 +216,7 @@ impl Agent {
                 reason::TENANT_EXISTS,
                 format!(
                     "a container {} is on this server that the ledger knows nothing of; it was not touched: take it over \
-                     (`featherctl server adopt`, or `feather-agent adopt` there), or remove it with `podman rm` if nobody needs it",
+                     (`featherctl server adopt`, once this server has joined a fleet), or remove it with `podman rm` if nobody needs it",
                     tenant.container()
                 ),
             )
