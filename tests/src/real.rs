@@ -159,6 +159,21 @@ impl Real {
         commands.script("podman", &arguments, None).await.ok();
     }
 
+    /// A birth that will not start; what it says.
+    pub async fn refused_birth(&mut self, server: &str) -> String {
+        let ip = self.ip(61 + u8::try_from(self.servers.len()).expect("fleets are small"));
+        self.servers.insert(server.to_owned(), ip);
+        self.commands.script("birth", &["up", server, &ip.to_string()], None).await.ok();
+        let birth = self.birth(server);
+        crate::wait::until("it has ended", async || {
+            let format = ["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", &birth];
+            let state = self.podman(&format).await.ok();
+            if state.trim() == "exited 1" { Ok(()) } else { Err(state) }
+        })
+        .await;
+        self.podman(&["logs", &birth]).await.ok()
+    }
+
     /// A birth that no controller knows, without an agent: only Podman and Caddy.
     pub async fn lone_birth(&mut self, server: &str, arguments: &[&str]) {
         let ip = self.ip(61);
