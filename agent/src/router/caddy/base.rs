@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     edge::{Edge, Https, Mode},
-    router::INSIDE_HEADER,
+    router::{HOP_HEADER, INSIDE_HEADER},
 };
 
 /// Name of the HTTP server that gets the routes.
@@ -51,7 +51,8 @@ fn https_server() -> Value {
 }
 
 /// Everything on port 80 is sent to port 443, but for what must work without a certificate: an authority's challenge for a
-/// tenant that is forwarded, and this server's own requests.
+/// tenant that is forwarded, what another server forwards (its visitor came by TLS to that one; whoever sends the mark himself
+/// has only his own request without TLS), and this server's own requests.
 fn to_https() -> Value {
     let inside = json!({
         "remote_ip": { "ranges": ["127.0.0.0/8", "::1/128"] },
@@ -61,7 +62,7 @@ fn to_https() -> Value {
         "@id": "feather_https",
         "match": [{
             "protocol": "http",
-            "not": [{ "path": ["/.well-known/acme-challenge/*"] }, inside],
+            "not": [{ "path": ["/.well-known/acme-challenge/*"] }, inside, { "header": { HOP_HEADER: ["*"] } }],
         }],
         "handle": [{
             "handler": "static_response",
@@ -138,6 +139,14 @@ mod tests {
         assert_eq!(apps["http"]["servers"]["feather"]["listen"], serde_json::json!([":80"]));
         assert_eq!(apps["http"]["servers"]["feather"]["routes"].as_array().unwrap().len(), 1);
         assert!(apps["tls"].is_null());
+    }
+
+    #[test]
+    fn what_another_server_forwards_is_served_and_not_sent_back_to_its_visitor() {
+        let apps = base(&Edge { mode: Mode::Https(https()), problems: Vec::new() })["apps"].clone();
+        let exempt = apps["http"]["servers"]["feather"]["routes"][0]["match"][0]["not"].clone();
+        let forwarded = serde_json::json!({ "header": { crate::router::HOP_HEADER: ["*"] } });
+        assert!(exempt.as_array().unwrap().contains(&forwarded), "{exempt}");
     }
 
     #[test]
