@@ -129,8 +129,7 @@ impl Agent {
         let capacity = capacity.unwrap_or(unknown);
         let mut ports_used: Vec<u16> = records.iter().flat_map(|record| record.ports().collect::<Vec<_>>()).collect();
         ports_used.sort_unstable();
-        let images_known = images.is_some();
-        let mut snapshot = ServerSnapshot {
+        ServerSnapshot {
             server: server.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             boot_id: self.boot_id.clone(),
@@ -148,13 +147,6 @@ impl Agent {
             problems,
             admin,
             events: self.events.all(),
-        };
-        if images_known && snapshot.work_image_digest().is_none() {
-            snapshot.problems.push(format!(
-                "the work image {} is not in storage: no tenant can be added here until it is loaded",
-                snapshot.work_image
-            ));
         }
-        snapshot
     }
 }

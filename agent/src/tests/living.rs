@@ -2,9 +2,7 @@
 
 use feather_proto::{error::reason, pb::agent::v1 as pb};
 
-use super::harness::{
-    IMAGE, Server, World, add, refused, remove, request_id, reset, restart, seal, start, stop, wait_until,
-};
+use super::harness::{Server, World, add, refused, remove, request_id, reset, restart, seal, start, stop, wait_until};
 use crate::runtime::fake::{Behaviour, Verb};
 
 #[tokio::test]
@@ -290,18 +288,6 @@ async fn a_silent_engine_leaves_states_unknown_and_says_so() {
     let snapshot = nyc.snapshot().await;
     assert_eq!(snapshot.tenants[0].container(), pb::ContainerState::Unknown);
     assert!(snapshot.problems.iter().any(|problem| problem.contains("Podman does not answer")));
-    assert_eq!(nyc.public().0, 200);
-}
-
-#[tokio::test]
-async fn a_server_without_its_work_image_says_so_and_its_tenants_run() {
-    let world = World::new();
-    let nyc = world.started("nyc").await;
-    nyc.add(1).await.unwrap();
-    assert_eq!(nyc.snapshot().await.problems, [""; 0]);
-    nyc.engine.remove_image(IMAGE);
-    let problems = nyc.snapshot().await.problems;
-    assert!(problems.iter().any(|problem| problem.contains(IMAGE)), "{problems:?}");
     assert_eq!(nyc.public().0, 200);
 }
 

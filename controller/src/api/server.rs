@@ -44,11 +44,22 @@ impl Servers {
             };
             let tenants = tenants.iter().filter(living).count();
             let is_ingress = ingress.as_ref() == Some(&row.name);
-            let conflicts = adoption::conflicts(&row.name, &observed, &names);
-            encode(&row, &self.world.fleet.observed(&row.name), &candidate, tenants, is_ingress, conflicts)
+            let seen = self.world.fleet.observed(&row.name);
+            let mut told = adoption::conflicts(&row.name, &observed, &names);
+            told.extend(without_image(&row, &seen));
+            encode(&row, &seen, &candidate, tenants, is_ingress, told)
         });
         Ok(views.collect())
     }
+}
+
+/// No reason to keep tenants away that bring another image: placement looks at images by itself.
+fn without_image(row: &ServerRow, observed: &Observed) -> Option<String> {
+    let snapshot = observed.alive().filter(|one| one.problems.is_empty() && one.work_image_digest().is_none())?;
+    Some(format!(
+        "the work image {} is not in storage: no tenant can be added here until it is loaded (`featherctl image load {} FILE`)",
+        snapshot.work_image, row.name
+    ))
 }
 
 fn encode(
@@ -57,15 +68,15 @@ fn encode(
     candidate: &Candidate,
     tenants: usize,
     ingress: bool,
-    conflicts: Vec<String>,
+    told: Vec<String>,
 ) -> pb::Server {
     let snapshot = observed.snapshot.as_ref();
     let (state, mut problems) = match (&observed.reachability, snapshot) {
-        (Reachability::Alive, Some(snapshot)) if snapshot.problems.is_empty() && conflicts.is_empty() => {
+        (Reachability::Alive, Some(snapshot)) if snapshot.problems.is_empty() && told.is_empty() => {
             (pb::ServerState::Ready, vec![])
         }
         (Reachability::Alive, Some(snapshot)) => {
-            (pb::ServerState::Degraded, [snapshot.problems.clone(), conflicts].concat())
+            (pb::ServerState::Degraded, [snapshot.problems.clone(), told].concat())
         }
         (Reachability::Silent(why), _) => (pb::ServerState::Unreachable, vec![why.clone()]),
         _ => (pb::ServerState::Connecting, vec![]),
