@@ -41,7 +41,6 @@ use crate::{
     runtime::Runtime,
     standing::Authority,
     transition::Next,
-    volume::Notes,
     waitlist::Waitlist,
     watch::Watch,
     work::Work,
@@ -50,7 +49,7 @@ use crate::{
 pub(crate) use container::GENERATION_LABEL;
 pub(crate) use health::{Awaited, Watched};
 pub(crate) use lifecycle::Started;
-pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics, Told};
+pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
 
 /// Everything outside the agent that it acts through.
 #[derive(Clone)]
@@ -88,8 +87,6 @@ pub(crate) struct Agent {
     pub(crate) boot_id: String,
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
-    /// What is known of volumes from earlier passes over them.
-    pub(crate) notes: Arc<Notes>,
     pub(crate) waitlist: Arc<Waitlist>,
     pub(crate) authority: Authority,
     /// Of a member, once it is in use.
@@ -137,7 +134,6 @@ impl Agent {
     pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>, work: Work) -> Arc<Self> {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
-            notes: Arc::new(Notes::new(config.notes_dir())),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             authority: Authority::new(config.identity_file(), config.controller_file()),
             identity: OnceLock::new(),

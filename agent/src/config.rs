@@ -107,11 +107,6 @@ impl Config {
         self.state_dir.join("work")
     }
 
-    /// What is noted of volumes.
-    pub fn notes_dir(&self) -> PathBuf {
-        self.state_dir.join("manifests")
-    }
-
     /// Sockets of tenants whose requests are held.
     pub fn gate_dir(&self) -> PathBuf {
         self.state_dir.join("gates")

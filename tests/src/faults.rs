@@ -10,9 +10,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
-    agents::{
-        Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, Reading, SignUp, SignUps,
-    },
+    agents::{Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps},
     world::Password,
 };
 use feather_proto::{
@@ -245,8 +243,8 @@ impl Agent for FaultyAgent {
         through!(self, "pull_volume", self.inner.pull_volume(call, from, progress.clone()))
     }
 
-    async fn verify_volume(&self, tenant: &TenantName, reading: Reading) -> Result<VolumeSummary, Error> {
-        through!(self, "verify_volume", self.inner.verify_volume(tenant, reading))
+    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
+        through!(self, "verify_volume", self.inner.verify_volume(tenant))
     }
 
     async fn export_volume(&self, tenant: &TenantName) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
