@@ -12,4 +12,6 @@ mod lifecycle;
 mod local;
 mod migrate;
 mod refusals;
+mod swap;
 mod waitlist;
+mod watchdog;
