@@ -14,7 +14,7 @@ mod events;
 mod failure;
 pub mod gate;
 mod grant;
-mod image;
+pub mod image;
 pub mod join;
 
 pub mod ledger;

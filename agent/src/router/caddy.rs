@@ -129,27 +129,14 @@ impl Caddy {
             http: client()?,
             refuses_stream_close_delay: AtomicBool::new(false),
             changing: Mutex::new(()),
-            files: Files {
-                tenants: options.routes.join("tenants"),
-                probes: options.routes.join("probes"),
-                work: options.routes.join("work"),
-                gates: options.gates.clone(),
-                domain_suffix: options.domain_suffix.clone(),
-            },
+            files: Files::of(&options),
             options,
         })
     }
 
     fn style(&self) -> Style<'_> {
-        Style {
-            domain_suffix: &self.options.domain_suffix,
-            tenants: &self.files.tenants,
-            probes: &self.files.probes,
-            work: &self.files.work,
-            gates: &self.files.gates,
-            ports: &self.options.ports,
-            stream_close_delay: !self.refuses_stream_close_delay.load(Ordering::Relaxed),
-        }
+        let stream_close_delay = !self.refuses_stream_close_delay.load(Ordering::Relaxed);
+        Style::of(&self.options, &self.files, stream_close_delay)
     }
 
     async fn read(&self) -> Result<Routes, Error> {
