@@ -37,6 +37,7 @@ use crate::{
     gate::Gates,
     grant::Grants,
     ledger::{Ledger, Record, Spec},
+    link::Links,
     router::Router,
     runtime::Runtime,
     standing::Authority,
@@ -87,6 +88,7 @@ pub(crate) struct Agent {
     pub(crate) boot_id: String,
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
+    links: Links,
     pub(crate) waitlist: Arc<Waitlist>,
     pub(crate) authority: Authority,
     /// Of a member, once it is in use.
@@ -134,6 +136,7 @@ impl Agent {
     pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>, work: Work) -> Arc<Self> {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
+            links: Links::new(config.link_dir()),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             authority: Authority::new(config.identity_file(), config.controller_file()),
             identity: OnceLock::new(),

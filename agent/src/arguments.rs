@@ -153,12 +153,12 @@ pub(crate) struct EdgeArguments {
 }
 
 impl EdgeArguments {
-    pub(crate) fn edge(self) -> Edge {
+    pub(crate) fn edge(&self) -> Edge {
         let settings = EdgeSettings {
-            domain: self.domain,
-            acme_email: self.acme_email,
-            acme_ca: self.acme_ca,
-            acme_ca_root: self.acme_ca_root,
+            domain: self.domain.clone(),
+            acme_email: self.acme_email.clone(),
+            acme_ca: self.acme_ca.clone(),
+            acme_ca_root: self.acme_ca_root.clone(),
             ask: self.ask_listen,
         };
         Edge::of(&settings, std::path::Path::is_file)

@@ -117,6 +117,11 @@ impl Config {
         self.state_dir.join("waitlist.jsonl")
     }
 
+    /// The certificate of the fleet in files for the proxy.
+    pub fn link_dir(&self) -> PathBuf {
+        self.state_dir.join("link")
+    }
+
     /// The agent's certificate and key.
     pub fn identity_file(&self) -> PathBuf {
         self.state_dir.join("agent.identity")

@@ -18,6 +18,7 @@ mod image;
 pub mod join;
 
 pub mod ledger;
+mod link;
 pub mod local;
 pub mod password;
 mod peer;

@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, &arguments.local_socket, *serve)).await,
         Command::Join(join) => self::join(&arguments.state_dir, join).await,
-        Command::CaddyConfig(edge) => caddy_config(edge),
+        Command::CaddyConfig(edge) => caddy_config(&edge),
         Command::Tenant(command) => return client::report(tenant(&arguments.local_socket, command).await),
     };
     match done {
@@ -78,7 +78,7 @@ async fn join(state_dir: &Path, arguments: JoinArguments) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn caddy_config(arguments: EdgeArguments) -> anyhow::Result<()> {
+fn caddy_config(arguments: &EdgeArguments) -> anyhow::Result<()> {
     let edge = arguments.edge();
     for problem in &edge.problems {
         tracing::error!("{problem}");
@@ -110,6 +110,7 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
             public: arguments.caddy_public.clone(),
             restart: arguments.caddy_restart.split_whitespace().map(ToOwned::to_owned).collect(),
             ports: arguments.ports.0.clone(),
+            speaks_tls: arguments.edge.edge().domain().is_some(),
             ..CaddyOptions::new(&arguments.domain_suffix, state_dir)
         })?),
         dial: dial.clone(),

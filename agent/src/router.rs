@@ -61,7 +61,7 @@ pub enum Route {
     },
     /// Go to another server's Caddy, host name kept, with a hop mark; a request that carries the mark already is answered 508.
     Forward {
-        /// `host:port`.
+        /// A [`ForwardTarget`](feather_proto::forward::ForwardTarget).
         to: String,
     },
     /// Only requests that carry the one-time probe header go to the port; all others go to `otherwise`, if any, or find no route.
@@ -98,6 +98,15 @@ pub const HOP_HEADER: &str = "Feather-Forwarded-By";
 /// addresses only.
 pub const INSIDE_HEADER: &str = "Feather-Inside";
 
+/// How the servers of a fleet recognise each other's proxies. A file of that name never changes its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// PEM file with this server's certificate of the fleet, and its key.
+    pub certificate: PathBuf,
+    /// PEM file with the fleet's CA.
+    pub ca: PathBuf,
+}
+
 /// The reverse proxy.
 #[async_trait]
 pub trait Router: Send + Sync {
@@ -107,6 +116,11 @@ pub trait Router: Send + Sync {
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error>;
     /// The routes of tenants as the proxy has them now; [`Route::Foreign`] for one that does something else than any of ours.
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error>;
+    /// From now on other servers are recognised by this link, and find it here if this proxy speaks TLS. Returns whether a change
+    /// was made.
+    async fn ensure_link(&self, link: &Link) -> Result<bool, Error>;
+    /// `host:port` at which a request with [`INSIDE_HEADER`] enters the routes from inside of this server, without TLS.
+    fn entrance(&self) -> String;
     /// Requests and streams that are under way to a loopback port which some route names; 0 when none does.
     async fn in_flight(&self, port: u16) -> Result<u64, Error>;
     /// One `GET /health` by host name through the proxy's public port, with the probe header when a token is given; the status code.

@@ -36,8 +36,8 @@ pub struct Correction {
 pub struct View<'a> {
     /// Server that the wildcard record leads to.
     pub ingress: Option<&'a ServerName>,
-    /// Caddy's `host:port` of each member.
-    pub caddy: &'a BTreeMap<ServerName, String>,
+    /// Where each member takes forwarded requests; `None` for one that has not told yet.
+    pub targets: &'a BTreeMap<ServerName, Option<String>>,
     /// All tenants.
     pub tenants: &'a [TenantRow],
     /// Tenants held by a running operation; those are left to it.
@@ -59,7 +59,12 @@ pub fn corrections(server: &ServerName, snapshot: &ServerSnapshot, view: &View<'
         }
         let lives_at = row.server.as_ref().filter(|_| row.state == TenantState::Active);
         let departed = report.is_some_and(|report| report.residence == Residence::Departed);
-        let wanted = lives_at.filter(|_| departed || view.ingress == Some(server)).and_then(|at| view.caddy.get(at));
+        let target = lives_at.filter(|_| departed || view.ingress == Some(server)).and_then(|at| view.targets.get(at));
+        // Where it lives is known, how it is reached there is not: what is so stays so until it is.
+        if target == Some(&None) {
+            continue;
+        }
+        let wanted = target.and_then(Option::as_ref);
         let present = report.and_then(|report| report.forward_to.as_ref());
         if wanted != present {
             corrections.push(Correction {
@@ -78,12 +83,12 @@ pub async fn reconcile(world: &World) -> Result<usize, Error> {
     let store = &world.store;
     let tenants = store.tenants().await?;
     let held: Vec<TenantName> = store.unfinished_operations().await?.into_iter().map(|row| row.tenant).collect();
-    let mut caddy = BTreeMap::new();
+    let mut targets = BTreeMap::new();
     for row in store.servers().await? {
-        caddy.insert(row.name.clone(), world.caddy_address(&row.name).await?);
+        targets.insert(row.name.clone(), world.forward_target(&row.name).await?);
     }
     let ingress = crate::dns::wanted(world).await?.ingress;
-    let view = View { ingress: ingress.as_ref(), caddy: &caddy, tenants: &tenants, held: &held };
+    let view = View { ingress: ingress.as_ref(), targets: &targets, tenants: &tenants, held: &held };
     let mut told = 0;
     for (server, observed) in world.fleet.all() {
         let Some(snapshot) = observed.alive() else { continue };
@@ -125,8 +130,6 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use feather_proto::{
         ids::{Generation, ServerName, TenantName},
         model::{ContainerState, IncomingStage, Residence, ServerSnapshot, TenantReport},
@@ -189,9 +192,12 @@ mod tests {
             problems: vec![],
             admin: None,
             events: vec![],
+            forwards_by_tls: false,
         };
-        let caddy = BTreeMap::from([(name("nyc"), "n:80".to_owned()), (name("fra"), "f:80".to_owned())]);
-        let view = View { ingress: Some(&name("nyc")), caddy: &caddy, tenants, held };
+        let target = |text: &str| Some(text.to_owned());
+        let targets = [("nyc", target("n:80")), ("fra", target("f:80")), ("ams", None)];
+        let targets = targets.map(|(server, target)| (name(server), target)).into();
+        let view = View { ingress: Some(&name("nyc")), targets: &targets, tenants, held };
         corrections(&name("nyc"), &snapshot, &view)
             .into_iter()
             .map(|one| (one.tenant.to_string(), one.forward_to))
@@ -205,6 +211,17 @@ mod tests {
         assert_eq!(told(&tenants, vec![], &[]), wanted);
         assert_eq!(told(&tenants, vec![report("alice", Residence::Departed, Some("x:80"))], &[]), wanted);
         assert_eq!(told(&tenants, vec![report("alice", Residence::Departed, Some("f:80"))], &[]), []);
+    }
+
+    #[test]
+    fn a_forward_to_a_server_that_has_told_nothing_yet_stays_as_it_is() {
+        let tenants = [row("alice", "ams", TenantState::Active)];
+        for forward_to in [None, Some("a:80"), Some("ams@a:443")] {
+            assert_eq!(told(&tenants, vec![report("alice", Residence::Departed, forward_to)], &[]), []);
+        }
+        let elsewhere = [row("alice", "gone", TenantState::Active)];
+        let departed = report("alice", Residence::Departed, Some("g:80"));
+        assert_eq!(told(&elsewhere, vec![departed], &[]), vec![("alice".to_owned(), None)]);
     }
 
     #[test]

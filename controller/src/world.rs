@@ -11,6 +11,7 @@ use std::{
 
 use feather_proto::{
     error::Error,
+    forward::ForwardTarget,
     ids::{OperationId, ServerName, TenantName},
 };
 use time::OffsetDateTime;
@@ -22,6 +23,9 @@ use crate::{
     fleet::Fleet,
     store::Store,
 };
+
+/// Where proxies that speak TLS take forwarded requests.
+const HTTPS_PORT: u16 = 443;
 
 /// Wall clock. Timers are tokio's; this is for what people read and for expiry.
 pub trait Clock: Send + Sync {
@@ -195,14 +199,16 @@ impl World {
         format!("https://{}", tenant.host(&self.settings.domain_suffix))
     }
 
-    /// `host:port` at which other servers reach a server's Caddy.
-    pub async fn caddy_address(&self, server: &ServerName) -> Result<String, Error> {
+    /// Where other servers send what they forward to this one, and how; `None` until it has told how since this controller started.
+    pub async fn forward_target(&self, server: &ServerName) -> Result<Option<String>, Error> {
         let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
-        let port = self.settings.http_port;
-        Ok(match row.public_address.parse::<std::net::Ipv6Addr>() {
-            Ok(address) => format!("[{address}]:{port}"),
-            Err(_) => format!("{}:{port}", row.public_address),
-        })
+        let Some(snapshot) = self.fleet.observed(server).snapshot else { return Ok(None) };
+        let target = if snapshot.forwards_by_tls {
+            ForwardTarget::new(&row.public_address, HTTPS_PORT, Some(server.clone()))
+        } else {
+            ForwardTarget::new(&row.public_address, self.settings.http_port, None)
+        };
+        Ok(Some(target.to_string()))
     }
 
     /// Says that desired state changed.

@@ -6,6 +6,7 @@
 pub mod adoption;
 pub mod email;
 pub mod error;
+pub mod forward;
 pub mod ids;
 pub mod join_token;
 pub mod model;

@@ -288,6 +288,8 @@ pub struct ServerSnapshot {
     pub admin: Option<AdminReport>,
     /// What happened by itself, the oldest first.
     pub events: Vec<EventReport>,
+    /// Its proxy takes forwarded requests by TLS.
+    pub forwards_by_tls: bool,
 }
 
 impl ServerSnapshot {
@@ -480,6 +482,7 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             volumes: snapshot.volumes.into_iter().map(Into::into).collect(),
             now: Some(to_timestamp(snapshot.now)),
             problems: snapshot.problems,
+            forwards_by_tls: snapshot.forwards_by_tls,
             admin: snapshot.admin.map(Into::into),
             events: snapshot.events.into_iter().map(Into::into).collect(),
         }
@@ -507,6 +510,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             volumes: pb.volumes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             now: from_timestamp(&required(pb.now, "now")?)?,
             problems: pb.problems,
+            forwards_by_tls: pb.forwards_by_tls,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })

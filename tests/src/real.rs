@@ -3,10 +3,12 @@
 //! Owns the life of such a fleet, from its own names and addresses to the proof that nothing of it is left and that no secret
 //! of it was seen anywhere. How a birth is run is the business of `scripts/`; this only calls them.
 
+mod authority;
 mod command;
 mod holdings;
 mod http;
 mod secrets;
+mod streams;
 pub mod tree;
 
 use std::{
@@ -21,9 +23,11 @@ use std::{
 
 use tokio::sync::MutexGuard;
 
+pub use authority::Authority;
 pub use command::Ran;
 pub use holdings::Holdings;
 pub use http::{Answer, Login, Visitor, Writer, journal_is_whole, one_at_a_time};
+pub use streams::Streams;
 
 use command::Commands;
 use secrets::Watch;
@@ -126,6 +130,11 @@ impl Real {
 
     /// One more server, by hand: a token, and a birth with settings of its own.
     pub async fn join(&mut self, server: &str, settings: &[(&str, &str)]) {
+        self.join_with(server, settings, &[]).await;
+    }
+
+    /// The same, with arguments for Podman.
+    pub async fn join_with(&mut self, server: &str, settings: &[(&str, &str)], arguments: &[&str]) {
         let token = self.invite(server).await;
         let ip = self.ip(61 + u8::try_from(self.servers.len()).expect("fleets are small"));
         self.servers.insert(server.to_owned(), ip);
@@ -134,7 +143,8 @@ impl Real {
         for (name, value) in settings {
             commands.set(name, value);
         }
-        commands.script("birth", &["up", server, &ip.to_string()], None).await.ok();
+        let ip = ip.to_string();
+        commands.script("birth", &[&["up", server, &ip], arguments].concat(), None).await.ok();
         self.becomes(server, "ready").await;
     }
 
@@ -172,6 +182,17 @@ impl Real {
         })
         .await;
         self.podman(&["logs", &birth]).await.ok()
+    }
+
+    /// Address of a birth that runs or is to be the next to join.
+    pub fn address(&self, server: &str) -> Ipv4Addr {
+        let next = || self.ip(61 + u8::try_from(self.servers.len()).expect("fleets are small"));
+        self.servers.get(server).copied().unwrap_or_else(next)
+    }
+
+    /// A certificate authority for this fleet, to which every name leads to the server.
+    pub async fn authority(&self, leads_to: &str) -> Authority {
+        Authority::start(&self.directory, self.ip(1), self.address(leads_to)).await
     }
 
     /// A birth that no controller knows, without an agent: only Podman and Caddy.

@@ -147,6 +147,7 @@ impl Agent {
             problems,
             admin,
             events: self.events.all(),
+            forwards_by_tls: self.config.edge.domain().is_some(),
         }
     }
 }

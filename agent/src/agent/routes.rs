@@ -4,7 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use feather_proto::{error::Error, ids::TenantName};
+use feather_proto::{
+    error::{Error, reason},
+    forward::ForwardTarget,
+    ids::TenantName,
+};
 
 use super::{Agent, locked};
 use crate::{
@@ -55,6 +59,32 @@ impl Agent {
         // Behind the tenants', which more people wait for.
         let admin = self.router.ensure_admin(self.admin_port().await?).await?;
         Ok(changed || admin)
+    }
+
+    /// Makes the proxy recognise the other servers of the fleet, and show itself to them, by the certificate in force.
+    pub(crate) async fn apply_link(&self) -> Result<(), Error> {
+        let unusable = |error: std::io::Error| {
+            Error::unavailable(
+                reason::STORAGE,
+                format!("the proxy cannot be given this server's certificate of the fleet: {error}"),
+            )
+        };
+        let Some(link) = self.links.of(&self.config.identity_file()).map_err(unusable)? else { return Ok(()) };
+        if self.router.ensure_link(&link).await? {
+            tracing::info!("the proxy shows this server's certificate of the fleet");
+        }
+        Ok(())
+    }
+
+    /// Files of earlier certificates go when neither a route nor the proxy's own list names them any more.
+    pub(crate) fn forget_earlier_links(&self) {
+        let kept = self.links.of(&self.config.identity_file()).and_then(|link| match link {
+            Some(link) => self.links.keep_only(&link),
+            None => Ok(()),
+        });
+        if let Err(error) = kept {
+            tracing::warn!(%error, "files of an earlier certificate cannot be removed");
+        }
     }
 
     /// May a certificate be got for this host name? For what this server serves or forwards, and for its own name.
@@ -121,6 +151,8 @@ impl Agent {
             let to = match routes.get(&tenant) {
                 Some(Route::Hold { .. }) => continue,
                 Some(Route::Serve { port }) => Some(format!("127.0.0.1:{port}")),
+                // By TLS only through this server's own proxy, which knows how the other one is recognised.
+                Some(Route::Forward { to }) if is_by_tls(to) => Some(self.router.entrance()),
                 Some(Route::Forward { to }) => Some(to.clone()),
                 Some(Route::Unavailable | Route::Probe { .. } | Route::Foreign) | None => None,
             };
@@ -160,6 +192,10 @@ impl Agent {
     pub(crate) fn forget_probe(&self, tenant: &TenantName) {
         locked(&self.probes).remove(tenant);
     }
+}
+
+fn is_by_tls(to: &str) -> bool {
+    to.parse::<ForwardTarget>().is_ok_and(|target| target.server.is_some())
 }
 
 /// A sealed tenant is being started where it was.

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use feather_proto::{
     error::{Error, reason},
+    forward::ForwardTarget,
     ids::TenantName,
     model::{self, StartMode, TenantReport, VolumeExpectation},
     pb::{agent::v1 as pb, agent::v1::tenant_service_server::TenantService, types::v1 as types},
@@ -280,36 +281,10 @@ impl TenantService for Api {
     }
 }
 
-/// `host:port`, or nothing. It becomes part of the router's configuration, so it is held to what an address looks like.
+/// A target for forwarded requests, or nothing.
 fn forward_target(text: String) -> Result<Option<String>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
-    let host_ok = |host: &str| {
-        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        match inner {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)),
-        }
-    };
-    match text.rsplit_once(':') {
-        Some((host, port)) if host_ok(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(Some(text)),
-        _ => Err(model::invalid_field("forward_to", "empty or `host:port`")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::forward_target;
-
-    #[test]
-    fn forward_targets_are_addresses() {
-        for good in ["192.0.2.7:80", "fra.example.com:8080", "[2001:db8::1]:80"] {
-            assert_eq!(forward_target(good.into()).unwrap().as_deref(), Some(good));
-        }
-        assert_eq!(forward_target(String::new()).unwrap(), None);
-        for bad in ["fra", "fra:", ":80", "fra:0", "fra:70000", "http://fra:80", "a b:80", "2001:db8::1:80", "{x}:80"] {
-            assert!(forward_target(bad.into()).is_err(), "{bad} was accepted");
-        }
-    }
+    text.parse::<ForwardTarget>().map(|target| Some(target.to_string()))
 }

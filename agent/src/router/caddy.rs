@@ -9,7 +9,10 @@ use std::{
     fmt, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,13 +23,15 @@ use tokio::sync::Mutex;
 
 use self::{
     admin::{Admin, Failure, Routes},
+    certificates::desired_certificates,
     files::{Entry, Files},
     routes::{Plan, Style, is_our_admin, is_ours, plan, plan_admin},
 };
-use super::{Error, INSIDE_HEADER, PROBE_HEADER, Route, Router};
+use super::{Error, INSIDE_HEADER, Link, PROBE_HEADER, Route, Router};
 
 mod admin;
 mod base;
+mod certificates;
 #[doc(hidden)]
 pub mod contract;
 mod files;
@@ -57,6 +62,8 @@ pub struct CaddyOptions {
     pub gates: PathBuf,
     /// Ports for tenants.
     pub ports: RangeInclusive<u16>,
+    /// Was Caddy started to speak TLS?
+    pub speaks_tls: bool,
     /// Longest wait for one answer of the admin API.
     pub timeout: Duration,
     /// Program and arguments that have Caddy restarted when it hangs; empty when there is no such thing.
@@ -74,6 +81,7 @@ impl CaddyOptions {
             routes: state_dir.join("routes"),
             gates: state_dir.join("gates"),
             ports: 9001..=9010,
+            speaks_tls: false,
             timeout: Duration::from_secs(10),
             restart: Vec::new(),
         }
@@ -88,6 +96,8 @@ pub struct Caddy {
     http: reqwest::Client,
     /// Caddy 2.6 refuses the field that keeps open streams alive over a change; found out by trying.
     refuses_stream_close_delay: AtomicBool,
+    /// What other servers are recognised by, once this one has joined them.
+    fleet_ca: std::sync::RwLock<Option<PathBuf>>,
     /// One change at a time: our own would only make each other stale.
     changing: Mutex<()>,
 }
@@ -128,6 +138,7 @@ impl Caddy {
             admin: Admin::new(client()?, &options),
             http: client()?,
             refuses_stream_close_delay: AtomicBool::new(false),
+            fleet_ca: std::sync::RwLock::default(),
             changing: Mutex::new(()),
             files: Files {
                 tenants: options.routes.join("tenants"),
@@ -148,6 +159,7 @@ impl Caddy {
             work: &self.files.work,
             gates: &self.files.gates,
             ports: &self.options.ports,
+            fleet_ca: self.fleet_ca.read().unwrap_or_else(PoisonError::into_inner).clone(),
             stream_close_delay: !self.refuses_stream_close_delay.load(Ordering::Relaxed),
         }
     }
@@ -335,6 +347,25 @@ impl Router for Caddy {
         // A route by hand comes before ours.
         routes.extend(current.iter().filter_map(routes::parse));
         Ok(routes)
+    }
+
+    async fn ensure_link(&self, link: &Link) -> Result<bool, Error> {
+        *self.fleet_ca.write().unwrap_or_else(PoisonError::into_inner) = Some(link.ca.clone());
+        if !self.options.speaks_tls {
+            return Ok(false);
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        let current = self.admin.certificates().await.map_err(|failure| self.told(failure))?;
+        let desired = desired_certificates(&current, link);
+        if desired == current {
+            return Ok(false);
+        }
+        self.admin.set_certificates(&desired).await.map_err(|failure| self.told(failure))?;
+        Ok(true)
+    }
+
+    fn entrance(&self) -> String {
+        self.options.public.trim_start_matches("http://").to_owned()
     }
 
     async fn in_flight(&self, port: u16) -> Result<u64, Error> {

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
 
-use super::{Error, Route, Router};
+use super::{Error, Link, Route, Router};
 use crate::runtime;
 
 /// A call that can be made to fail; named like the method of [`Router`].
@@ -83,6 +83,8 @@ struct State {
     refusals: BTreeMap<Verb, u32>,
     lost_replies: BTreeMap<Verb, u32>,
     in_flight: BTreeMap<u16, u64>,
+    link: Option<Link>,
+    entrance: String,
 }
 
 /// The fake proxy of one server.
@@ -138,6 +140,16 @@ impl Fake {
     /// Somebody writes a route by hand.
     pub fn write_by_hand(&self, tenant: &TenantName, route: Route) {
         self.state().routes.insert(tenant.clone(), route);
+    }
+
+    /// Where the proxy is to be found from inside of its server.
+    pub fn enter_at(&self, address: &str) {
+        address.clone_into(&mut self.state().entrance);
+    }
+
+    /// How other servers are recognised.
+    pub fn link(&self) -> Option<Link> {
+        self.state().link.clone()
     }
 
     /// The proxy was restarted with its base configuration.
@@ -253,6 +265,17 @@ impl Router for Fake {
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
         let (state, lost) = self.enter(Verb::Observe)?;
         deliver(state.routes.clone(), lost)
+    }
+
+    async fn ensure_link(&self, link: &Link) -> Result<bool, Error> {
+        let (mut state, lost) = self.enter(Verb::Ensure)?;
+        let differs = state.link.as_ref() != Some(link);
+        state.link = Some(link.clone());
+        deliver(differs, lost)
+    }
+
+    fn entrance(&self) -> String {
+        self.state().entrance.clone()
     }
 
     async fn in_flight(&self, port: u16) -> Result<u64, Error> {

@@ -353,6 +353,23 @@ async fn whoever_comes_during_a_move_waits_and_is_handed_to_where_the_tenant_liv
 }
 
 #[tokio::test]
+async fn whoever_waited_for_a_tenant_that_is_reached_by_tls_goes_there_through_the_own_proxy() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    let mut held = nyc.at_the_gate().await;
+    held.write_all(b"one").await.unwrap();
+    let own = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    nyc.proxy.enter_at(&own.local_addr().unwrap().to_string());
+    fra.tenants().activate_tenant(activate(2)).await.unwrap();
+    nyc.tenants().hand_off_tenant(hand_off(2, "fra@fra:443")).await.unwrap();
+    let (mut connection, _) = own.accept().await.unwrap();
+    let mut request = [0; 3];
+    connection.read_exact(&mut request).await.unwrap();
+    assert_eq!(&request, b"one");
+}
+
+#[tokio::test]
 async fn a_tenant_that_comes_back_from_a_move_has_no_route_before_it_is_healthy() {
     let world = World::new();
     let (nyc, fra) = two(&world).await;

@@ -66,6 +66,7 @@ fn snapshot(name: &str, tenants: Vec<TenantReport>) -> ServerSnapshot {
         problems: vec![],
         admin: None,
         events: vec![],
+        forwards_by_tls: false,
     }
 }
 

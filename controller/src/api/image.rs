@@ -238,6 +238,7 @@ mod tests {
             problems: vec![],
             admin: None,
             events: vec![],
+            forwards_by_tls: false,
         }
     }
 

@@ -273,7 +273,10 @@ fn commit(context: &Context<'_, Plan>) -> Outcome {
 async fn release(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     let (world, plan) = (context.world, context.plan);
     world.agent(&plan.target).await?.activate(&context.call("activate"), plan.running).await?;
-    let forward_to = world.caddy_address(&plan.target).await?;
+    let forward_to = world.forward_target(&plan.target).await?.ok_or_else(|| {
+        let message = format!("{} has not told yet how it takes forwarded requests", plan.target);
+        Error::unavailable(reason::SERVER_UNREACHABLE, message)
+    })?;
     let source = world.agent(&plan.source).await?;
     source.hand_off(&context.call("hand-off"), Some(&forward_to)).await?;
     facts.released_ms.get_or_insert_with(|| context.now_ms());

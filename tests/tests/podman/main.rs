@@ -12,4 +12,6 @@ mod lifecycle;
 mod local;
 mod migrate;
 mod refusals;
+mod streams;
+mod tls;
 mod waitlist;

@@ -53,6 +53,7 @@ pub(super) struct Admin {
     http: Client,
     url: String,
     upstreams_url: String,
+    certificates_url: String,
     timeout: Duration,
 }
 
@@ -60,7 +61,8 @@ impl Admin {
     pub(super) fn new(http: Client, options: &CaddyOptions) -> Self {
         let url = format!("{}/config/apps/http/servers/{}/routes", options.admin, options.server);
         let upstreams_url = format!("{}/reverse_proxy/upstreams", options.admin);
-        Self { http, url, upstreams_url, timeout: options.timeout }
+        let certificates_url = format!("{}/config/apps/tls/certificates", options.admin);
+        Self { http, url, upstreams_url, certificates_url, timeout: options.timeout }
     }
 
     /// Requests under way to these upstreams, as far as the configuration names them.
@@ -73,6 +75,22 @@ impl Admin {
             .map_err(|_| Failure::Refused("its list of upstreams has another form".to_owned()))?;
         let all = upstreams.into_iter().flatten();
         Ok(all.filter(|known| addresses.contains(&known.address)).map(|known| known.num_requests).sum())
+    }
+
+    /// Certificates that Caddy was given; null when there are none.
+    pub(super) async fn certificates(&self) -> Result<Value, Failure> {
+        let reply = self.send(self.http.get(&self.certificates_url)).await?;
+        match reply.status {
+            200 => serde_json::from_slice(&reply.content)
+                .map_err(|_| Failure::Refused("its list of certificates has another form".to_owned())),
+            _ => Err(Failure::Refused(reply.message())),
+        }
+    }
+
+    /// POST on an object sets it, whether it was there or not.
+    pub(super) async fn set_certificates(&self, desired: &Value) -> Result<(), Failure> {
+        let reply = self.send(self.http.post(&self.certificates_url).json(desired)).await?;
+        if reply.status == 200 { Ok(()) } else { Err(Failure::Refused(reply.message())) }
     }
 
     pub(super) async fn routes(&self) -> Result<Routes, Failure> {

@@ -42,7 +42,7 @@ fn http_server() -> Value {
 fn https_server() -> Value {
     json!({
         "listen": [":80", ":443"],
-        "protocols": ["h1", "h2"],
+        "listen_protocols": [["h1"], ["h1", "h2"]],
         // Names come and go with tenants; the agent is asked about each instead.
         "automatic_https": { "disable": true },
         "tls_connection_policies": [{}],

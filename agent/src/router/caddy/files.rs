@@ -56,6 +56,8 @@ fn name_of(route: &Route) -> Option<String> {
         Route::Serve { port } => Some(format!("serve:{port}")),
         Route::Unavailable => Some("unavailable".into()),
         Route::Hold { port, .. } => Some(format!("hold:{port}")),
+        // A server's name before the address: it is reached by TLS.
+        Route::Forward { to } if to.contains('@') => Some(format!("tls:{to}")),
         Route::Forward { to } => Some(format!("forward:{to}")),
         Route::Probe { .. } | Route::Foreign => None,
     }
@@ -119,7 +121,7 @@ impl Files {
             "serve" => Some(Route::Serve { port: rest.parse().ok()? }),
             "unavailable" => Some(Route::Unavailable),
             "hold" => Some(Route::Hold { gate: self.gates.join(tenant.as_str()), port: rest.parse().ok()? }),
-            "forward" => Some(Route::Forward { to: rest.to_owned() }),
+            "forward" | "tls" => Some(Route::Forward { to: rest.to_owned() }),
             _ => None,
         }
     }
@@ -190,6 +192,7 @@ mod tests {
     fn every_kind(files: &Files) -> BTreeMap<TenantName, Route> {
         let serve = Route::Serve { port: 9001 };
         let forward = Route::Forward { to: "[2001:db8::7]:80".to_owned() };
+        let by_tls = Route::Forward { to: "fra@[2001:db8::7]:443".to_owned() };
         let probe = |otherwise: Option<&Route>| Route::Probe {
             port: 9002,
             token: "secret".to_owned(),
@@ -203,6 +206,8 @@ mod tests {
             probe(None),
             probe(Some(&forward)),
             probe(Some(&Route::Unavailable)),
+            by_tls.clone(),
+            probe(Some(&by_tls)),
         ];
         kinds.into_iter().enumerate().map(|(index, route)| (format!("t{index}").parse().unwrap(), route)).collect()
     }

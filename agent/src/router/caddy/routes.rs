@@ -8,10 +8,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use feather_proto::ids::TenantName;
+use feather_proto::{ids::TenantName, tls::Principal};
 use serde_json::{Value, json};
 
 use crate::router::{HOP_HEADER, INSIDE_HEADER, PROBE_HEADER, Route};
@@ -29,6 +29,8 @@ const STREAM_CLOSE_DELAY: &str = "720h";
 const DIAL_AGAIN: &str = "1s";
 /// The same for the gate: an agent that is being restarted opens it again in a moment.
 const DIAL_GATE_AGAIN: &str = "20s";
+/// How long another server may take to show who it is.
+const HANDSHAKE_MAX: &str = "10s";
 
 /// What our route is made of.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub(super) struct Style<'a> {
     pub(super) gates: &'a Path,
     /// Ports for tenants.
     pub(super) ports: &'a RangeInclusive<u16>,
+    /// What other servers' certificates are checked against; none before this server has joined.
+    pub(super) fleet_ca: Option<PathBuf>,
     /// Does this Caddy know `stream_close_delay`?
     pub(super) stream_close_delay: bool,
 }
@@ -233,6 +237,7 @@ fn tenants(style: &Style<'_>) -> Value {
         { "match": kind("serve"), "handle": [serve(style)], "terminal": true },
         { "match": kind("hold"), "handle": [gated(style)], "terminal": true },
         { "match": kind("forward"), "handle": [forward(style)], "terminal": true },
+        { "match": kind("tls"), "handle": forward_by_tls(style), "terminal": true },
         { "handle": [answer(503, "this tenant is not running at the moment\n", Some("2"))], "terminal": true },
     ]);
     json!({
@@ -270,22 +275,56 @@ pub(super) fn by_hand(port: u16) -> String {
     format!("localhost:{port}")
 }
 
-/// Marked like a forward, because that is where most of it will go.
+/// Marked like a forward, because that is where most of it will go; and as from inside, because the gate hands it back to this
+/// proxy when it goes on by TLS.
 fn gated(style: &Style<'_>) -> Value {
     let label = style.domain_suffix.split('.').count();
     let mut proxy = proxy(&format!("unix/{}/{{http.request.host.labels.{label}}}", style.gates.display()), style);
     proxy["headers"] = hop();
+    proxy["headers"]["request"]["set"][INSIDE_HEADER] = json!(["gate"]);
     proxy["load_balancing"] = json!({ "try_duration": DIAL_GATE_AGAIN, "try_interval": "100ms" });
     proxy
 }
 
 fn forward(style: &Style<'_>) -> Value {
     let mut onward = proxy("{feather_to}", style);
-    onward["headers"] = hop();
-    // Anyone can send the mark; all they get is this answer to their own request.
+    onward["headers"] = onward_headers();
+    unless_looped(&onward)
+}
+
+/// The other server must show its certificate of the fleet: what is public about it, its address and its host names, may be
+/// somebody else's by now.
+fn forward_by_tls(style: &Style<'_>) -> Value {
+    let Some(ca) = &style.fleet_ca else {
+        return json!([answer(503, "this server cannot recognise the one where this tenant lives\n", Some("2"))]);
+    };
+    let words = words(&["{feather_server}", "{feather_address}"], "/tls:([^@/]+)@([^/]*)$", &["${1}", "${2}"]);
+    let mut onward = proxy("{feather_address}", style);
+    onward["headers"] = onward_headers();
+    // By TLS, Caddy would name the other server instead of the tenant.
+    onward["headers"]["request"]["set"]["Host"] = json!(["{http.request.hostport}"]);
+    onward["transport"]["versions"] = json!(["1.1"]);
+    onward["transport"]["tls"] = json!({
+        "server_name": Principal::agent("{feather_server}").dns_name(),
+        "handshake_timeout": HANDSHAKE_MAX,
+        "ca": { "provider": "file", "pem_files": [ca] },
+    });
+    json!([words, unless_looped(&onward)])
+}
+
+/// Anyone can send the mark; all they get is this answer to their own request. What comes from this server's own gate was marked
+/// there.
+fn unless_looped(onward: &Value) -> Value {
     let looped = json!([answer(508, "two servers forward this tenant to each other\n", None)]);
-    let marked = json!({ "match": [{ "header": { HOP_HEADER: ["*"] } }], "handle": looped, "terminal": true });
+    let matcher = json!({ "header": { HOP_HEADER: ["*"] }, "not": [{ "header": { INSIDE_HEADER: ["*"] } }] });
+    let marked = json!({ "match": [matcher], "handle": looped, "terminal": true });
     json!({ "handler": "subroute", "routes": [marked, { "handle": [onward] }] })
+}
+
+fn onward_headers() -> Value {
+    let mut headers = hop();
+    headers["request"]["delete"] = json!([INSIDE_HEADER]);
+    headers
 }
 
 fn hop() -> Value {
@@ -356,6 +395,7 @@ mod tests {
             work: Path::new("/state/work"),
             gates: Path::new("/state/gates"),
             ports: PORTS,
+            fleet_ca: None,
             stream_close_delay: true,
         }
     }
@@ -388,6 +428,15 @@ mod tests {
         for route in [Route::Unavailable, Route::Serve { port: 9001 }, Route::Forward { to: "192.0.2.7:80".into() }] {
             assert_eq!(desired_routes(&first, &wanted([("alice", route)]), &style()), first);
         }
+    }
+
+    #[test]
+    fn nothing_is_forwarded_by_tls_to_a_server_that_cannot_be_recognised() {
+        let stranger = ours(&style()).to_string();
+        assert!(!stranger.contains("server_name") && stranger.contains("cannot recognise"), "{stranger}");
+        let joined = ours(&Style { fleet_ca: Some("/state/ca.pem".into()), ..style() }).to_string();
+        assert!(joined.contains("\"server_name\":\"{feather_server}.agent.feather.internal\""), "{joined}");
+        assert!(joined.contains("\"pem_files\":[\"/state/ca.pem\"]") && !joined.contains("insecure"), "{joined}");
     }
 
     #[test]
