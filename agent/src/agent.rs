@@ -127,6 +127,8 @@ pub(crate) struct Agent {
     watches: Mutex<BTreeMap<Watched, Watch>>,
     /// Why nobody answers Caddy's questions about certificates.
     ask_problem: Mutex<Option<String>>,
+    /// Why other servers cannot recognise this one's proxy, or it them.
+    link_problem: Mutex<Option<String>>,
 }
 
 /// The right to change one tenant.
@@ -167,12 +169,14 @@ impl Agent {
             waits: Mutex::default(),
             watches: Mutex::default(),
             ask_problem: Mutex::default(),
+            link_problem: Mutex::default(),
         })
     }
 
     /// What keeps this server from meeting the public as its settings say.
     pub(crate) fn edge_problems(&self) -> Vec<String> {
-        self.config.edge.problems.iter().cloned().chain(locked(&self.ask_problem).clone()).collect()
+        let found = [locked(&self.ask_problem).clone(), locked(&self.link_problem).clone()];
+        self.config.edge.problems.iter().cloned().chain(found.into_iter().flatten()).collect()
     }
 
     pub(crate) fn set_ask_problem(&self, problem: Option<String>) {

@@ -54,15 +54,21 @@ impl Agent {
             }
         }
         wanted.extend(self.foreign_routes().await?);
+        // Before the routes, which forward by it. It is for other servers: tenants of this one need not wait for it.
+        let linked = self.apply_link().await;
         let changed = self.router.ensure(&wanted).await?;
         self.release_gates(&wanted);
+        if linked.is_ok() {
+            self.forget_earlier_links();
+        }
+        *locked(&self.link_problem) = linked.err().map(|error| error.to_string());
         // Behind the tenants', which more people wait for.
         let admin = self.router.ensure_admin(self.admin_port().await?).await?;
         Ok(changed || admin)
     }
 
     /// Makes the proxy recognise the other servers of the fleet, and show itself to them, by the certificate in force.
-    pub(crate) async fn apply_link(&self) -> Result<(), Error> {
+    async fn apply_link(&self) -> Result<(), Error> {
         let unusable = |error: std::io::Error| {
             Error::unavailable(
                 reason::STORAGE,
@@ -77,7 +83,7 @@ impl Agent {
     }
 
     /// Files of earlier certificates go when neither a route nor the proxy's own list names them any more.
-    pub(crate) fn forget_earlier_links(&self) {
+    fn forget_earlier_links(&self) {
         let kept = self.links.of(&self.config.identity_file()).and_then(|link| match link {
             Some(link) => self.links.keep_only(&link),
             None => Ok(()),

@@ -87,7 +87,7 @@ async fn pass(agent: &Arc<Agent>, memory: &mut Memory) {
         Err(error) => condition.problems.push(error.to_string()),
     }
     work::reconcile(agent, &mut memory.work).await;
-    if let Err(error) = apply_routes(agent).await {
+    if let Err(error) = agent.apply_routes().await {
         condition.problems.push(error.to_string());
     }
     let new: Vec<_> = condition.problems.iter().filter(|problem| !memory.logged.contains(*problem)).collect();
@@ -96,15 +96,6 @@ async fn pass(agent: &Arc<Agent>, memory: &mut Memory) {
     }
     memory.logged = condition.problems.iter().cloned().collect();
     publish(agent, &condition);
-}
-
-/// The link first: routes that forward by TLS need it.
-async fn apply_routes(agent: &Agent) -> Result<(), Error> {
-    let linked = agent.apply_link().await;
-    agent.apply_routes().await?;
-    linked?;
-    agent.forget_earlier_links();
-    Ok(())
 }
 
 fn publish(agent: &Agent, condition: &Condition) {

@@ -51,8 +51,8 @@ fn https_server() -> Value {
 }
 
 /// Everything on port 80 is sent to port 443, but for what must work without a certificate: an authority's challenge for a
-/// tenant that is forwarded, what another server forwards (its visitor came by TLS to that one; whoever sends the mark himself
-/// has only his own request without TLS), and this server's own requests.
+/// tenant that is forwarded, what another server forwards while it has not heard yet that this one speaks TLS (whoever sends the
+/// mark himself has only his own request without TLS), and this server's own requests.
 fn to_https() -> Value {
     let inside = json!({
         "remote_ip": { "ranges": ["127.0.0.0/8", "::1/128"] },
