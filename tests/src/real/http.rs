@@ -30,6 +30,15 @@ impl Login {
     }
 }
 
+impl Login {
+    /// A file for `curl --header @FILE`: no password is seen among its arguments.
+    pub fn header_file(&self) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file can be made");
+        std::fs::write(file.path(), format!("Authorization: Bearer {}\n", self.password)).expect("it can be written");
+        file
+    }
+}
+
 /// An answer of the web app, or of Caddy in its place.
 #[derive(Debug, Clone)]
 pub struct Answer {

@@ -39,7 +39,8 @@ async fn an_upload_arrives_while_it_is_sent_and_one_that_waits_to_be_asked_for_p
     upload_in_two_halves(&fleet, &login).await;
 
     let host = format!("Host: {}", login.host);
-    let authorization = format!("Authorization: Bearer {}", login.password);
+    let file = login.header_file();
+    let authorization = format!("@{}", file.path().display());
     let url = format!("http://{}/append", fleet.address("nyc"));
     let operation = fleet.begin(&["tenant", "migrate", "alice", "--to", "fra"]).await;
     let mut lines = Vec::new();

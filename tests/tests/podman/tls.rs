@@ -18,7 +18,8 @@ async fn curl(fleet: &Real, authority: &Authority, server: &str, host: &str, pat
 }
 
 async fn append(fleet: &Real, authority: &Authority, server: &str, login: &Login, line: &str) -> Ran {
-    let authorization = format!("Authorization: Bearer {}", login.password);
+    let file = login.header_file();
+    let authorization = format!("@{}", file.path().display());
     curl(fleet, authority, server, &login.host, "/append", &["--fail", "--header", &authorization, "--data", line])
         .await
 }
