@@ -45,6 +45,9 @@ impl Agent {
     /// Makes the router's routes what the records say. Returns whether a change was made.
     pub(crate) async fn apply_routes(&self) -> Result<bool, Error> {
         let _order = self.routing.lock().await;
+        // Before the routes, which forward by it; and before the records are read, which must not get older meanwhile. A failure is
+        // one of other servers' requests: this one's tenants are served all the same.
+        let linked = self.apply_link().await;
         let mut wanted = BTreeMap::new();
         for record in self.ledger.all() {
             let probe = if record.on_trial().is_some() { Some(self.probe_token(&record.tenant)?) } else { None };
@@ -54,8 +57,6 @@ impl Agent {
             }
         }
         wanted.extend(self.foreign_routes().await?);
-        // Before the routes, which forward by it. It is for other servers: tenants of this one need not wait for it.
-        let linked = self.apply_link().await;
         let changed = self.router.ensure(&wanted).await?;
         self.release_gates(&wanted);
         if linked.is_ok() {
