@@ -7,8 +7,8 @@ use prost::Message as _;
 const FILES: &[&str] = &[
     "feather/types/v1/types.proto",
     "feather/types/v1/adoption.proto",
+    "feather/types/v1/life.proto",
     "feather/agent/v1/adoption.proto",
-    "feather/agent/v1/event.proto",
     "feather/agent/v1/image.proto",
     "feather/agent/v1/local.proto",
     "feather/agent/v1/server.proto",

@@ -263,6 +263,9 @@ impl OperationView {
             ("start", _) => format!("{tenant} was not started"),
             ("stop", _) => format!("{tenant} was not stopped"),
             ("restart", _) => format!("{tenant} was not restarted"),
+            ("swap", _) => {
+                format!("the admin container of {} was not swapped", self.source.as_deref().unwrap_or("the server"))
+            }
             _ => format!("{tenant} was not changed"),
         }
     }
@@ -270,6 +273,7 @@ impl OperationView {
     fn as_before(&self) -> String {
         match (self.kind, &self.source) {
             ("add", _) => "What had been done was undone; nothing is left of it.".into(),
+            ("swap", _) => "Everything is as before: the old one serves.".into(),
             ("migrate", Some(source)) => format!("Everything is as before: {} lives on {source}.", self.tenant),
             _ => "Everything is as before.".into(),
         }

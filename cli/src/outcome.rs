@@ -64,6 +64,10 @@ pub(crate) async fn report(
                 ),
                 "start" => format!("{tenant} is running"),
                 "restart" => format!("{tenant} is running anew"),
+                "swap" => format!(
+                    "{} has another admin container; `featherctl server show {0}` shows it",
+                    operation.source.as_deref().unwrap_or("the server")
+                ),
                 "stop" => format!("{tenant} is stopped; `featherctl tenant start {tenant}` starts it again"),
                 _ => format!("{tenant} is changed"),
             });

@@ -53,7 +53,7 @@ impl Names {
     /// As the store has them now.
     pub async fn read(world: &World) -> Result<Self, Error> {
         let running = world.store.unfinished_operations().await?;
-        Ok(Self::new(world.store.tenants().await?, running.into_iter().map(|one| one.tenant)))
+        Ok(Self::new(world.store.tenants().await?, running.iter().filter_map(|one| one.subject.tenant().cloned())))
     }
 
     /// May this server's tenant have the name?

@@ -45,6 +45,17 @@ pub struct Added {
     pub found_data: bool,
 }
 
+/// A new admin container that is healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// Its name.
+    pub container: String,
+    /// Its loopback port.
+    pub port: u32,
+    /// How long that took.
+    pub healthy_after_ms: u64,
+}
+
 /// How far a transfer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TransferProgress {
@@ -134,6 +145,13 @@ pub trait Agent: Send + Sync {
         request_id: uuid::Uuid,
         tenants: &BTreeSet<TenantName>,
     ) -> Result<Vec<Finding>, Error>;
+
+    /// Starts a new admin container beside the one that serves, and waits for its health. The id is that of the whole swap.
+    async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error>;
+    /// Requests go to the new one from now on; returns when the old one is gone.
+    async fn commit_swap(&self, swap: uuid::Uuid) -> Result<(), Error>;
+    /// The new one goes, if there is one. Refused once it serves.
+    async fn abandon_swap(&self, swap: uuid::Uuid) -> Result<(), Error>;
 
     /// Creates a tenant.
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error>;

@@ -35,6 +35,11 @@ fn admin<T>(request: &Request<T>) -> Result<Principal, Error> {
     require(request, ADMINS)
 }
 
+/// The id of a change. A dry run changes nothing, so it needs none of its own.
+fn change_id(id: &str, dry_run: bool) -> Result<uuid::Uuid, Error> {
+    if dry_run && id.is_empty() { Ok(uuid::Uuid::nil()) } else { feather_proto::model::request_id(id) }
+}
+
 /// Empty text means *not given*.
 fn given<T: std::str::FromStr<Err = Error>>(text: &str) -> Result<Option<T>, Error> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
@@ -53,6 +58,7 @@ fn kind(kind: crate::operations::Kind) -> pb::OperationKind {
         Kind::Start => pb::OperationKind::Start,
         Kind::Stop => pb::OperationKind::Stop,
         Kind::Restart => pb::OperationKind::Restart,
+        Kind::Swap => pb::OperationKind::Swap,
     }
 }
 

@@ -216,7 +216,8 @@ fn candidate(
     // A tenant promised to the server whose port the snapshot does not show yet.
     let placed =
         tenants.iter().filter(|one| one.state == TenantState::Active && one.server.as_ref() == Some(&row.name));
-    let coming = running.iter().filter(|one| one.target.as_ref() == Some(&row.name)).map(|one| &one.tenant);
+    let coming =
+        running.iter().filter(|one| one.target.as_ref() == Some(&row.name)).filter_map(|one| one.subject.tenant());
     let promised = placed
         .map(|one| &one.name)
         .chain(coming)
@@ -269,6 +270,8 @@ pub enum Standing {
     Unknown,
     /// Removed, volume kept.
     Removed,
+    /// Its container is restarted again and again.
+    CrashLoop,
     /// Needs a person.
     Broken,
 }
@@ -284,6 +287,7 @@ pub fn standing(row: &TenantRow, operation: bool, observed: &Observed) -> Standi
     let Some(snapshot) = observed.alive() else { return Standing::Unknown };
     let Some(report) = snapshot.tenant(&row.name) else { return Standing::Broken };
     match (report.residence, report.container) {
+        (Residence::Running, _) if report.watch.crash_loop => Standing::CrashLoop,
         _ if report.problem.is_some() => Standing::Broken,
         (Residence::Stopped, _) if !row.running => Standing::Stopped,
         (Residence::Running, ContainerState::Running) => Standing::Running,

@@ -82,7 +82,8 @@ pub fn corrections(server: &ServerName, snapshot: &ServerSnapshot, view: &View<'
 pub async fn reconcile(world: &World) -> Result<usize, Error> {
     let store = &world.store;
     let tenants = store.tenants().await?;
-    let held: Vec<TenantName> = store.unfinished_operations().await?.into_iter().map(|row| row.tenant).collect();
+    let running = store.unfinished_operations().await?;
+    let held: Vec<TenantName> = running.iter().filter_map(|row| row.subject.tenant().cloned()).collect();
     let mut targets = BTreeMap::new();
     for row in store.servers().await? {
         targets.insert(row.name.clone(), world.forward_target(&row.name).await?);

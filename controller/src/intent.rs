@@ -14,11 +14,13 @@ use serde_json::json;
 
 use crate::{
     fleet::{self, Observed, Reachability},
-    operations::{Kind, add, engine::Engine, migrate, power, remove},
+    operations::{Kind, Subject, add, engine::Engine, migrate, power, remove},
     placement::{self, Decision, Verdict},
     store::{Begin, NewOperation, TenantRow, TenantState, server_not_found, tenant_not_found},
     world::World,
 };
+
+mod swap;
 
 /// A request for a change.
 #[derive(Debug, Clone)]
@@ -31,6 +33,22 @@ pub struct Request {
     pub requested_by: String,
     /// Only plan.
     pub dry_run: bool,
+}
+
+/// A request without what it is about.
+pub struct Asker {
+    /// Chosen by the caller.
+    pub request_id: uuid::Uuid,
+    /// Who asks.
+    pub requested_by: String,
+    /// Only plan.
+    pub dry_run: bool,
+}
+
+impl Request {
+    fn asker(&self) -> Asker {
+        Asker { request_id: self.request_id, requested_by: self.requested_by.clone(), dry_run: self.dry_run }
+    }
 }
 
 /// What came of it.
@@ -51,7 +69,7 @@ pub struct Planned {
 /// Plans and begins operations.
 #[derive(Clone)]
 pub struct Intent {
-    world: Arc<World>,
+    pub(crate) world: Arc<World>,
     engine: Arc<Engine>,
     /// Only tenants that live there may be changed.
     within: Option<ServerName>,
@@ -62,7 +80,7 @@ const KEEP_SOURCE_DEFAULT_SECONDS: u64 = 7 * 24 * 3600;
 /// Longer than any fleet, and far from what a calendar cannot hold.
 const KEEP_SOURCE_MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
-struct Proposal {
+pub(crate) struct Proposal {
     kind: Kind,
     request: serde_json::Value,
     source: Option<ServerName>,
@@ -240,6 +258,15 @@ impl Intent {
     }
 
     async fn begin(&self, request: &Request, proposal: Proposal) -> Result<Planned, Error> {
+        self.begin_on(Subject::Tenant(request.tenant.clone()), &request.asker(), proposal).await
+    }
+
+    pub(crate) async fn begin_on(
+        &self,
+        subject: Subject,
+        request: &Asker,
+        proposal: Proposal,
+    ) -> Result<Planned, Error> {
         let mut planned = Planned {
             operation: None,
             explanation: proposal.explanation,
@@ -250,12 +277,13 @@ impl Intent {
         if request.dry_run {
             return Ok(planned);
         }
+        let floor = subject.tenant().map_or_else(Generation::default, |tenant| self.seen(tenant));
         let new = NewOperation {
             id: OperationId::from_uuid(uuid::Uuid::now_v7()),
             request_id: request.request_id,
             request: proposal.request,
             kind: proposal.kind,
-            tenant: request.tenant.clone(),
+            subject,
             source: proposal.source,
             target: proposal.target,
             plan: proposal.plan,
@@ -263,12 +291,12 @@ impl Intent {
             expected_version: proposal.expected.map(|row| row.version),
             tenant_state: proposal.tenant_state,
             explanation: planned.explanation.join("; "),
-            floor: self.seen(&request.tenant),
+            floor,
             now: self.world.clock.now(),
         };
         planned.operation = Some(match self.world.store.begin_operation(&new).await? {
             Begin::New(begun) => {
-                tracing::info!(operation = %begun.id, tenant = %new.tenant, kind = new.kind.name(), by = %new.requested_by, "operation begins");
+                tracing::info!(operation = %begun.id, subject = %new.subject, kind = new.kind.name(), by = %new.requested_by, "operation begins");
                 self.engine.drive(begun.id.clone(), new.kind);
                 self.world.volatile.ring();
                 begun.id
@@ -287,8 +315,17 @@ impl Intent {
 
     /// The operation that this request began before, if it did. A new request is refused while another operation holds the tenant.
     async fn known(&self, request: &Request, asked: &serde_json::Value) -> Result<Option<Planned>, Error> {
+        self.known_on(&Subject::Tenant(request.tenant.clone()), &request.asker(), asked).await
+    }
+
+    pub(crate) async fn known_on(
+        &self,
+        subject: &Subject,
+        request: &Asker,
+        asked: &serde_json::Value,
+    ) -> Result<Option<Planned>, Error> {
         let Some(id) = self.world.store.known_request(request.request_id, asked).await? else {
-            self.world.not_held(&request.tenant).await?;
+            self.world.free(subject).await?;
             return Ok(None);
         };
         let row = self.world.store.operation(&id).await?;
@@ -308,7 +345,7 @@ impl Intent {
         Ok(fleet::candidates(&members, &self.world.fleet.all(), &tenants, &running))
     }
 
-    async fn member(&self, server: &ServerName) -> Result<(), Error> {
+    pub(crate) async fn member(&self, server: &ServerName) -> Result<(), Error> {
         self.world.store.server(server).await?.map(drop).ok_or_else(|| server_not_found(server))
     }
 
@@ -334,7 +371,7 @@ impl Intent {
         }
     }
 
-    fn reachable(&self, server: &ServerName) -> Result<Observed, Error> {
+    pub(crate) fn reachable(&self, server: &ServerName) -> Result<Observed, Error> {
         let observed = self.world.fleet.observed(server);
         match &observed.reachability {
             Reachability::Alive => Ok(observed),
@@ -430,6 +467,27 @@ impl Destination {
 }
 
 impl Proposal {
+    /// About something on one server.
+    pub(crate) fn on(
+        kind: Kind,
+        request: serde_json::Value,
+        server: ServerName,
+        plan: serde_json::Value,
+        explanation: Vec<String>,
+    ) -> Self {
+        Self {
+            kind,
+            request,
+            source: Some(server),
+            target: None,
+            plan,
+            explanation,
+            expected: None,
+            tenant_state: None,
+            volume_bytes: 0,
+        }
+    }
+
     fn of(
         kind: Kind,
         request: serde_json::Value,
@@ -438,21 +496,11 @@ impl Proposal {
         explanation: Vec<String>,
         row: TenantRow,
     ) -> Self {
-        Self {
-            kind,
-            request,
-            source: Some(source),
-            target: None,
-            plan,
-            explanation,
-            expected: Some(row),
-            tenant_state: None,
-            volume_bytes: 0,
-        }
+        Self { expected: Some(row), ..Self::on(kind, request, source, plan, explanation) }
     }
 }
 
-fn to_json(plan: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
+pub(crate) fn to_json(plan: &impl serde::Serialize) -> Result<serde_json::Value, Error> {
     serde_json::to_value(plan).map_err(|error| Error::bug(error.to_string()))
 }
 
@@ -481,7 +529,7 @@ fn unreachable_now(server: &ServerName, why: &str) -> Error {
 }
 
 /// While a plan is made, an agent that does not answer leaves nothing unknown: the change is refused before it began.
-fn nothing_began(error: Error) -> Error {
+pub(crate) fn nothing_began(error: Error) -> Error {
     if error.code.retryable() { Error { code: Code::Refused, ..error } } else { error }
 }
 

@@ -152,7 +152,7 @@ pub async fn serve(
         .add_service(reflection)
         .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll.clone())))
         .add_service(MemberServiceServer::new(api::member::Members::new(world.clone(), intent.clone(), enroll)))
-        .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone())))
+        .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
         .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))
         .add_service(

@@ -3,14 +3,14 @@
 //! Owns the one mechanism by which the fleet changes: a list of steps, each logged before it acts, each idempotent, resumed from
 //! any prefix of the log, undone before the point of no return and only driven forward after it. What to do next is decided
 //! by [`log::next`], a pure function of the log; [`engine`] acts on it and makes no choice of its own. What the steps of each
-//! kind are is in `operations/{add,remove,migrate,power}.rs`.
+//! kind are is in `operations/{add,remove,migrate,power,swap}.rs`.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use async_trait::async_trait;
 use feather_proto::{
     error::Error,
-    ids::{Generation, OperationId, TenantName},
+    ids::{Generation, OperationId, ServerName, TenantName},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -23,6 +23,7 @@ pub mod log;
 pub mod migrate;
 pub mod power;
 pub mod remove;
+pub mod swap;
 
 /// What an operation changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub enum Kind {
     Stop,
     /// Makes a tenant's container anew.
     Restart,
+    /// Swaps the admin container of a server.
+    Swap,
 }
 
 impl Kind {
@@ -52,6 +55,79 @@ impl Kind {
             Kind::Start => "start",
             Kind::Stop => "stop",
             Kind::Restart => "restart",
+            Kind::Swap => "swap",
+        }
+    }
+}
+
+/// What an operation holds: nothing else may change it meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A tenant.
+    Tenant(TenantName),
+    /// A server's own container. Its tenants are not held by it.
+    Server(ServerName),
+}
+
+/// Before the name of a server, which no name of a tenant contains.
+const SERVER_PREFIX: &str = "server/";
+
+impl Subject {
+    /// The tenant, if it is one.
+    pub fn tenant(&self) -> Option<&TenantName> {
+        match self {
+            Subject::Tenant(tenant) => Some(tenant),
+            Subject::Server(_) => None,
+        }
+    }
+
+    /// What people call it in a sentence.
+    pub fn spoken(&self) -> String {
+        match self {
+            Subject::Tenant(tenant) => tenant.to_string(),
+            Subject::Server(server) => format!("the admin container of {server}"),
+        }
+    }
+}
+
+/// As the store keeps it.
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Tenant(tenant) => formatter.write_str(tenant.as_str()),
+            Subject::Server(server) => write!(formatter, "{SERVER_PREFIX}{server}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.strip_prefix(SERVER_PREFIX) {
+            Some(server) => Ok(Subject::Server(server.parse()?)),
+            None => Ok(Subject::Tenant(text.parse()?)),
+        }
+    }
+}
+
+/// A name that operations of one kind are about.
+pub trait Named: Clone + Send + Sync + 'static {
+    /// The name in a subject; `None` for a subject of another sort.
+    fn of(subject: &Subject) -> Option<Self>;
+}
+
+impl Named for TenantName {
+    fn of(subject: &Subject) -> Option<Self> {
+        subject.tenant().cloned()
+    }
+}
+
+impl Named for ServerName {
+    fn of(subject: &Subject) -> Option<Self> {
+        match subject {
+            Subject::Server(server) => Some(server.clone()),
+            Subject::Tenant(_) => None,
         }
     }
 }
@@ -148,17 +224,24 @@ pub struct Fence {
 }
 
 /// What a step knows of its surroundings.
-pub struct Context<'a, P> {
+pub struct Context<'a, P, S = TenantName> {
     /// Agents, store, fleet and clock.
     pub world: &'a World,
     /// The operation.
     pub id: &'a OperationId,
-    /// Whose.
-    pub tenant: &'a TenantName,
+    /// What it is about.
+    pub subject: &'a S,
     /// Decided beforehand.
     pub plan: &'a P,
     /// Generations issued for this operation.
     pub fence: &'a Fence,
+}
+
+impl<'a, P> Context<'a, P> {
+    /// Whose tenant.
+    pub fn tenant(&self) -> &'a TenantName {
+        self.subject
+    }
 }
 
 /// What a step did.
@@ -182,6 +265,8 @@ impl Outcome {
 pub trait Procedure: Send + Sync + 'static {
     /// Its steps.
     type Step: Step;
+    /// What it is about.
+    type Subject: Named;
     /// What is decided beforehand.
     type Plan: Serialize + DeserializeOwned + Send + Sync;
     /// What the steps find out; kept with each line of the log.
@@ -190,23 +275,23 @@ pub trait Procedure: Send + Sync + 'static {
     /// Does a step. Idempotent: it may have had any part of its effect before.
     async fn act(
         step: Self::Step,
-        context: &Context<'_, Self::Plan>,
+        context: &Context<'_, Self::Plan, Self::Subject>,
         facts: &mut Self::Facts,
     ) -> Result<Outcome, Error>;
 
     /// Takes a step back. Idempotent, and right also when the step had no effect at all. `begun` says which steps ever began.
     async fn undo(
         step: Self::Step,
-        context: &Context<'_, Self::Plan>,
+        context: &Context<'_, Self::Plan, Self::Subject>,
         facts: &mut Self::Facts,
         begun: &[Self::Step],
     ) -> Result<Outcome, Error>;
 
     /// Change of the tenant's row when the operation ends without success.
-    fn on_failure(_context: &Context<'_, Self::Plan>) -> Option<TenantUpdate> {
+    fn on_failure(_context: &Context<'_, Self::Plan, Self::Subject>) -> Option<TenantUpdate> {
         None
     }
 
     /// What to tell a person when a step cannot go on: the next command to type.
-    fn hint(step: Self::Step, undoing: bool, context: &Context<'_, Self::Plan>) -> String;
+    fn hint(step: Self::Step, undoing: bool, context: &Context<'_, Self::Plan, Self::Subject>) -> String;
 }

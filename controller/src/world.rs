@@ -21,6 +21,7 @@ use crate::{
     agents::{Agent, Agents, TransferProgress},
     dns::Dns,
     fleet::Fleet,
+    operations::Subject,
     store::Store,
 };
 
@@ -182,8 +183,16 @@ impl World {
 
     /// Says which operation holds a tenant, before anything else is found wrong with a second change.
     pub async fn not_held(&self, tenant: &TenantName) -> Result<(), Error> {
+        self.free(&Subject::Tenant(tenant.clone())).await
+    }
+
+    /// The same for whatever an operation may be about.
+    pub async fn free(&self, subject: &Subject) -> Result<(), Error> {
         let running = self.store.unfinished_operations().await?;
-        running.iter().find(|one| one.tenant == *tenant).map_or(Ok(()), |one| Err(crate::store::held(tenant, &one.id)))
+        running
+            .iter()
+            .find(|one| one.subject == *subject)
+            .map_or(Ok(()), |one| Err(crate::store::held(subject, &one.id)))
     }
 
     /// Looks at a server now, so that whoever asks right behind a change sees it. Not being able to is no failure: the watcher will.

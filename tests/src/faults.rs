@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
-    agents::{Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps},
+    agents::{Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, Tried},
     world::Password,
 };
 use feather_proto::{
@@ -241,6 +241,18 @@ impl Agent for FaultyAgent {
 
     async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error> {
         through!(self, "pull_volume", self.inner.pull_volume(call, from, progress.clone()))
+    }
+
+    async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error> {
+        through!(self, "try_swap", self.inner.try_swap(swap, image_digest))
+    }
+
+    async fn commit_swap(&self, swap: uuid::Uuid) -> Result<(), Error> {
+        through!(self, "commit_swap", self.inner.commit_swap(swap))
+    }
+
+    async fn abandon_swap(&self, swap: uuid::Uuid) -> Result<(), Error> {
+        through!(self, "abandon_swap", self.inner.abandon_swap(swap))
     }
 
     async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {

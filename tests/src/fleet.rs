@@ -14,6 +14,7 @@ use std::{
 
 use feather_agent::{
     Config,
+    config::AdminSettings,
     join::Membership,
     local::Socket,
     router::fake::{Answer, Fake as FakeRouter, Peers, Request as HttpRequest},
@@ -90,6 +91,8 @@ pub struct Fleet {
     pub network: Network,
     /// Knobs of the controller; changed before its next start.
     pub settings: Settings,
+    /// What admin containers are made of, from the next start of an agent on; none unless a test wants them.
+    pub admin: Option<AdminSettings>,
     peers: Arc<Peers>,
     crash: Arc<CrashPoint>,
     controller: Option<Process>,
@@ -148,6 +151,7 @@ impl Fleet {
             faults: Faults::default(),
             network: Network::default(),
             settings: settings(),
+            admin: None,
             peers: Arc::default(),
             crash: Arc::new(CrashPoint { remaining: AtomicI64::new(-1), reached: Notify::new() }),
             controller: None,
@@ -309,8 +313,11 @@ impl Fleet {
     /// Starts an agent on what its folder holds. Without an identity it is by itself until it gets one.
     pub fn start_agent(&mut self, name: &str) {
         let (dial, incoming) = (self.network.from(name), self.network.listen(&agent_address(name)));
+        let admin = self.admin.clone();
         let server = self.servers.get_mut(name).expect("a known server");
         let mut config = Config::new(&server.state_dir);
+        config.admin = admin;
+        config.drain_limit = Duration::from_millis(20);
         config.health_timeout = Duration::from_millis(400);
         config.stop_grace = Duration::from_millis(100);
         config.reconcile_interval = Duration::from_millis(100);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use feather_proto::{
     error::{Error, reason},
-    pb::agent::v1 as pb,
+    pb::{agent::v1 as pb, types::v1 as types},
 };
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ fn stranger(server: &Server) -> u16 {
     server.proxy.request(&alice(), &router::fake::Request::default()).status
 }
 
-async fn admin(server: &Server) -> pb::AdminContainer {
+async fn admin(server: &Server) -> types::AdminContainer {
     server.snapshot().await.admin.unwrap()
 }
 

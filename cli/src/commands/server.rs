@@ -9,6 +9,7 @@ mod invite;
 mod list;
 mod remove;
 mod show;
+mod swap;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -16,6 +17,7 @@ pub(crate) enum Verb {
     Show(show::Args),
     Invite(invite::Args),
     Adopt(adopt::Args),
+    Swap(swap::Args),
     Remove(remove::Args),
 }
 
@@ -25,6 +27,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Show(arguments) => show::run(arguments, context).await,
         Verb::Invite(arguments) => invite::run(arguments, context).await,
         Verb::Adopt(arguments) => adopt::run(arguments, context).await,
+        Verb::Swap(arguments) => swap::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
     }
 }

@@ -103,6 +103,7 @@ impl From<pb::Operation> for OperationView {
             pb::OperationKind::Start => "start",
             pb::OperationKind::Stop => "stop",
             pb::OperationKind::Restart => "restart",
+            pb::OperationKind::Swap => "swap",
         };
         let state = match pb.state() {
             pb::OperationState::Unspecified => State::Unknown,

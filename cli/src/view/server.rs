@@ -3,7 +3,11 @@
 use feather_proto::pb::controller::v1 as pb;
 use serde::Serialize;
 
-use super::{ImageView, Moment, moment, set};
+use super::{
+    ImageView, Moment,
+    life::{self, AdminView, EventView},
+    moment, set,
+};
 use crate::{
     output::{pairs, table},
     units,
@@ -28,6 +32,8 @@ pub(crate) struct ServerView {
     pub(crate) disk_free_bytes: u64,
     pub(crate) images: Vec<ImageView>,
     pub(crate) problems: Vec<String>,
+    pub(crate) admin: Option<AdminView>,
+    pub(crate) events: Vec<EventView>,
 }
 
 impl From<pb::Server> for ServerView {
@@ -57,6 +63,8 @@ impl From<pb::Server> for ServerView {
             disk_free_bytes: pb.disk_free_bytes,
             images: pb.images.into_iter().map(ImageView::from).collect(),
             problems: pb.problems,
+            admin: pb.admin.map(AdminView::from),
+            events: pb.events.into_iter().map(EventView::from).collect(),
         }
     }
 }
@@ -95,11 +103,13 @@ impl ServerView {
             ("joined", moment(self.joined)),
             ("last seen", moment(self.last_seen)),
         ];
+        lines.extend(self.admin.iter().flat_map(AdminView::lines));
         for image in &self.images {
             let name = image.reference.as_deref().unwrap_or("(no name)");
             lines.push(("image", format!("{name} {} ({})", image.short_digest(), units::bytes(image.size_bytes))));
         }
         lines.extend(self.problems.iter().map(|problem| ("problem", problem.clone())));
+        lines.extend(life::event_lines(&self.events));
         pairs(&lines)
     }
 

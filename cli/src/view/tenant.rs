@@ -3,7 +3,7 @@
 use feather_proto::pb::controller::v1 as pb;
 use serde::Serialize;
 
-use super::{Moment, moment, or_empty, set};
+use super::{Moment, life::restarts, moment, or_empty, set};
 use crate::output::{pairs, table};
 
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +20,8 @@ pub(crate) struct TenantView {
     pub(crate) image_digest: Option<String>,
     pub(crate) previous_server: Option<String>,
     pub(crate) dns_address: Option<String>,
+    pub(crate) restarts: u64,
+    pub(crate) last_restart: Option<Moment>,
 }
 
 impl From<pb::Tenant> for TenantView {
@@ -32,6 +34,7 @@ impl From<pb::Tenant> for TenantView {
             pb::TenantState::Changing => "changing",
             pb::TenantState::Removed => "removed",
             pb::TenantState::Broken => "broken",
+            pb::TenantState::CrashLoop => "crash-loop",
         };
         Self {
             name: pb.name,
@@ -46,6 +49,8 @@ impl From<pb::Tenant> for TenantView {
             image_digest: set(pb.image_digest),
             previous_server: set(pb.previous_server),
             dns_address: set(pb.dns_address),
+            restarts: pb.restarts,
+            last_restart: moment!(pb.last_restart),
         }
     }
 }
@@ -67,6 +72,13 @@ impl TenantView {
             ("dns address", or_empty(self.dns_address.as_ref())),
             ("created", self.created.map(|created| created.to_string()).unwrap_or_default()),
             ("operation", or_empty(self.operation.as_ref())),
+            (
+                "restarts",
+                Some(self.restarts)
+                    .filter(|count| *count > 0)
+                    .map(|count| restarts(count, self.last_restart))
+                    .unwrap_or_default(),
+            ),
             ("moved from", or_empty(self.previous_server.as_ref())),
             ("generation", self.generation.to_string()),
             ("image", or_empty(self.image_digest.as_ref())),
@@ -82,6 +94,10 @@ impl TenantView {
             (_, None, Some(operation)) => {
                 Some(format!("{name} is being changed: `featherctl operation watch {operation}` follows it"))
             }
+            ("crash-loop", ..) => Some(format!(
+                "{name} had to be restarted {} times; this goes on with growing pauses. `featherctl tenant logs {name}` shows what it says.",
+                self.restarts
+            )),
             ("unknown", ..) => Some(format!("{name}: {server} does not answer; {name} may well be running there")),
             _ => None,
         }

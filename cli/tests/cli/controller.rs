@@ -121,6 +121,7 @@ service! { server_service_server::ServerService {
     get_server: GetServer(GetServerRequest) -> GetServerResponse,
     remove_server: RemoveServer(RemoveServerRequest) -> RemoveServerResponse,
     adopt_server: AdoptServer(AdoptServerRequest) -> AdoptServerResponse,
+    swap_admin: SwapAdmin(SwapAdminRequest) -> SwapAdminResponse,
 } streams {} }
 
 service! { tenant_service_server::TenantService {

@@ -39,6 +39,22 @@ fn nyc() -> pb::Server {
         }],
         problems: vec![],
         ingress: true,
+        admin: Some(types_pb::AdminContainer {
+            container: "feather-work-blue".into(),
+            port: 8080,
+            image: "localhost/feather-work:latest".into(),
+            image_digest: "sha256:5f3a".into(),
+            running: true,
+            restarts: 2,
+            ..Default::default()
+        }),
+        events: vec![types_pb::Event {
+            sequence: 7,
+            at: Some(to_timestamp(datetime!(2026-03-01 13:00:00 UTC))),
+            kind: "restarted".into(),
+            tenant: String::new(),
+            message: "feather-work-blue was started again: its process had ended".into(),
+        }],
     }
 }
 
@@ -95,20 +111,24 @@ async fn server_show_lists_everything() {
     }
     assert_snapshot!(controller.run("server show nyc").await, @r"
     --- stdout
-    name            nyc
-    state           ready
-    agent address   10.77.0.11:7443
-    public address  10.77.0.11
-    ingress         yes, the wildcard DNS record points here
-    tenants         1
-    slots           9/10 free
-    memory          1.5/2.0 GiB free
-    disk            40.0/100.0 GiB free
-    agent version   0.1.0
-    joined          2026-03-01T12:00:00.5Z
-    last seen       2026-03-01T13:00:00Z
-    image           localhost/feather-work:latest sha256:5f3a (3.0 MiB)
-    problem         disk is nearly full
+    name             nyc
+    state            ready
+    agent address    10.77.0.11:7443
+    public address   10.77.0.11
+    ingress          yes, the wildcard DNS record points here
+    tenants          1
+    slots            9/10 free
+    memory           1.5/2.0 GiB free
+    disk             40.0/100.0 GiB free
+    agent version    0.1.0
+    joined           2026-03-01T12:00:00.5Z
+    last seen        2026-03-01T13:00:00Z
+    admin container  feather-work-blue on port 8080, running
+    admin image      localhost/feather-work:latest sha256:5f3a
+    admin restarts   2
+    image            localhost/feather-work:latest sha256:5f3a (3.0 MiB)
+    problem          disk is nearly full
+    event            2026-03-01T13:00:00Z restarted: feather-work-blue was started again: its process had ended
     --- exit 0
     ");
     assert_snapshot!(controller.run("server show nyc --output json").await, @r#"
@@ -138,6 +158,27 @@ async fn server_show_lists_everything() {
       ],
       "problems": [
         "disk is nearly full"
+      ],
+      "admin": {
+        "container": "feather-work-blue",
+        "port": 8080,
+        "image": "localhost/feather-work:latest",
+        "image_digest": "sha256:5f3a",
+        "running": true,
+        "restarts": 2,
+        "last_restart": null,
+        "crash_loop": false,
+        "problem": null,
+        "candidate": null
+      },
+      "events": [
+        {
+          "sequence": 7,
+          "at": "2026-03-01T13:00:00Z",
+          "kind": "restarted",
+          "tenant": null,
+          "message": "feather-work-blue was started again: its process had ended"
+        }
       ]
     }
     --- exit 0
@@ -218,6 +259,19 @@ async fn tenant_list_shows_where_each_lives_and_what_needs_a_person() {
 }
 
 #[tokio::test]
+async fn a_crash_loop_is_seen_and_says_what_to_look_at() {
+    let controller = Controller::start().await;
+    let looping = pb::Tenant { state: pb::TenantState::CrashLoop.into(), restarts: 7, created: ago(30), ..alice() };
+    controller.answers("ListTenants", pb::ListTenantsResponse { tenants: vec![looping] });
+    let ran = controller.run("tenant list").await;
+    assert!(ran.stdout.contains("crash-loop"), "{ran}");
+    assert!(
+        ran.stderr.contains("alice had to be restarted 7 times") && ran.stderr.contains("featherctl tenant logs alice"),
+        "{ran}"
+    );
+}
+
+#[tokio::test]
 async fn tenant_show_lists_everything() {
     let controller = Controller::start().await;
     for _ in 0..2 {
@@ -251,7 +305,9 @@ async fn tenant_show_lists_everything() {
       "problem": null,
       "image_digest": "sha256:5f3a",
       "previous_server": "fra",
-      "dns_address": "10.77.0.11"
+      "dns_address": "10.77.0.11",
+      "restarts": 0,
+      "last_restart": null
     }
     --- exit 0
     "#);

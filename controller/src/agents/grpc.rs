@@ -22,7 +22,7 @@ use feather_proto::{
             self as pb, adoption_service_client::AdoptionServiceClient, image_service_client::ImageServiceClient,
             pull_volume_response::Event, server_service_client::ServerServiceClient,
             tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
-            waitlist_service_client::WaitlistServiceClient,
+            waitlist_service_client::WaitlistServiceClient, work_service_client::WorkServiceClient,
         },
         types::v1 as types,
     },
@@ -34,6 +34,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
     Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, TransferProgress,
+    Tried,
 };
 use crate::world::Password;
 
@@ -108,6 +109,10 @@ impl GrpcAgent {
         AdoptionServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
+    fn work(&self) -> WorkServiceClient<Channel> {
+        WorkServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
     /// Our sentence for a server that cannot be reached; every other error keeps its own.
     fn error(&self, status: Status) -> Error {
         let error = Error::from(status);
@@ -170,6 +175,22 @@ impl Agent for GrpcAgent {
         let tenants = tenants.iter().map(ToString::to_string).collect();
         let message = pb::AdoptTenantsRequest { request_id: request_id.to_string(), tenants };
         findings(self.value(self.adoption().adopt_tenants(within(message, SLOW)).await)?.findings)
+    }
+
+    async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error> {
+        let message = pb::TrySwapRequest { request_id: swap.to_string(), image: image_digest.to_owned() };
+        let reply = self.value(self.work().try_swap(within(message, SLOW)).await)?;
+        Ok(Tried { container: reply.container, port: reply.port, healthy_after_ms: reply.healthy_after_ms })
+    }
+
+    async fn commit_swap(&self, swap: uuid::Uuid) -> Result<(), Error> {
+        let message = pb::CommitSwapRequest { request_id: swap.to_string() };
+        self.value(self.work().commit_swap(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn abandon_swap(&self, swap: uuid::Uuid) -> Result<(), Error> {
+        let message = pb::AbandonSwapRequest { request_id: swap.to_string() };
+        self.value(self.work().abandon_swap(within(message, SLOW)).await).map(drop)
     }
 
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {

@@ -53,7 +53,7 @@ fn encode(row: OperationRow, log: &[LogRow]) -> pb::Operation {
         id: row.id.to_string(),
         kind: kind(row.kind).into(),
         state: state(row.state).into(),
-        tenant: row.tenant.to_string(),
+        tenant: optional(row.subject.tenant()),
         source: optional(row.source.as_ref()),
         target: optional(row.target.as_ref()),
         created: Some(to_timestamp(row.created)),

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use feather_proto::{
     error::Error,
     ids::ServerName,
-    model::to_timestamp,
+    model::{ServerSnapshot, to_timestamp},
     pb::controller::v1::{self as pb, server_service_server::ServerService},
 };
 use tonic::{Request, Response, Status};
 
-use super::{admin, reader};
+use super::{admin, change_id, operation, operator, reader};
 use crate::{
     adoption::{self, Names},
     fleet::{self, Observed, Reachability},
+    intent::{Asker, Intent},
     placement::Candidate,
     store::{ServerRow, TenantState, server_not_found},
     world::World,
@@ -22,12 +23,13 @@ use crate::{
 /// Lists and removes servers.
 pub struct Servers {
     world: Arc<World>,
+    intent: Intent,
 }
 
 impl Servers {
     /// Over this world.
-    pub fn new(world: Arc<World>) -> Self {
-        Self { world }
+    pub fn new(world: Arc<World>, intent: Intent) -> Self {
+        Self { world, intent }
     }
 
     async fn views(&self) -> Result<Vec<pb::Server>, Error> {
@@ -37,7 +39,7 @@ impl Servers {
         let observed = self.world.fleet.all();
         let ingress = crate::dns::wanted(&self.world).await?.ingress;
         let candidates = fleet::candidates(&members, &observed, &tenants, &running);
-        let names = Names::new(tenants.clone(), running.iter().map(|one| one.tenant.clone()));
+        let names = Names::new(tenants.clone(), running.iter().filter_map(|one| one.subject.tenant().cloned()));
         let views = members.into_iter().zip(candidates).map(|(row, candidate)| {
             let living = |one: &&crate::store::TenantRow| {
                 one.state == TenantState::Active && one.server.as_ref() == Some(&row.name)
@@ -47,6 +49,7 @@ impl Servers {
             let seen = self.world.fleet.observed(&row.name);
             let mut told = adoption::conflicts(&row.name, &observed, &names);
             told.extend(without_image(&row, &seen));
+            told.extend(seen.snapshot.as_ref().and_then(sick_admin));
             encode(&row, &seen, &candidate, tenants, is_ingress, told)
         });
         Ok(views.collect())
@@ -100,11 +103,42 @@ fn encode(
         images: snapshot.map(|one| one.images.iter().cloned().map(Into::into).collect()).unwrap_or_default(),
         problems,
         ingress,
+        admin: snapshot.and_then(|one| one.admin.clone()).map(Into::into),
+        events: snapshot.map(|one| one.events.iter().cloned().map(Into::into).collect()).unwrap_or_default(),
     }
+}
+
+/// No word about tenants: they may well be placed on a server whose admin container is sick.
+fn sick_admin(snapshot: &ServerSnapshot) -> Option<String> {
+    let admin = snapshot.admin.as_ref()?;
+    let looping = || {
+        let restarts = admin.watch.restarts;
+        format!("{} is in a crash loop: it was restarted {restarts} times", admin.container)
+    };
+    admin.problem.clone().or_else(|| admin.watch.crash_loop.then(looping))
 }
 
 #[tonic::async_trait]
 impl ServerService for Servers {
+    async fn swap_admin(
+        &self,
+        request: Request<pb::SwapAdminRequest>,
+    ) -> Result<Response<pb::SwapAdminResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let asker = Asker {
+            request_id: change_id(&message.request_id, message.dry_run)?,
+            requested_by: caller.to_string(),
+            dry_run: message.dry_run,
+        };
+        let (planned, image_digest) = self.intent.swap(&asker, &message.server.parse()?, &message.image).await?;
+        let operation = match &planned.operation {
+            Some(id) => Some(operation::view(&self.world, id).await?),
+            None => None,
+        };
+        Ok(Response::new(pb::SwapAdminResponse { operation, explanation: planned.explanation, image_digest }))
+    }
+
     async fn list_servers(
         &self,
         request: Request<pb::ListServersRequest>,

@@ -15,7 +15,7 @@ use feather_proto::{
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
-use super::{operation, operator, optional, reader};
+use super::{change_id, operation, operator, optional, reader};
 use crate::{
     agents::Call,
     fleet::{self, Standing},
@@ -34,9 +34,12 @@ const LOG_LINES_DEFAULT: u32 = 100;
 const LOG_LINES_MAX: u32 = 10_000;
 
 pub(super) fn asked(id: &str, tenant: &str, dry_run: bool, caller: &Principal) -> Result<intent::Request, Error> {
-    // A dry run changes nothing, so it needs no id of its own.
-    let request_id = if dry_run && id.is_empty() { uuid::Uuid::nil() } else { request_id(id)? };
-    Ok(intent::Request { request_id, tenant: tenant.parse()?, requested_by: caller.to_string(), dry_run })
+    Ok(intent::Request {
+        request_id: change_id(id, dry_run)?,
+        tenant: tenant.parse()?,
+        requested_by: caller.to_string(),
+        dry_run,
+    })
 }
 
 impl Tenants {
@@ -65,7 +68,7 @@ impl Tenants {
             .map(|row| {
                 let address =
                     if row.state == TenantState::Active { dns_address(row.name.as_str()) } else { String::new() };
-                let operation = running.iter().find(|one| one.tenant == row.name);
+                let operation = running.iter().find(|one| one.subject.tenant() == Some(&row.name));
                 self.encode(&row, operation, address)
             })
             .collect())
@@ -84,6 +87,7 @@ impl Tenants {
             Some(Standing::Changing) => pb::TenantState::Changing,
             Some(Standing::Unknown) => pb::TenantState::Unknown,
             Some(Standing::Broken) => pb::TenantState::Broken,
+            Some(Standing::CrashLoop) => pb::TenantState::CrashLoop,
             Some(Standing::Removed) | None => pb::TenantState::Removed,
         };
         let problem = match (state, report) {
@@ -107,6 +111,8 @@ impl Tenants {
             image_digest: optional(report.and_then(|one| one.image_digest.clone())),
             previous_server: optional(row.previous_server.as_ref()),
             dns_address,
+            restarts: report.map_or(0, |one| one.watch.restarts),
+            last_restart: report.and_then(|one| one.watch.last_restart).map(to_timestamp),
         }
     }
 

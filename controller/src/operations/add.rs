@@ -60,6 +60,7 @@ pub struct Add;
 #[async_trait]
 impl Procedure for Add {
     type Step = Steps;
+    type Subject = TenantName;
     type Plan = Plan;
     type Facts = Facts;
 
@@ -67,9 +68,9 @@ impl Procedure for Add {
         match step {
             Steps::Provision => provision(context, facts).await,
             Steps::Commit => Ok(Outcome {
-                message: format!("{} lives on {}", context.tenant, context.plan.server),
+                message: format!("{} lives on {}", context.tenant(), context.plan.server),
                 tenant: Some(TenantUpdate {
-                    tenant: context.tenant.clone(),
+                    tenant: context.tenant().clone(),
                     generation: context.fence.generation,
                     state: Some(TenantState::Active),
                     server: Some(context.plan.server.clone()),
@@ -92,7 +93,7 @@ impl Procedure for Add {
                 // Higher than the attempt's generation, so that a late copy of the attempt is refused.
                 let call = context.undo_call("provision");
                 context.world.agent(&context.plan.server).await?.remove_tenant(&call, true).await?;
-                Ok(Outcome::note(format!("nothing of {} is left on {}", context.tenant, context.plan.server)))
+                Ok(Outcome::note(format!("nothing of {} is left on {}", context.tenant(), context.plan.server)))
             }
             Steps::Commit | Steps::Dns => Ok(Outcome::default()),
         }
@@ -101,7 +102,7 @@ impl Procedure for Add {
     fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
         Some(TenantUpdate {
             state: Some(TenantState::Removed),
-            ..TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation)
+            ..TenantUpdate::generation(context.tenant().clone(), context.fence.undo_generation)
         })
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, Event, Fence, Outcome, Procedure, State, Step,
+    Context, Event, Fence, Named as _, Outcome, Procedure, State, Step,
     log::{Next, Progress, next},
 };
 use crate::{
@@ -46,6 +46,7 @@ enum Tried {
 /// An operation in memory, as its row and log say.
 struct Run<P: Procedure> {
     row: OperationRow,
+    subject: P::Subject,
     plan: P::Plan,
     fence: Fence,
     facts: P::Facts,
@@ -105,7 +106,10 @@ impl Driver {
         let corrupt = |error: serde_json::Error| store::Error::Corrupt(error.to_string());
         let row = self.world.store.operation(&self.id).await?;
         let log = self.world.store.operation_log(&self.id).await?;
+        let subject = P::Subject::of(&row.subject)
+            .ok_or_else(|| store::Error::Corrupt(format!("{} is about {}", self.id, row.subject)))?;
         Ok(Run {
+            subject,
             plan: serde_json::from_value(row.plan.clone()).map_err(corrupt)?,
             fence: serde_json::from_value(row.plan.clone()).map_err(corrupt)?,
             facts: if row.facts.as_object().is_some_and(serde_json::Map::is_empty) {
@@ -220,7 +224,7 @@ impl Driver {
         let world = self.world.clone();
         let mut facts = run.facts.clone();
         let context =
-            Context { world: &world, id: &self.id, tenant: &run.row.tenant, plan: &run.plan, fence: &run.fence };
+            Context { world: &world, id: &self.id, subject: &run.subject, plan: &run.plan, fence: &run.fence };
         let mut work = if undoing {
             P::undo(step, &context, &mut facts, &run.progress.begun)
         } else {
@@ -265,8 +269,8 @@ impl Driver {
         }
     }
 
-    fn context<'a, P: Procedure>(&'a self, run: &'a Run<P>) -> Context<'a, P::Plan> {
-        Context { world: &self.world, id: &self.id, tenant: &run.row.tenant, plan: &run.plan, fence: &run.fence }
+    fn context<'a, P: Procedure>(&'a self, run: &'a Run<P>) -> Context<'a, P::Plan, P::Subject> {
+        Context { world: &self.world, id: &self.id, subject: &run.subject, plan: &run.plan, fence: &run.fence }
     }
 
     async fn end<P: Procedure>(&self, run: &mut Run<P>, state: State) -> store::Result<()> {
@@ -278,7 +282,7 @@ impl Driver {
         let line = Line { tenant, end: Some(state), ..Line::new("", Event::End, "") };
         self.write(run, line).await?;
         self.world.ring_desired();
-        tracing::info!(operation = %self.id, tenant = %run.row.tenant, ?state, "operation ended");
+        tracing::info!(operation = %self.id, subject = %run.row.subject, ?state, "operation ended");
         Ok(())
     }
 

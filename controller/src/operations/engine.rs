@@ -21,6 +21,7 @@ use super::{
     migrate::Migrate,
     power::{Restart, Start, Stop},
     remove::Remove,
+    swap::Swap,
 };
 use crate::{agents::Call, store, world::World};
 
@@ -36,16 +37,22 @@ impl<P> Context<'_, P> {
     }
 
     fn keyed(&self, key: &str, generation: feather_proto::ids::Generation) -> Call {
-        let digest = Sha256::digest(format!("{}/{key}", self.id));
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        let request_id = uuid::Builder::from_custom_bytes(bytes).into_uuid();
-        Call { request_id, tenant: self.tenant.clone(), generation }
+        Call { request_id: self.request_id(key), tenant: self.subject.clone(), generation }
     }
 
     /// Now, in milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         i64::try_from(self.world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+impl<P, S> Context<'_, P, S> {
+    /// The same for every repetition of the same step of the same operation.
+    pub fn request_id(&self, key: &str) -> uuid::Uuid {
+        let digest = Sha256::digest(format!("{}/{key}", self.id));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 }
 
@@ -92,7 +99,7 @@ impl Engine {
     pub async fn resume(self: &Arc<Self>) -> Result<usize, store::Error> {
         let unfinished = self.world.store.unfinished_operations().await?;
         for row in &unfinished {
-            tracing::info!(operation = %row.id, tenant = %row.tenant, "operation resumed");
+            tracing::info!(operation = %row.id, subject = %row.subject, "operation resumed");
             self.drive(row.id.clone(), row.kind);
         }
         Ok(unfinished.len())
@@ -123,6 +130,7 @@ impl Engine {
                 Kind::Start => driver.run::<Start>().await,
                 Kind::Stop => driver.run::<Stop>().await,
                 Kind::Restart => driver.run::<Restart>().await,
+                Kind::Swap => driver.run::<Swap>().await,
             }
             engine.lock().remove(&id);
             engine.world.volatile.ring();

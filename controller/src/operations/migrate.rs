@@ -10,7 +10,7 @@
 use async_trait::async_trait;
 use feather_proto::{
     error::{Code, Error, reason},
-    ids::{Generation, ServerName},
+    ids::{Generation, ServerName, TenantName},
     model::{StartMode, StopReason, VolumeSummary},
 };
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,7 @@ pub struct Migrate;
 #[async_trait]
 impl Procedure for Migrate {
     type Step = Steps;
+    type Subject = TenantName;
     type Plan = Plan;
     type Facts = Facts;
 
@@ -168,7 +169,7 @@ impl Procedure for Migrate {
     }
 
     fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
-        Some(TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation))
+        Some(TenantUpdate::generation(context.tenant().clone(), context.fence.undo_generation))
     }
 
     fn hint(step: Steps, undoing: bool, context: &Context<'_, Plan>) -> String {
@@ -183,9 +184,9 @@ impl Procedure for Migrate {
 
 async fn recheck(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
     let (world, plan) = (context.world, context.plan);
-    let row = world.store.require_tenant(context.tenant).await?;
+    let row = world.store.require_tenant(context.tenant()).await?;
     if row.server.as_ref() != Some(&plan.source) || row.running != plan.running {
-        return Err(crate::store::world_changed(context.tenant));
+        return Err(crate::store::world_changed(context.tenant()));
     }
     for server in [&plan.source, &plan.target] {
         world.agent(server).await?.snapshot().await?;
@@ -228,7 +229,7 @@ async fn verify(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcom
     let (world, plan) = (context.world, context.plan);
     let (source, target) = (world.agent(&plan.source).await?, world.agent(&plan.target).await?);
     let (source, target) =
-        tokio::try_join!(source.verify_volume(context.tenant), target.verify_volume(context.tenant))?;
+        tokio::try_join!(source.verify_volume(context.tenant()), target.verify_volume(context.tenant()))?;
     if source.root_digest != target.root_digest {
         return Err(differs(context, &source, &target));
     }
@@ -242,7 +243,11 @@ fn differs(context: &Context<'_, Plan>, source: &VolumeSummary, target: &VolumeS
         reason::DATA_DIFFERS,
         format!(
             "the volume of {} is not the same on both sides ({} on {}, {} on {}); nothing was switched",
-            context.tenant, source.root_digest, context.plan.source, target.root_digest, context.plan.target
+            context.tenant(),
+            source.root_digest,
+            context.plan.source,
+            target.root_digest,
+            context.plan.target
         ),
     )
 }
@@ -258,9 +263,9 @@ async fn start(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
 
 fn commit(context: &Context<'_, Plan>) -> Outcome {
     Outcome {
-        message: format!("{} lives on {}", context.tenant, context.plan.target),
+        message: format!("{} lives on {}", context.tenant(), context.plan.target),
         tenant: Some(TenantUpdate {
-            tenant: context.tenant.clone(),
+            tenant: context.tenant().clone(),
             generation: context.fence.generation,
             state: Some(TenantState::Active),
             server: Some(context.plan.target.clone()),
@@ -305,7 +310,7 @@ async fn restart_source(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
         source.start_tenant(&call, StartMode::Serve).await.map_err(|error| match error.code {
             // It was healthy before the move. Whatever ails it now, going on with the undo would only hide it.
             Code::Refused => {
-                error.context(format!("{} does not start again on {}", context.tenant, context.plan.source))
+                error.context(format!("{} does not start again on {}", context.tenant(), context.plan.source))
             }
             _ => error,
         })?;

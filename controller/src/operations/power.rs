@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use feather_proto::{
     error::Error,
-    ids::ServerName,
+    ids::{ServerName, TenantName},
     model::{StartMode, StopReason},
 };
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ pub struct Stop;
 fn running(context: &Context<'_, Plan>, running: bool) -> Option<TenantUpdate> {
     Some(TenantUpdate {
         running: Some(running),
-        ..TenantUpdate::generation(context.tenant.clone(), context.fence.generation)
+        ..TenantUpdate::generation(context.tenant().clone(), context.fence.generation)
     })
 }
 
@@ -117,6 +117,7 @@ async fn stopped_as_before(context: &Context<'_, Plan>, started_by: Option<&str>
 #[async_trait]
 impl Procedure for Start {
     type Step = StartSteps;
+    type Subject = TenantName;
     type Plan = Plan;
     type Facts = Facts;
 
@@ -141,7 +142,7 @@ impl Procedure for Start {
     }
 
     fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
-        Some(TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation))
+        Some(TenantUpdate::generation(context.tenant().clone(), context.fence.undo_generation))
     }
 
     fn hint(_step: StartSteps, _undoing: bool, context: &Context<'_, Plan>) -> String {
@@ -152,6 +153,7 @@ impl Procedure for Start {
 #[async_trait]
 impl Procedure for Restart {
     type Step = RestartSteps;
+    type Subject = TenantName;
     type Plan = Plan;
     type Facts = Facts;
 
@@ -176,7 +178,7 @@ impl Procedure for Restart {
     }
 
     fn on_failure(context: &Context<'_, Plan>) -> Option<TenantUpdate> {
-        Some(TenantUpdate::generation(context.tenant.clone(), context.fence.undo_generation))
+        Some(TenantUpdate::generation(context.tenant().clone(), context.fence.undo_generation))
     }
 
     fn hint(_step: RestartSteps, _undoing: bool, context: &Context<'_, Plan>) -> String {
@@ -187,6 +189,7 @@ impl Procedure for Restart {
 #[async_trait]
 impl Procedure for Stop {
     type Step = StopSteps;
+    type Subject = TenantName;
     type Plan = Plan;
     type Facts = Facts;
 

@@ -4,7 +4,10 @@
 //! takes to answer.
 
 use async_trait::async_trait;
-use feather_proto::{error::Error, ids::ServerName};
+use feather_proto::{
+    error::Error,
+    ids::{ServerName, TenantName},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Outcome, Procedure, Step};
@@ -51,6 +54,7 @@ pub struct Remove;
 #[async_trait]
 impl Procedure for Remove {
     type Step = Steps;
+    type Subject = TenantName;
     type Plan = Plan;
     type Facts = Facts;
 
@@ -60,7 +64,7 @@ impl Procedure for Remove {
                 message: "no longer wanted".into(),
                 tenant: Some(TenantUpdate {
                     state: Some(TenantState::Removed),
-                    ..TenantUpdate::generation(context.tenant.clone(), context.fence.generation)
+                    ..TenantUpdate::generation(context.tenant().clone(), context.fence.generation)
                 }),
             }),
             Steps::Withdraw => {

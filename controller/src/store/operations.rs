@@ -15,7 +15,7 @@ use super::{
     tenants::{TenantState, TenantUpdate, generation_column, tenant, tenant_not_found, update, world_changed},
     to_ms, word,
 };
-use crate::operations::{Event, Kind, State};
+use crate::operations::{Event, Kind, State, Subject};
 
 /// What to begin.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct NewOperation {
     pub request: Value,
     /// What it changes.
     pub kind: Kind,
-    /// Whose.
-    pub tenant: TenantName,
+    /// What it holds.
+    pub subject: Subject,
     /// From where.
     pub source: Option<ServerName>,
     /// To where.
@@ -77,8 +77,8 @@ pub struct OperationRow {
     pub id: OperationId,
     /// What it changes.
     pub kind: Kind,
-    /// Whose.
-    pub tenant: TenantName,
+    /// What it holds.
+    pub subject: Subject,
     /// From where.
     pub source: Option<ServerName>,
     /// To where.
@@ -156,7 +156,7 @@ fn operation(row: &AnyRow) -> Result<OperationRow> {
     Ok(OperationRow {
         id: parse(&column::<String>(row, "id")?)?,
         kind: from_word(&column::<String>(row, "kind")?)?,
-        tenant: parse(&column::<String>(row, "tenant")?)?,
+        subject: parse(&column::<String>(row, "subject")?)?,
         source: parse_option(column(row, "source")?)?,
         target: parse_option(column(row, "target")?)?,
         state: from_word(&column::<String>(row, "state")?)?,
@@ -204,6 +204,8 @@ async fn known(
 
 /// Issues the two generations of an operation, higher than any that was issued or seen, making the tenant's row if there is none.
 async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Result<(Generation, Generation)> {
+    // Only tenants are placed, and only placements need a fence.
+    let Some(tenant_name) = new.subject.tenant() else { return Ok((Generation(0), Generation(0))) };
     let floor = generation_column(new.floor)?;
     let row = match new.expected_version {
         Some(version) => {
@@ -211,7 +213,7 @@ async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Resu
                 "UPDATE tenants SET generation_issued = CASE WHEN generation_issued < $4 THEN $4 ELSE generation_issued END + 2, state = COALESCE($3, state), \
                  version = version + 1 WHERE name = $1 AND version = $2 RETURNING *",
             )
-            .bind(new.tenant.as_str())
+            .bind(tenant_name.as_str())
             .bind(version)
             .bind(new.tenant_state.as_ref().map(word).transpose()?)
             .bind(floor)
@@ -223,7 +225,7 @@ async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Resu
                 "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version) \
              VALUES ($1, $2, 0, $4 + 2, 1, $3, 1) ON CONFLICT (name) DO NOTHING RETURNING *",
             )
-            .bind(new.tenant.as_str())
+            .bind(tenant_name.as_str())
             .bind(word(&new.tenant_state.unwrap_or(TenantState::Adding))?)
             .bind(to_ms(new.now))
             .bind(floor)
@@ -231,37 +233,53 @@ async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Resu
             .await?
         }
     };
-    let row = row.ok_or_else(|| world_changed(&new.tenant))?;
+    let row = row.ok_or_else(|| world_changed(tenant_name))?;
     let issued = tenant(&row)?.generation_issued;
     Ok((Generation(issued.0 - 1), issued))
 }
 
-/// The error for a tenant that an operation holds.
-pub(crate) fn held(tenant: &TenantName, operation: &OperationId) -> WireError {
-    WireError::refused(
+/// The error for what an operation holds.
+pub(crate) fn held(subject: &Subject, operation: &OperationId) -> WireError {
+    let error = WireError::refused(
         reason::OPERATION_RUNNING,
-        format!("{tenant} is being changed by {operation}; follow it with `featherctl operation watch {operation}`"),
-    )
-    .with("operation", operation)
-    .with("tenant", tenant)
+        format!(
+            "{} is being changed by {operation}; follow it with `featherctl operation watch {operation}`",
+            subject.spoken()
+        ),
+    );
+    let error = error.with("operation", operation);
+    match subject {
+        Subject::Tenant(tenant) => error.with("tenant", tenant),
+        Subject::Server(server) => error.with("server", server),
+    }
+}
+
+/// Somebody else took hold of it between the look and the write.
+fn changed_meanwhile(subject: &Subject) -> WireError {
+    match subject {
+        Subject::Tenant(tenant) => world_changed(tenant),
+        Subject::Server(_) => {
+            WireError::stale(reason::WORLD_CHANGED, format!("{} was changed meanwhile; try again", subject.spoken()))
+        }
+    }
 }
 
 async fn hold(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Result<()> {
-    let present = sqlx::query("SELECT operation FROM operation_holds WHERE tenant = $1")
-        .bind(new.tenant.as_str())
+    let present = sqlx::query("SELECT operation FROM operation_holds WHERE subject = $1")
+        .bind(new.subject.to_string())
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(present) = present {
         let running: String = column(&present, "operation")?;
-        return Err(held(&new.tenant, &parse(&running)?).into());
+        return Err(held(&new.subject, &parse(&running)?).into());
     }
-    let inserted = sqlx::query("INSERT INTO operation_holds (tenant, operation) VALUES ($1, $2)")
-        .bind(new.tenant.as_str())
+    let inserted = sqlx::query("INSERT INTO operation_holds (subject, operation) VALUES ($1, $2)")
+        .bind(new.subject.to_string())
         .bind(new.id.as_str())
         .execute(connection)
         .await;
     match inserted {
-        Err(error) if is_unique_violation(&error) => Err(world_changed(&new.tenant).into()),
+        Err(error) if is_unique_violation(&error) => Err(changed_meanwhile(&new.subject).into()),
         other => Ok(other.map(drop)?),
     }
 }
@@ -283,14 +301,14 @@ impl Store {
         plan["generation"] = generation.0.into();
         plan["undo_generation"] = undo_generation.0.into();
         sqlx::query(
-            "INSERT INTO operations (id, request_id, request, kind, tenant, source, target, state, plan, facts, requested_by, \
+            "INSERT INTO operations (id, request_id, request, kind, subject, source, target, state, plan, facts, requested_by, \
              created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $10, $11)",
         )
         .bind(new.id.as_str())
         .bind(new.request_id.to_string())
         .bind(new.request.to_string())
         .bind(word(&new.kind)?)
-        .bind(new.tenant.as_str())
+        .bind(new.subject.to_string())
         .bind(new.source.as_ref().map(|server| server.as_str().to_owned()))
         .bind(new.target.as_ref().map(|server| server.as_str().to_owned()))
         .bind(word(&State::Running)?)
@@ -364,7 +382,7 @@ impl Store {
     /// Operations, newest first.
     pub async fn operations(&self, of: Option<&TenantName>, limit: u32) -> Result<Vec<OperationRow>> {
         let rows = sqlx::query(
-            "SELECT * FROM operations WHERE ($1 = '' OR tenant = $1) ORDER BY created_ms DESC, id DESC LIMIT $2",
+            "SELECT * FROM operations WHERE ($1 = '' OR subject = $1) ORDER BY created_ms DESC, id DESC LIMIT $2",
         )
         .bind(of.map_or("", TenantName::as_str).to_owned())
         .bind(i64::from(limit))

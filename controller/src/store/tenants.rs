@@ -136,7 +136,7 @@ impl Store {
     pub async fn take_in(&self, new: &TakeIn) -> Result<bool> {
         let mut transaction = self.begin().await?;
         require_member(&mut transaction, &new.server).await?;
-        let held = sqlx::query("SELECT operation FROM operation_holds WHERE tenant = $1")
+        let held = sqlx::query("SELECT operation FROM operation_holds WHERE subject = $1")
             .bind(new.tenant.as_str())
             .fetch_optional(&mut *transaction)
             .await?;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     Append, Begin, Begun, End, Error, Invitation, NewOperation, ServerRow, Store, TakeIn, TenantState, TenantUpdate,
 };
-use crate::operations::{Event, Kind, State};
+use crate::operations::{Event, Kind, State, Subject};
 
 struct Scratch {
     store: Store,
@@ -51,7 +51,7 @@ fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
         request_id: uuid::Uuid::from_u128(number),
         request: json!({ "add": "alice" }),
         kind: Kind::Add,
-        tenant: alice(),
+        subject: Subject::Tenant(alice()),
         source: None,
         target: Some("nyc".parse().unwrap()),
         plan: json!({ "server": "nyc" }),

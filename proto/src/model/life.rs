@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{from_timestamp, option, port, required, text, to_timestamp};
-use crate::{error::Error, ids::TenantName, pb::agent::v1 as agent_pb};
+use crate::{error::Error, ids::TenantName, pb::types::v1 as types_pb};
 
 /// Restarts of one container since its agent was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub struct EventReport {
     pub message: String,
 }
 
-impl From<AdminReport> for agent_pb::AdminContainer {
+impl From<AdminReport> for types_pb::AdminContainer {
     fn from(report: AdminReport) -> Self {
         Self {
             container: report.container,
@@ -70,10 +70,10 @@ impl From<AdminReport> for agent_pb::AdminContainer {
     }
 }
 
-impl TryFrom<agent_pb::AdminContainer> for AdminReport {
+impl TryFrom<types_pb::AdminContainer> for AdminReport {
     type Error = Error;
 
-    fn try_from(pb: agent_pb::AdminContainer) -> Result<Self, Error> {
+    fn try_from(pb: types_pb::AdminContainer) -> Result<Self, Error> {
         Ok(Self {
             container: pb.container,
             port: if pb.port == 0 { None } else { Some(port(pb.port, "port")?) },
@@ -91,7 +91,7 @@ impl TryFrom<agent_pb::AdminContainer> for AdminReport {
     }
 }
 
-impl From<EventReport> for agent_pb::Event {
+impl From<EventReport> for types_pb::Event {
     fn from(event: EventReport) -> Self {
         Self {
             sequence: event.sequence,
@@ -103,10 +103,10 @@ impl From<EventReport> for agent_pb::Event {
     }
 }
 
-impl TryFrom<agent_pb::Event> for EventReport {
+impl TryFrom<types_pb::Event> for EventReport {
     type Error = Error;
 
-    fn try_from(pb: agent_pb::Event) -> Result<Self, Error> {
+    fn try_from(pb: types_pb::Event) -> Result<Self, Error> {
         Ok(Self {
             sequence: pb.sequence,
             at: from_timestamp(&required(pb.at, "at")?)?,
@@ -122,7 +122,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::{AdminReport, EventReport, WatchReport};
-    use crate::pb::agent::v1 as agent_pb;
+    use crate::pb::types::v1 as types_pb;
 
     #[test]
     fn reports_survive_the_wire() {
@@ -138,7 +138,7 @@ mod tests {
             candidate: Some("feather-work-blue".into()),
         };
         for admin in [admin, AdminReport::default()] {
-            assert_eq!(AdminReport::try_from(agent_pb::AdminContainer::from(admin.clone())).unwrap(), admin);
+            assert_eq!(AdminReport::try_from(types_pb::AdminContainer::from(admin.clone())).unwrap(), admin);
         }
         let event = EventReport {
             sequence: 7,
@@ -147,6 +147,6 @@ mod tests {
             tenant: Some("alice".parse().unwrap()),
             message: "it happened".into(),
         };
-        assert_eq!(EventReport::try_from(agent_pb::Event::from(event.clone())).unwrap(), event);
+        assert_eq!(EventReport::try_from(types_pb::Event::from(event.clone())).unwrap(), event);
     }
 }

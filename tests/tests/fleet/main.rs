@@ -11,4 +11,5 @@ mod local;
 mod migrate;
 mod refusals;
 mod soak;
+mod swap;
 mod waitlist;

@@ -413,11 +413,12 @@ fn container(name: &str) -> String {
 /// Placements that came to nothing: what their copies wrote went with them.
 fn discarded_generations(name: &str, operations: &[OperationRow]) -> BTreeSet<String> {
     let discarded = operations.iter().filter(|one| {
-        let came_to_nothing = one.tenant.as_str() == name && one.state != State::Succeeded;
+        let came_to_nothing =
+            one.subject.tenant().is_some_and(|tenant| tenant.as_str() == name) && one.state != State::Succeeded;
         let alone = match one.kind {
             Kind::Migrate => true,
             Kind::Add => one.plan["data_expected"] == false,
-            Kind::Remove | Kind::Start | Kind::Stop | Kind::Restart => false,
+            Kind::Remove | Kind::Start | Kind::Stop | Kind::Restart | Kind::Swap => false,
         };
         came_to_nothing && alone
     });

@@ -13,5 +13,7 @@ mod local;
 mod migrate;
 mod refusals;
 mod streams;
+mod swap;
 mod tls;
 mod waitlist;
+mod watchdog;
