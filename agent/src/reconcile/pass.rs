@@ -154,7 +154,7 @@ async fn act(agent: &Arc<Agent>, memory: &mut Memory, records: &[Record], action
         if agent.ledger.get(&tenant).ok().flatten().as_ref() != Some(record) {
             continue;
         }
-        let waits = matches!(action, Action::Run | Action::Restart | Action::Provision);
+        let waits = is_paced(&action);
         let backoff = memory.backoffs.entry(tenant.clone()).or_insert_with(|| Backoff::new(now));
         if waits && !backoff.admit(now) {
             continue;
@@ -172,6 +172,11 @@ async fn act(agent: &Arc<Agent>, memory: &mut Memory, records: &[Record], action
     }
 }
 
+/// Is it tried again with growing pauses only?
+fn is_paced(action: &Action) -> bool {
+    matches!(action, Action::Run | Action::Restart | Action::Provision)
+}
+
 async fn apply(
     agent: Arc<Agent>,
     record: Record,
@@ -182,6 +187,7 @@ async fn apply(
     let tenant = record.tenant.clone();
     let ended = agent.ended.clone();
     let name = format!("{action:?}");
+    let paced = is_paced(&action);
     let work = async {
         match action {
             Action::Run | Action::Restart => match &record.spec {
@@ -210,6 +216,10 @@ async fn apply(
             let cause = error.metadata.get("cause");
             tracing::warn!(%tenant, action = name, %error, cause, "cannot reconcile");
             locked(&failures).insert(tenant, error.to_string());
+            // What nothing paces waits for the next pass: woken by its own failure, the loop would do nothing else.
+            if !paced {
+                return;
+            }
         }
     }
     agent.wake.notify_one();

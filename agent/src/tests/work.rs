@@ -63,6 +63,24 @@ async fn started(world: &World) -> Server {
     server
 }
 
+#[tokio::test]
+async fn a_missing_image_is_told_and_not_asked_for_without_a_pause() {
+    let world = World::new();
+    let mut nyc = server(&world);
+    nyc.config.work_image = "localhost/feather-work:missing".into();
+    nyc.config.reconcile_interval = Duration::from_secs(3600);
+    nyc.start().await;
+    let told = async || {
+        let admin = admin(&nyc).await;
+        (admin.problem.contains("localhost/feather-work:missing is not in this server's storage"), admin)
+    };
+    wait_until("the problem is told", told).await;
+    // Woken for other reasons it may look once more; woken by its own failure it would never end.
+    let asked = nyc.engine.calls(Verb::Image) + 2;
+    let again = wait_until("it is asked for again", async || (nyc.engine.calls(Verb::Image) > asked, ()));
+    tokio::time::timeout(Duration::from_millis(200), again).await.unwrap_err();
+}
+
 async fn try_swap(server: &Server, id: Uuid, image: &str) -> Result<pb::TrySwapResponse, Error> {
     let request = pb::TrySwapRequest { request_id: id.to_string(), image: image.into() };
     server.work().try_swap(request).await.map(tonic::Response::into_inner).map_err(Error::from)

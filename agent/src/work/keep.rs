@@ -42,8 +42,14 @@ pub(crate) async fn reconcile(agent: &Arc<Agent>, memory: &mut Memory) {
     };
     let (action, record) = match decided.await {
         Ok(Some(next)) => next,
-        Ok(None) => return agent.admin_problem(None),
-        Err(error) => return agent.admin_problem(Some(error)),
+        Ok(None) => {
+            agent.admin_problem(None);
+            return;
+        }
+        Err(error) => {
+            agent.admin_problem(Some(error));
+            return;
+        }
     };
     let now = Instant::now();
     let starts = matches!(action, Action::Run | Action::Restart | Action::Finish);
@@ -59,12 +65,16 @@ pub(crate) async fn reconcile(agent: &Arc<Agent>, memory: &mut Memory) {
             done = task.act_on_admin(action, record) => done,
         };
         drop(lock);
-        match &done {
-            Ok(()) => tracing::info!(action = name, "reconciled the admin container"),
-            Err(error) => tracing::warn!(action = name, %error, "cannot reconcile the admin container"),
+        let Err(error) = done else {
+            tracing::info!(action = name, "reconciled the admin container");
+            task.admin_problem(None);
+            task.wake.notify_one();
+            return;
+        };
+        // The next pass comes soon enough: woken by its own failure, the loop would do nothing else, and say so each time.
+        if task.admin_problem(Some(error.clone())) {
+            tracing::warn!(action = name, %error, "cannot reconcile the admin container");
         }
-        task.admin_problem(done.err());
-        task.wake.notify_one();
     };
     agent.tasks.spawn(work.in_current_span());
 }
@@ -198,12 +208,14 @@ impl Agent {
         Ok(record)
     }
 
-    fn admin_problem(&self, error: Option<Error>) {
+    /// True when that is news.
+    fn admin_problem(&self, error: Option<Error>) -> bool {
         let problem = error.map(|error| error.to_string());
         let news = std::mem::replace(&mut *locked(&self.work.problem), problem.clone()) != problem;
         if news {
             self.changed();
         }
+        news
     }
 
     /// The port that gets whatever is for no tenant.
