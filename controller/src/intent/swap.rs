@@ -107,6 +107,7 @@ mod tests {
                 image_digest: "sha256:1".into(),
                 ..AdminReport::default()
             }),
+            forwards_by_tls: false,
             events: vec![],
         }
     }
