@@ -91,17 +91,15 @@ fn catch_all() -> Value {
 /// A certificate for each name that the agent knows, got when it is first asked for. Certificates that are handed to this
 /// server go before: the agent lists their files under `certificates`, and Caddy looks there first.
 fn tls(https: &Https) -> Value {
-    let mut policy = json!({ "on_demand": true });
-    if https.ca.is_some() || https.email.is_some() {
-        // Without a word about issuers Caddy knows the public ones, and the second when the first fails.
-        policy["issuers"] = json!([issuer(https)]);
-    }
+    let policy = json!({ "on_demand": true, "issuers": [issuer(https)] });
     let permission = json!({ "module": "http", "endpoint": format!("http://{}/ask", https.ask) });
     json!({ "automation": { "on_demand": { "permission": permission }, "policies": [policy] } })
 }
 
+/// Caddy's usual authority unless told otherwise. Only challenges on port 80, which one server forwards to the other: one on port
+/// 443 ends at the server that the name leads to, and a failed validation counts against the limits of the authority.
 fn issuer(https: &Https) -> Value {
-    let mut issuer = json!({ "module": "acme" });
+    let mut issuer = json!({ "module": "acme", "challenges": { "tls-alpn": { "disabled": true } } });
     if let Some(email) = &https.email {
         issuer["email"] = json!(email);
     }
@@ -153,7 +151,10 @@ mod tests {
     fn no_certificate_is_got_without_asking_the_agent() {
         let automation = tls(https());
         assert_eq!(automation["on_demand"]["permission"]["endpoint"], "http://127.0.0.1:9098/ask");
-        assert_eq!(automation["policies"], serde_json::json!([{ "on_demand": true }]), "the public authorities");
+        assert_eq!(automation["policies"].as_array().unwrap().len(), 1);
+        let issuer = &automation["policies"][0]["issuers"][0];
+        assert!(automation["policies"][0]["on_demand"] == true && issuer["ca"].is_null(), "the usual public authority");
+        assert_eq!(issuer["challenges"]["tls-alpn"]["disabled"], true, "nobody forwards such a challenge");
     }
 
     #[test]
