@@ -42,7 +42,9 @@ pub(crate) enum Command {
     /// Make this server a member of the fleet
     Join(JoinArguments),
     /// Print the configuration that Caddy is to be started with
-    CaddyConfig(EdgeArguments),
+    CaddyConfig(CaddyConfigArguments),
+    /// Load an archive of images into Podman, if it is whole and for this machine, and print what it held
+    LoadImage(LoadImageArguments),
     /// Look at and change the tenants of this server; `tenant.sh` for short
     #[command(subcommand)]
     Tenant(client::Tenant),
@@ -81,12 +83,8 @@ pub(crate) struct ServeArguments {
     /// Caddy's public port as seen from here, for trial requests
     #[arg(long, env = "FEATHER_AGENT_CADDY_PUBLIC", default_value = "http://127.0.0.1:80")]
     pub(crate) caddy_public: String,
-    /// Tenants are reached at `NAME.SUFFIX`
-    #[arg(long, env = "FEATHER_AGENT_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
-    pub(crate) domain_suffix: String,
-    /// Loopback ports for tenants, first and last
-    #[arg(long, env = "FEATHER_AGENT_PORTS", default_value = "9001-9010")]
-    pub(crate) ports: Ports,
+    #[command(flatten)]
+    pub(crate) routes: RouteArguments,
     /// Image that tenants get unless told otherwise
     #[arg(long, env = "FEATHER_AGENT_WORK_IMAGE", default_value = "localhost/feather-work:latest")]
     pub(crate) work_image: String,
@@ -129,6 +127,35 @@ pub(crate) struct ServeArguments {
     /// Origins whose pages may send addresses to the waitlist, with commas between them; `*`: everybody's
     #[arg(long, env = "FEATHER_AGENT_WAITLIST_ORIGINS", default_value = "*")]
     pub(crate) waitlist_origins: Origins,
+}
+
+/// Whom routes lead to.
+#[derive(Args)]
+pub(crate) struct RouteArguments {
+    /// Tenants are reached at `NAME.SUFFIX`
+    #[arg(long, env = "FEATHER_AGENT_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
+    pub(crate) domain_suffix: String,
+    /// Loopback ports for tenants, first and last
+    #[arg(long, env = "FEATHER_AGENT_PORTS", default_value = "9001-9010")]
+    pub(crate) ports: Ports,
+}
+
+#[derive(Args)]
+pub(crate) struct CaddyConfigArguments {
+    #[command(flatten)]
+    pub(crate) edge: EdgeArguments,
+    #[command(flatten)]
+    pub(crate) routes: RouteArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct LoadImageArguments {
+    /// What `podman save --output FILE IMAGE` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Podman's API socket
+    #[arg(long, env = "FEATHER_AGENT_PODMAN_SOCKET", default_value = "/run/podman/podman.sock")]
+    pub(crate) podman_socket: PathBuf,
 }
 
 /// How this server meets the public. Taken as they are: what cannot be used must not keep the tenants from running.

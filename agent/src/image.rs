@@ -8,6 +8,7 @@ pub(crate) mod archive;
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -18,12 +19,16 @@ use feather_proto::{
     model::Image,
 };
 use futures::{StreamExt as _, stream::BoxStream};
+use tokio_util::io::ReaderStream;
 
 use self::archive::{Found, Inspector};
 use crate::{agent::locked, runtime::Runtime};
 
 /// Longest silence in an archive: Podman waits for its rest.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What is read of a file at once.
+const FILE_PIECE_BYTES: usize = 256 * 1024;
 
 /// What is to come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,6 +81,18 @@ pub(crate) async fn load(
         }
         _ => Ok(images),
     }
+}
+
+/// Loads an archive that lies on this machine's disk.
+///
+/// # Errors
+/// A file that cannot be read, an archive that is not in order, a full disk, an engine that does not answer.
+pub async fn load_file(runtime: &dyn Runtime, file: &Path) -> Result<Vec<Image>, Error> {
+    let unreadable = |error: io::Error| Error::invalid(reason::BAD_STREAM, format!("it cannot be read: {error}"));
+    let archive = tokio::fs::File::open(file).await.map_err(unreadable)?;
+    let size_bytes = archive.metadata().await.map_err(unreadable)?.len();
+    let pieces = ReaderStream::with_capacity(archive, FILE_PIECE_BYTES).map(move |piece| piece.map_err(unreadable));
+    load(runtime, pieces.boxed(), Wanted { size_bytes, digest: None }).await
 }
 
 /// Where an archive stands on its way.
@@ -179,7 +196,7 @@ mod tests {
     use feather_proto::error::{Error, reason};
     use futures::{StreamExt as _, stream};
 
-    use super::{Wanted, accept, architecture, archive::Found, load};
+    use super::{Wanted, accept, architecture, archive::Found, load, load_file};
     use crate::runtime::{
         Runtime as _,
         fake::{Behaviour, Fake, archive},
@@ -222,6 +239,25 @@ mod tests {
         let nameless = Found { references: Vec::new(), ..found("amd64", false) };
         assert!(accept(std::slice::from_ref(&nameless), Some("sha256:amd64"), "amd64").is_ok());
         assert_eq!(accept(&[nameless], None, "amd64").unwrap_err().reason, reason::BAD_STREAM);
+    }
+
+    #[tokio::test]
+    async fn an_archive_on_disk_is_loaded_or_told_why_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, old) = engine(&dir);
+        let file = dir.path().join("feather-work.tar");
+        let error = load_file(&*engine, &file).await.unwrap_err();
+        assert!(error.message.contains("cannot be read"), "{error}");
+        assert!(load_file(&*engine, dir.path()).await.is_err(), "a folder");
+        let good = archive(NAME, "new", Behaviour::Healthy, architecture());
+        std::fs::write(&file, &good[..good.len() / 2]).unwrap();
+        let error = load_file(&*engine, &file).await.unwrap_err();
+        assert!(error.message.contains("cut off"), "{error}");
+        assert_eq!(now(&engine).await, old);
+        std::fs::write(&file, &good).unwrap();
+        let images = load_file(&*engine, &file).await.unwrap();
+        assert_eq!((images[0].reference.as_str(), images[0].digest.clone()), (NAME, now(&engine).await));
+        assert_ne!(images[0].digest, old);
     }
 
     fn engine(dir: &tempfile::TempDir) -> (Arc<Fake>, String) {

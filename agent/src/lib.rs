@@ -14,11 +14,11 @@ mod events;
 mod failure;
 pub mod gate;
 mod grant;
-mod image;
+pub mod image;
 pub mod join;
 
 pub mod ledger;
-mod link;
+pub mod link;
 pub mod local;
 pub mod password;
 mod peer;

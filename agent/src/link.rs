@@ -18,17 +18,18 @@ use crate::router::Link;
 const NAME_LENGTH: usize = 16;
 
 /// The folder of these files.
-pub(crate) struct Links {
+pub struct Links {
     directory: PathBuf,
 }
 
 impl Links {
-    pub(crate) fn new(directory: PathBuf) -> Self {
+    /// In this folder, which need not be there yet.
+    pub fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
 
     /// The files for the identity in this file, written if they are not there. `None` before this server has joined.
-    pub(crate) fn of(&self, identity_file: &Path) -> io::Result<Option<Link>> {
+    pub fn of(&self, identity_file: &Path) -> io::Result<Option<Link>> {
         if !identity_file.exists() {
             return Ok(None);
         }
@@ -56,7 +57,7 @@ impl Links {
     }
 
     /// Removes the files of earlier certificates. To be called when the proxy uses these.
-    pub(crate) fn keep_only(&self, link: &Link) -> io::Result<()> {
+    pub fn keep_only(&self, link: &Link) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             if path != link.certificate && path != link.ca {

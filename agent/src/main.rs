@@ -19,7 +19,9 @@ use feather_agent::{
     Local, Seams,
     clock::SystemClock,
     config::{AdminSettings, Config, PASSED_VARIABLES},
+    image,
     join::{self, Membership},
+    link::Links,
     local::{self, Socket, client},
     renew::Renewal,
     router::caddy::{self, Caddy, CaddyOptions},
@@ -35,7 +37,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, EdgeArguments, JoinArguments, LogFormat, ServeArguments, Switch};
+use arguments::{
+    Arguments, CaddyConfigArguments, Command, JoinArguments, LoadImageArguments, LogFormat, RouteArguments,
+    ServeArguments, Switch,
+};
 
 /// How often an agent without identity looks whether it has joined meanwhile.
 const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
@@ -47,7 +52,8 @@ async fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, &arguments.local_socket, *serve)).await,
         Command::Join(join) => self::join(&arguments.state_dir, join).await,
-        Command::CaddyConfig(edge) => caddy_config(&edge),
+        Command::CaddyConfig(caddy) => caddy_config(&arguments.state_dir, &caddy),
+        Command::LoadImage(load) => return client::report(load_image(load).await),
         Command::Tenant(command) => return client::report(tenant(&arguments.local_socket, command).await),
     };
     match done {
@@ -78,13 +84,35 @@ async fn join(state_dir: &Path, arguments: JoinArguments) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn caddy_config(arguments: &EdgeArguments) -> anyhow::Result<()> {
-    let edge = arguments.edge();
+fn caddy_config(state_dir: &Path, arguments: &CaddyConfigArguments) -> anyhow::Result<()> {
+    let edge = arguments.edge.edge();
     for problem in &edge.problems {
         tracing::error!("{problem}");
     }
-    let text = serde_json::to_string_pretty(&caddy::base(&edge))?;
+    let text = serde_json::to_string_pretty(&caddy::base(&edge, &caddy_options(&arguments.routes, state_dir)))?;
     std::io::stdout().write_all(format!("{text}\n").as_bytes()).context("cannot print the configuration")
+}
+
+/// What decides about the routes: the same for the Caddy that is started and for the agent that looks after it.
+fn caddy_options(arguments: &RouteArguments, state_dir: &Path) -> CaddyOptions {
+    let config = Config::new(state_dir);
+    // Without it the agent says it in a moment.
+    let link = Links::new(config.link_dir()).of(&config.identity_file()).ok().flatten();
+    CaddyOptions {
+        ports: arguments.ports.0.clone(),
+        fleet_ca: link.map(|link| link.ca),
+        ..CaddyOptions::new(&arguments.domain_suffix, state_dir)
+    }
+}
+
+async fn load_image(arguments: LoadImageArguments) -> Result<(), client::Failure> {
+    // No container is made here, so that no label needs a key.
+    let options = PodmanOptions::new(Default::default());
+    let podman =
+        Podman::connect(&arguments.podman_socket, options).map_err(|error| client::Failure::Answer(error.into()))?;
+    let images = image::load_file(&podman, &arguments.file).await.map_err(client::Failure::Answer)?;
+    let lines = images.iter().map(|image| format!("{} {}\n", image.reference, image.digest));
+    Ok(std::io::stdout().write_all(lines.collect::<String>().as_bytes())?)
 }
 
 /// A command on this server itself. It stops waiting when the person does; what it began goes on.
@@ -109,9 +137,8 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
             server: arguments.caddy_server.clone(),
             public: arguments.caddy_public.clone(),
             restart: arguments.caddy_restart.split_whitespace().map(ToOwned::to_owned).collect(),
-            ports: arguments.ports.0.clone(),
             speaks_tls: arguments.edge.edge().domain().is_some(),
-            ..CaddyOptions::new(&arguments.domain_suffix, state_dir)
+            ..caddy_options(&arguments.routes, state_dir)
         })?),
         dial: dial.clone(),
         clock: Arc::new(SystemClock),
@@ -168,14 +195,14 @@ fn config(state_dir: &Path, arguments: ServeArguments) -> Config {
         }),
         watchdog_interval: Duration::from_secs(arguments.watchdog_interval_seconds),
         watchdog_checks: arguments.watchdog_failures,
-        ports: arguments.ports.0,
+        ports: arguments.routes.ports.0,
         work_image: arguments.work_image,
         tenant_environment,
         tenant_dns: arguments.tenant_dns,
         health_timeout: Duration::from_secs(arguments.health_timeout_seconds),
         stop_grace: Duration::from_secs(arguments.stop_grace_seconds),
         password_length: arguments.password_length,
-        domain_suffix: arguments.domain_suffix,
+        domain_suffix: arguments.routes.domain_suffix,
         edge: arguments.edge.edge(),
         waitlist: arguments.waitlist_listen.0.map(|listen| Door {
             listen,

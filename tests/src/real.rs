@@ -169,6 +169,23 @@ impl Real {
         commands.script("podman", &arguments, None).await.ok();
     }
 
+    /// A birth by itself whose agent may have no work image; waited for until it has tried to get one.
+    pub async fn unready(&mut self, server: &str, settings: &[(&str, &str)]) {
+        let ip = self.ip(61 + u8::try_from(self.servers.len()).expect("fleets are small"));
+        self.servers.insert(server.to_owned(), ip);
+        let mut commands = self.commands.clone();
+        for (name, value) in settings {
+            commands.set(name, value);
+        }
+        commands.script("birth", &["up", server, &ip.to_string()], None).await.ok();
+        crate::wait::until("the birth is ready, and its agent answers", async || {
+            let logs = self.podman(&["logs", &self.birth(server)]).await;
+            let ran = self.inside(server, "tenant.sh status").await;
+            if logs.stdout.contains("birth: ready") && ran.code == 0 { Ok(()) } else { Err((logs, ran)) }
+        })
+        .await;
+    }
+
     /// A birth that will not start; what it says.
     pub async fn refused_birth(&mut self, server: &str) -> String {
         let ip = self.ip(61 + u8::try_from(self.servers.len()).expect("fleets are small"));

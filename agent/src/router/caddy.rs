@@ -64,6 +64,8 @@ pub struct CaddyOptions {
     pub ports: RangeInclusive<u16>,
     /// Was Caddy started to speak TLS?
     pub speaks_tls: bool,
+    /// The fleet's CA, if it is known at the start; [`Router::ensure_link`] says it later.
+    pub fleet_ca: Option<PathBuf>,
     /// Longest wait for one answer of the admin API.
     pub timeout: Duration,
     /// Program and arguments that have Caddy restarted when it hangs; empty when there is no such thing.
@@ -82,6 +84,7 @@ impl CaddyOptions {
             gates: state_dir.join("gates"),
             ports: 9001..=9010,
             speaks_tls: false,
+            fleet_ca: None,
             timeout: Duration::from_secs(10),
             restart: Vec::new(),
         }
@@ -138,29 +141,17 @@ impl Caddy {
             admin: Admin::new(client()?, &options),
             http: client()?,
             refuses_stream_close_delay: AtomicBool::new(false),
-            fleet_ca: std::sync::RwLock::default(),
+            fleet_ca: std::sync::RwLock::new(options.fleet_ca.clone()),
             changing: Mutex::new(()),
-            files: Files {
-                tenants: options.routes.join("tenants"),
-                probes: options.routes.join("probes"),
-                work: options.routes.join("work"),
-                gates: options.gates.clone(),
-                domain_suffix: options.domain_suffix.clone(),
-            },
+            files: Files::of(&options),
             options,
         })
     }
 
     fn style(&self) -> Style<'_> {
         Style {
-            domain_suffix: &self.options.domain_suffix,
-            tenants: &self.files.tenants,
-            probes: &self.files.probes,
-            work: &self.files.work,
-            gates: &self.files.gates,
-            ports: &self.options.ports,
             fleet_ca: self.fleet_ca.read().unwrap_or_else(PoisonError::into_inner).clone(),
-            stream_close_delay: !self.refuses_stream_close_delay.load(Ordering::Relaxed),
+            ..Style::of(&self.options, &self.files, !self.refuses_stream_close_delay.load(Ordering::Relaxed))
         }
     }
 

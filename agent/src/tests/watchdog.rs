@@ -60,15 +60,23 @@ async fn a_tenant_that_ends_again_and_again_is_in_a_crash_loop_until_it_answers(
 }
 
 async fn wait_restarts(nyc: &Server, number: u64) {
-    while nyc.get().await.restarts < number {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    comes_to(nyc, "another restart", |alice| alice.restarts >= number).await;
 }
 
 async fn wait_recovered(nyc: &Server) {
-    while nyc.get().await.crash_loop {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    comes_to(nyc, "the end of the crash loop", |alice| !alice.crash_loop).await;
+}
+
+/// Bounded by the paused clock, whose minutes pass as soon as everybody waits.
+async fn comes_to(nyc: &Server, what: &str, so: impl Fn(&pb::Tenant) -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..12_000 {
+        if so(&nyc.get().await) {
+            return;
+        }
+        ticks.tick().await;
     }
+    panic!("waited ten minutes for {what}; last: {:?}", nyc.get().await);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A birth on a host's own network, which outlives it: what one leaves there meets the next.
+//! What a birth makes of what it meets at its start: a host's own network, a work image that will not do, a full disk.
 
 use std::process::Command;
 
@@ -6,6 +6,8 @@ use feather_tests::{
     real::{Login, Real},
     wait::until,
 };
+
+use super::images::variant;
 
 /// A network namespace that plays the host.
 struct Host(String);
@@ -71,4 +73,64 @@ async fn on_a_hosts_network_a_power_failure_leaves_nothing_in_the_way_and_a_seco
     assert!(fleet.podman(&["logs", &birth]).await.ok().contains("birth: stopped"));
     fleet.finish().await;
     drop(host);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_image_that_will_not_do_is_told_of_and_never_used() {
+    let mut fleet = Real::bare(&[("FEATHER_AGENT_ADMIN", "on")]).await;
+    let foreign = variant(&fleet, "foreign", r#"s/"architecture":"[^"]*"/"architecture":"s390x"/"#).await;
+    let bytes = std::fs::read(&foreign).unwrap();
+    let [cut, empty, absent] = ["cut.tar", "empty.tar", "absent.tar"].map(|name| fleet.directory().join(name));
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::write(&empty, "").unwrap();
+    for (server, archive, words) in [
+        ("one", &foreign, "s390x"),
+        ("two", &cut, "cut off"),
+        ("three", &empty, "is not loaded"),
+        ("four", &absent, "there is no /opt/feather-work.tar"),
+    ] {
+        fleet.unready(server, &[("FEATHER_WORK_TAR", archive.to_str().unwrap())]).await;
+        let birth = fleet.birth(server);
+        let said = fleet.podman(&["logs", &birth]).await.ok();
+        let told = said.lines().find(|line| line.contains("no tenant can be added yet"));
+        assert!(told.is_some_and(|line| line.contains(words)), "{words}: {said}");
+        let tried = said.matches("cannot reconcile the admin container").count();
+        assert!(tried <= 2, "it is said once, not {tried} times: {said}");
+        let refused = fleet.inside(server, "tenant.sh add alice").await;
+        assert!(refused.code == 1 && refused.stderr.contains("storage"), "{refused:?}");
+        assert_eq!(fleet.inside(server, "podman images --quiet; podman ps --all --quiet").await.ok(), "", "{words}");
+        fleet.podman(&["stop", &birth]).await.ok();
+    }
+    fleet.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_killed_caddy_nor_a_full_disk_makes_a_tenant_unknown_or_keeps_it_away() {
+    let mut fleet = Real::bare(&[("FEATHER_BIRTH_DISK_MIB", "1100")]).await;
+    fleet.alone("lon").await;
+    let login = Login::parse("alice", &fleet.inside("lon", "tenant.sh add alice").await.ok());
+    fleet.remember_secret(&login.password);
+    alice_answers(&fleet).await;
+
+    let visitor = fleet.visit("lon", &login);
+    fleet.inside("lon", "s6-svc -k /run/service/caddy").await.ok();
+    until("alice answers through another Caddy", async || match visitor.get("/health").await {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => panic!("a tenant that is there was answered {}: {}", answer.status, answer.text),
+        Err(error) => Err(error),
+    })
+    .await;
+
+    until("room is held back", async || {
+        let ran = fleet.inside("lon", "test -e /var/lib/containers/feather-reserve").await;
+        if ran.code == 0 { Ok(()) } else { Err(ran) }
+    })
+    .await;
+    fleet.inside("lon", "dd if=/dev/zero of=/var/lib/containers/fill bs=1M 2>/dev/null; sync").await;
+    fleet.kill_birth("lon").await;
+    fleet.start_birth("lon").await;
+    alice_answers(&fleet).await;
+    let said = fleet.podman(&["logs", &fleet.birth("lon")]).await.ok();
+    assert!(said.contains("64 MiB that were held back for this are given up"), "{said}");
+    fleet.finish().await;
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use feather_tests::real::{Holdings, Ran, Real};
 
 /// The work image with another configuration, as an archive of its own.
-async fn variant(fleet: &Real, name: &str, change: &str) -> PathBuf {
+pub(super) async fn variant(fleet: &Real, name: &str, change: &str) -> PathBuf {
     let original = fleet.directory().parent().unwrap().join("work-image/feather-work.tar");
     let (folder, archive) = (fleet.directory().join(name), fleet.directory().join(format!("{name}.tar")));
     let script = format!(

@@ -1,9 +1,17 @@
-//! What Caddy starts with: ports, TLS, and the routes that are no tenant's. Pure.
+//! What Caddy starts with: ports, TLS, and all of its routes. Pure.
 //!
-//! The agent adds the routes of tenants at run time; what stands here holds without it.
+//! Whom a request is for is told by files (`files.rs`), which outlive Caddy: it serves tenants from its first moment, and the
+//! agent, which looks after the same routes, has nothing to change.
+
+use std::iter;
 
 use serde_json::{Value, json};
 
+use super::{
+    CaddyOptions,
+    files::Files,
+    routes::{self, Style},
+};
 use crate::{
     edge::{Edge, Https, Mode},
     router::{HOP_HEADER, INSIDE_HEADER},
@@ -12,11 +20,14 @@ use crate::{
 /// Name of the HTTP server that gets the routes.
 pub(super) const SERVER: &str = "feather";
 
-/// The whole configuration.
-pub fn base(edge: &Edge) -> Value {
+/// The whole configuration, for a Caddy that knows `stream_close_delay` (2.7).
+pub fn base(edge: &Edge, options: &CaddyOptions) -> Value {
+    let files = Files::of(options);
+    let style = Style::of(options, &files, true);
+    let routes = [routes::ours(&style), routes::admin(&style), catch_all()];
     let apps = match &edge.mode {
-        Mode::Http => json!({ "http": { "servers": { SERVER: http_server() } } }),
-        Mode::Https(https) => json!({ "http": { "servers": { SERVER: https_server() } }, "tls": tls(https) }),
+        Mode::Http => json!({ "http": { "servers": { SERVER: http_server(routes) } } }),
+        Mode::Https(https) => json!({ "http": { "servers": { SERVER: https_server(routes) } }, "tls": tls(https) }),
     };
     json!({
         "admin": { "listen": "127.0.0.1:2020", "config": { "persist": false } },
@@ -29,24 +40,25 @@ pub fn base(edge: &Edge) -> Value {
     })
 }
 
-fn http_server() -> Value {
+fn http_server(routes: [Value; 3]) -> Value {
     json!({
         "listen": [":80"],
         "protocols": ["h1", "h2c"],
         "automatic_https": { "disable": true },
-        "routes": [catch_all()],
+        "routes": routes,
     })
 }
 
 /// One server for both ports, so that there is one list of routes. Caddy speaks no TLS on its HTTP port.
-fn https_server() -> Value {
+fn https_server(routes: [Value; 3]) -> Value {
+    let routes: Vec<_> = iter::once(to_https()).chain(routes).collect();
     json!({
         "listen": [":80", ":443"],
         "listen_protocols": [["h1"], ["h1", "h2"]],
         // Names come and go with tenants; the agent is asked about each instead.
         "automatic_https": { "disable": true },
         "tls_connection_policies": [{}],
-        "routes": [to_https(), catch_all()],
+        "routes": routes,
     })
 }
 
@@ -114,8 +126,16 @@ fn issuer(https: &Https) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::base;
+    use std::{collections::BTreeMap, path::Path};
+
+    use serde_json::Value;
+
+    use super::{super::routes, CaddyOptions, Files, Style};
     use crate::edge::{Domain, Edge, Https, Mode};
+
+    fn base(edge: &Edge) -> Value {
+        super::base(edge, &CaddyOptions::new("users.example.com", Path::new("/state")))
+    }
 
     fn https() -> Https {
         Https {
@@ -135,8 +155,24 @@ mod tests {
     fn without_a_domain_only_port_80_is_opened_and_nothing_is_redirected() {
         let apps = base(&Edge::http())["apps"].clone();
         assert_eq!(apps["http"]["servers"]["feather"]["listen"], serde_json::json!([":80"]));
-        assert_eq!(apps["http"]["servers"]["feather"]["routes"].as_array().unwrap().len(), 1);
+        assert!(!apps["http"]["servers"]["feather"]["routes"].to_string().contains("https://"));
         assert!(apps["tls"].is_null());
+    }
+
+    #[test]
+    fn what_caddy_starts_with_is_what_the_agent_would_make_of_it() {
+        let options = CaddyOptions::new("users.example.com", Path::new("/state"));
+        let files = Files::of(&options);
+        let style = Style::of(&options, &files, true);
+        for edge in [Edge::http(), Edge { mode: Mode::Https(https()), problems: Vec::new() }] {
+            let config = base(&edge);
+            let list = config["apps"]["http"]["servers"]["feather"]["routes"].as_array().unwrap();
+            let want = BTreeMap::from([("alice".parse().unwrap(), crate::router::Route::Serve { port: 9001 })]);
+            assert_eq!(routes::plan(list, &want, &style).list, *list);
+            for port in [None, Some(8080), Some(8081)] {
+                assert_eq!(routes::plan_admin(list, port, &style).list, *list);
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 
 use feather_proto::ids::TenantName;
 
+use super::CaddyOptions;
 use crate::router::Route;
 
 /// The trees of one server.
@@ -22,6 +23,18 @@ pub(super) struct Files {
     pub(super) work: PathBuf,
     pub(super) gates: PathBuf,
     pub(super) domain_suffix: String,
+}
+
+impl Files {
+    pub(super) fn of(options: &CaddyOptions) -> Self {
+        Self {
+            tenants: options.routes.join("tenants"),
+            probes: options.routes.join("probes"),
+            work: options.routes.join("work"),
+            gates: options.gates.clone(),
+            domain_suffix: options.domain_suffix.clone(),
+        }
+    }
 }
 
 /// What a tenant's folder shall hold.

@@ -14,6 +14,7 @@ use std::{
 use feather_proto::{ids::TenantName, tls::Principal};
 use serde_json::{Value, json};
 
+use super::{CaddyOptions, files::Files};
 use crate::router::{HOP_HEADER, INSIDE_HEADER, PROBE_HEADER, Route};
 
 /// `@id` of our route.
@@ -51,6 +52,21 @@ pub(super) struct Style<'a> {
     pub(super) fleet_ca: Option<PathBuf>,
     /// Does this Caddy know `stream_close_delay`?
     pub(super) stream_close_delay: bool,
+}
+
+impl<'a> Style<'a> {
+    pub(super) fn of(options: &'a CaddyOptions, files: &'a Files, stream_close_delay: bool) -> Self {
+        Self {
+            domain_suffix: &options.domain_suffix,
+            tenants: &files.tenants,
+            probes: &files.probes,
+            work: &files.work,
+            gates: &files.gates,
+            ports: &options.ports,
+            fleet_ca: options.fleet_ca.clone(),
+            stream_close_delay,
+        }
+    }
 }
 
 /// What shall be in Caddy's list, and whom routes by hand go on serving.
@@ -127,7 +143,7 @@ pub(super) fn parse_admin(list: &[Value]) -> Option<u16> {
 }
 
 /// A file called `PORT`.
-fn admin(style: &Style<'_>) -> Value {
+pub(super) fn admin(style: &Style<'_>) -> Value {
     let words = words(&["{feather_admin}"], "/([0-9]+)$", &["${1}"]);
     json!({
         "@id": ADMIN,

@@ -3,12 +3,14 @@
 # and longer before the next one: 1, 2, 4, 8 s. `finish` counts.
 exec 2>&1 9>&-
 case $(cat quick-ends 2>/dev/null) in
-  '' | 0) ;;
-  1) sleep 1 ;;
-  2) sleep 2 ;;
-  3) sleep 4 ;;
-  *) sleep 8 ;;
+  '' | 0) pause=0 ;;
+  1) pause=1 ;;
+  2) pause=2 ;;
+  3) pause=4 ;;
+  *) pause=8 ;;
 esac
+# Not with the log's pipe as its output: at the end of the birth the log would wait for it.
+sleep "$pause" >/dev/null 2>&1
 cut -d . -f 1 /proc/uptime >since
 
 # Until Podman has opened its socket, or for 30 s.

@@ -50,6 +50,7 @@ prepare() {
   prepare_shared_memory
   prepare_run
   prepare_directories
+  give_up_reserve
   # A connection that arrives while Caddy swaps its listener moves to the new one instead of being reset.
   sysctl -qw net.ipv4.tcp_migrate_req=1 2>/dev/null ||
     log "cannot set net.ipv4.tcp_migrate_req: a change of routes may reset new connections"
