@@ -48,6 +48,11 @@ pub(crate) enum Command {
     /// Look at and change the tenants of this server; `tenant.sh` for short
     #[command(subcommand)]
     Tenant(client::Tenant),
+    /// Put a new admin container in the place of the one that serves, without refusing a request; `swap.sh` for short
+    ///
+    /// The new one is started beside the old one and must become healthy before any request reaches it; otherwise the old one serves
+    /// as before. What is under way at the old one has five seconds to end.
+    Swap(client::Swap),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

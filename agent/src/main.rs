@@ -55,6 +55,7 @@ async fn main() -> ExitCode {
         Command::CaddyConfig(caddy) => caddy_config(&arguments.state_dir, &caddy),
         Command::LoadImage(load) => return client::report(load_image(load).await),
         Command::Tenant(command) => return client::report(tenant(&arguments.local_socket, command).await),
+        Command::Swap(swap) => return client::report(self::swap(&arguments.local_socket, swap).await),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,7 +121,15 @@ async fn tenant(socket: &Path, command: client::Tenant) -> Result<(), client::Fa
     let mut out = std::io::stdout();
     tokio::select! {
         done = client::run(socket, command, &mut out) => done,
-        Ok(()) = tokio::signal::ctrl_c() => Err(client::Failure::Interrupted),
+        Ok(()) = tokio::signal::ctrl_c() => Err(client::Failure::Interrupted(client::Tenant::GOES_ON)),
+    }
+}
+
+async fn swap(socket: &Path, swap: client::Swap) -> Result<(), client::Failure> {
+    let mut out = std::io::stdout();
+    tokio::select! {
+        done = client::swap(socket, swap, &mut out) => done,
+        Ok(()) = tokio::signal::ctrl_c() => Err(client::Failure::Interrupted(client::Swap::GOES_ON)),
     }
 }
 

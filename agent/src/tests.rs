@@ -10,6 +10,7 @@ mod local;
 mod moving;
 mod refusals;
 mod secrets;
+mod swap;
 mod waitlist;
 mod watchdog;
 mod work;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use keep::{Memory, reconcile};
 pub(crate) use record::{Book, Colour};
+pub(crate) use swap::Swapped;
 pub(crate) use transition::By;
 
 /// Names of both begin with it, and nobody else's does.

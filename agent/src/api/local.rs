@@ -9,6 +9,7 @@ use feather_proto::{
 };
 use tonic::{Request, Response, Status, transport::server::UdsConnectInfo};
 use tracing::{Instrument as _, info_span};
+use uuid::Uuid;
 
 use crate::{
     agent::Agent,
@@ -17,6 +18,7 @@ use crate::{
         member::{self, Wish},
     },
     standing::{self, Standing},
+    work::{Colour, Swapped},
 };
 
 /// What the service holds.
@@ -43,6 +45,16 @@ fn admit(caller: Option<u32>, own: u32) -> Result<(), Error> {
 
 fn gone_again(tenant: &TenantName) -> Error {
     Error::stale(reason::WORLD_CHANGED, format!("{tenant} was added, and removed or moved away again since"))
+}
+
+fn log<T>(done: &Result<T, Error>) {
+    match done {
+        Ok(_) => tracing::info!("call applied"),
+        Err(error) => {
+            let cause = error.metadata.get("cause");
+            tracing::warn!(code = ?error.code, reason = error.reason, cause, "call failed");
+        }
+    }
 }
 
 impl Api {
@@ -73,13 +85,7 @@ impl Api {
                 Err(Standing::Lost) => Err(self.agent.authority.lost()),
                 Err(Standing::Joining | Standing::Alone) => Err(standing::joining()),
             };
-            match &done {
-                Ok(()) => tracing::info!("call applied"),
-                Err(error) => {
-                    let cause = error.metadata.get("cause");
-                    tracing::warn!(code = ?error.code, reason = error.reason, cause, "call failed");
-                }
-            }
+            log(&done);
             done
         };
         done.instrument(span).await?;
@@ -154,6 +160,24 @@ impl LocalService for Api {
         Ok(Response::new(pb::ListLocalTenantsResponse { tenants: tenants.collect() }))
     }
 
+    async fn swap_local_admin(
+        &self,
+        request: Request<pb::SwapLocalAdminRequest>,
+    ) -> Result<Response<pb::SwapLocalAdminResponse>, Status> {
+        authorize(&request)?;
+        let (id, agent, image) = (Uuid::new_v4(), self.agent.clone(), request.into_inner().image);
+        let span = info_span!("local call", name = "swap", %id);
+        let done = self.agent.detached(async move { agent.swap(id, &image).await }).instrument(span.clone()).await;
+        span.in_scope(|| log(&done));
+        let Swapped { instance, replaced } = done?;
+        Ok(Response::new(pb::SwapLocalAdminResponse {
+            container: instance.colour.container().into(),
+            port: instance.colour.port().into(),
+            image_digest: instance.image_digest,
+            replaced: replaced.map(Colour::container).unwrap_or_default().into(),
+        }))
+    }
+
     async fn get_status(
         &self,
         request: Request<pb::GetStatusRequest>,
@@ -172,6 +196,7 @@ impl LocalService for Api {
             work_image_digest: status.work_image_digest.unwrap_or_default(),
             problems: status.problems,
             joining: status.standing == Standing::Joining,
+            admin: self.agent.admin_report().await.map(Into::into),
         }))
     }
 }

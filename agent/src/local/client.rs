@@ -1,4 +1,4 @@
-//! The command line at the other end of the local socket: what `tenant.sh` runs.
+//! The command line at the other end of the local socket: what `tenant.sh` and `swap.sh` run.
 //!
 //! Owns what goes to stdout, what an error says, and the exit codes, which are featherctl's: 0 done, 1 refused, 2 usage, 3
 //! unreachable, 70 a bug, 130 interrupted. Decides nothing: every command is one call, which goes on when its caller leaves.
@@ -46,6 +46,25 @@ pub enum Tenant {
     Status,
 }
 
+impl Tenant {
+    /// What to say to a person who stops waiting.
+    pub const GOES_ON: &str = "what was begun goes on; `tenant.sh list` shows how far it is, and an add that is typed again waits for it \
+                               and prints the password";
+}
+
+/// A swap of the admin container.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Swap {
+    /// Name or digest of the new one's image, which must be in this server's storage; the work image as it is now unless given
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+}
+
+impl Swap {
+    /// What to say to a person who stops waiting.
+    pub const GOES_ON: &str = "the swap goes on; `tenant.sh status` shows which one serves";
+}
+
 /// Which tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Name {
@@ -78,8 +97,8 @@ pub enum Failure {
     Answer(Error),
     /// Nobody reads our output.
     Output(io::Error),
-    /// The person stopped waiting.
-    Interrupted,
+    /// The person stopped waiting; what becomes of the command.
+    Interrupted(&'static str),
 }
 
 impl From<tonic::Status> for Failure {
@@ -116,10 +135,7 @@ impl fmt::Display for Failure {
                 write!(formatter, "{heading}: {}", error.message)
             }
             Failure::Output(error) => write!(formatter, "error: cannot write to standard output: {error}"),
-            Failure::Interrupted => formatter.write_str(
-                "interrupted: what was begun goes on; `tenant.sh list` shows how far it is, and an add that is typed again waits for \
-                 it and prints the password",
-            ),
+            Failure::Interrupted(goes_on) => write!(formatter, "interrupted: {goes_on}"),
         }
     }
 }
@@ -137,7 +153,7 @@ impl Failure {
             },
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Failure::Output(_) => 1,
-            Failure::Interrupted => 130,
+            Failure::Interrupted(_) => 130,
         }
     }
 }
@@ -194,6 +210,18 @@ pub async fn run(socket: &Path, command: Tenant, out: &mut (dyn Write + Send)) -
             out.write_all(text::status(&status, &tenants).as_bytes())?;
         }
     }
+    Ok(out.flush()?)
+}
+
+/// Swaps the admin container, and says what serves now.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn swap(socket: &Path, swap: Swap, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
+    let mut agent = LocalServiceClient::new(connect(socket).await?);
+    let request = pb::SwapLocalAdminRequest { image: swap.image.unwrap_or_default() };
+    let swapped = agent.swap_local_admin(request).await?.into_inner();
+    out.write_all(text::swapped(&swapped).as_bytes())?;
     Ok(out.flush()?)
 }
 

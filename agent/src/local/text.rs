@@ -2,7 +2,7 @@
 
 use feather_proto::{
     model::{ContainerState, Residence, TenantReport},
-    pb::agent::v1 as pb,
+    pb::{agent::v1 as pb, types::v1 as types},
 };
 
 const GAP: &str = "  ";
@@ -27,25 +27,28 @@ pub(super) fn status(status: &pb::GetStatusResponse, inhabitants: &[(TenantRepor
     };
     let image = match status.work_image_digest.as_str() {
         "" => format!("{} (not found)", status.work_image),
-        digest => format!("{} ({})", status.work_image, digest.get(..19).unwrap_or(digest)),
+        digest => format!("{} ({})", status.work_image, short(digest)),
     };
     let running = inhabitants.iter().filter(|(report, tenant)| state(report, tenant.being_added) == "running").count();
     let slots = format!("{} of {} taken", status.slots_used, status.slots_total);
-    let facts = [
+    let mut facts = vec![
         ("fleet", fleet),
         ("version", status.version.clone()),
         ("work image", image),
         ("slots", slots),
         ("tenants", format!("{}, {running} running", inhabitants.len())),
     ];
-    let mut text = columns(&facts.map(|(name, value)| [name.to_owned(), value]));
+    facts.extend(status.admin.as_ref().map(|found| ("admin", admin(found))));
+    let facts: Vec<_> = facts.into_iter().map(|(name, value)| [name.to_owned(), value]).collect();
+    let mut text = columns(&facts);
     if !inhabitants.is_empty() {
         text.push('\n');
         text.push_str(&tenants(inhabitants));
     }
     let about_tenants =
         inhabitants.iter().filter_map(|(report, _)| Some(format!("{}: {}", report.tenant, report.problem.as_ref()?)));
-    let problems: Vec<_> = status.problems.iter().cloned().chain(about_tenants).collect();
+    let about_admin = status.admin.iter().filter(|admin| !admin.problem.is_empty()).map(|admin| admin.problem.clone());
+    let problems: Vec<_> = status.problems.iter().cloned().chain(about_admin).chain(about_tenants).collect();
     if problems.is_empty() {
         text.push_str("\nno problems\n");
     } else {
@@ -55,6 +58,44 @@ pub(super) fn status(status: &pb::GetStatusResponse, inhabitants: &[(TenantRepor
         }
     }
     text
+}
+
+/// The admin container in one line.
+fn admin(admin: &types::AdminContainer) -> String {
+    if admin.container.is_empty() {
+        return "none yet".to_owned();
+    }
+    let state = match (admin.crash_loop, admin.running) {
+        (true, _) => "crash-loop",
+        (_, true) => "running",
+        _ => "not running",
+    };
+    let coming = match admin.candidate.as_str() {
+        "" => String::new(),
+        candidate => format!("; {candidate} is being proved"),
+    };
+    format!(
+        "{} on port {}, {state}, {} ({}){coming}",
+        admin.container,
+        admin.port,
+        admin.image,
+        short(&admin.image_digest)
+    )
+}
+
+/// What serves now.
+pub(super) fn swapped(swapped: &pb::SwapLocalAdminResponse) -> String {
+    let instead = match swapped.replaced.as_str() {
+        "" => String::new(),
+        old => format!(" in place of {old}"),
+    };
+    let (container, port, digest) = (&swapped.container, swapped.port, &swapped.image_digest);
+    format!("{container} serves on port {port}{instead}, image {digest}\n")
+}
+
+/// Enough of a digest for people.
+fn short(digest: &str) -> &str {
+    digest.get(..19).unwrap_or(digest)
 }
 
 /// One word for where a tenant stands.

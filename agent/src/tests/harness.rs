@@ -271,6 +271,12 @@ impl Server {
 
     /// Starts its agent as one that belongs to no fleet, with its local socket.
     pub(super) async fn start_alone(&mut self) {
+        let work = Arc::new(Directory::new(self.config.work_dir()).unwrap());
+        self.start_alone_with(work).await;
+    }
+
+    /// The record of the admin container has a storage of its own.
+    pub(super) async fn start_alone_with(&mut self, work: Arc<dyn Storage>) {
         let seams = Seams {
             runtime: self.engine.clone(),
             router: self.proxy.clone(),
@@ -285,7 +291,8 @@ impl Server {
             (socket.is_some(), ())
         })
         .await;
-        let local = Local::start(self.config.clone(), seams).unwrap();
+        let ledger = Arc::new(Directory::new(self.config.ledger_dir()).unwrap());
+        let local = Local::start_with(self.config.clone(), seams, ledger, work).unwrap();
         local.listen_locally(socket.unwrap());
         let (shutdown, joining) = (CancellationToken::new(), CancellationToken::new());
         self.joining = joining.clone();

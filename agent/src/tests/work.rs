@@ -22,13 +22,13 @@ use crate::{
     },
 };
 
-const BLUE: &str = "feather-work-blue";
-const GREEN: &str = "feather-work-green";
-const NEW: &str = "localhost/feather-work:new";
+pub(super) const BLUE: &str = "feather-work-blue";
+pub(super) const GREEN: &str = "feather-work-green";
+pub(super) const NEW: &str = "localhost/feather-work:new";
 const SECRET: &str = "key-of-the-admin-container";
 
 /// A server that shall have an admin container; its agent is not started yet.
-fn server(world: &World) -> Server {
+pub(super) fn server(world: &World) -> Server {
     let mut server = world.server("nyc");
     let environment = BTreeMap::from([("FEATHER_PASSWORD".to_owned(), SECRET.to_owned())]);
     server.config.admin = Some(AdminSettings { home: "feather-work".into(), environment });
@@ -38,15 +38,15 @@ fn server(world: &World) -> Server {
 }
 
 /// What somebody gets who asks for no tenant, and the container that runs behind it.
-fn stranger(server: &Server) -> u16 {
+pub(super) fn stranger(server: &Server) -> u16 {
     server.proxy.request(&alice(), &router::fake::Request::default()).status
 }
 
-async fn admin(server: &Server) -> types::AdminContainer {
+pub(super) async fn admin(server: &Server) -> types::AdminContainer {
     server.snapshot().await.admin.unwrap()
 }
 
-async fn serves(server: &Server, container: &str) {
+pub(super) async fn serves(server: &Server, container: &str) {
     wait_until(&format!("{container} serves alone"), async || {
         let (admin, status) = (admin(server).await, stranger(server));
         let others = server.engine.containers("feather-work-").await.unwrap().len();
@@ -56,7 +56,7 @@ async fn serves(server: &Server, container: &str) {
     .await;
 }
 
-async fn started(world: &World) -> Server {
+pub(super) async fn started(world: &World) -> Server {
     let mut server = server(world);
     server.start().await;
     serves(&server, BLUE).await;
@@ -81,17 +81,17 @@ async fn a_missing_image_is_told_and_not_asked_for_without_a_pause() {
     tokio::time::timeout(Duration::from_millis(200), again).await.unwrap_err();
 }
 
-async fn try_swap(server: &Server, id: Uuid, image: &str) -> Result<pb::TrySwapResponse, Error> {
+pub(super) async fn try_swap(server: &Server, id: Uuid, image: &str) -> Result<pb::TrySwapResponse, Error> {
     let request = pb::TrySwapRequest { request_id: id.to_string(), image: image.into() };
     server.work().try_swap(request).await.map(tonic::Response::into_inner).map_err(Error::from)
 }
 
-async fn commit(server: &Server, id: Uuid) -> Result<(), Error> {
+pub(super) async fn commit(server: &Server, id: Uuid) -> Result<(), Error> {
     let request = pb::CommitSwapRequest { request_id: id.to_string() };
     server.work().commit_swap(request).await.map(drop).map_err(Error::from)
 }
 
-async fn abandon(server: &Server, id: Uuid) -> Result<(), Error> {
+pub(super) async fn abandon(server: &Server, id: Uuid) -> Result<(), Error> {
     let request = pb::AbandonSwapRequest { request_id: id.to_string() };
     server.work().abandon_swap(request).await.map(drop).map_err(Error::from)
 }
@@ -101,7 +101,7 @@ async fn swap(server: &Server, id: Uuid) -> Result<(), Error> {
     commit(server, id).await
 }
 
-fn kinds(snapshot: &pb::ServerSnapshot) -> Vec<&str> {
+pub(super) fn kinds(snapshot: &pb::ServerSnapshot) -> Vec<&str> {
     snapshot.events.iter().map(|event| event.kind.as_str()).collect()
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     By,
-    record::{Failure, Instance, Record, Stage},
+    record::{Colour, Failure, Instance, Record, Stage},
     transition::{self, Commit, Trial, TryRequest, admit_abandon, admit_commit, admit_try},
 };
 use crate::{
@@ -30,6 +30,14 @@ pub(crate) struct Tried {
     pub(crate) healthy_after: Duration,
 }
 
+/// A swap that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Swapped {
+    pub(crate) instance: Instance,
+    /// Which one served before.
+    pub(crate) replaced: Option<Colour>,
+}
+
 impl Agent {
     /// Starts a new admin container beside the one that serves and waits for its health.
     pub(crate) async fn try_swap(&self, request: Uuid, image: &str) -> Result<Tried, Error> {
@@ -42,6 +50,31 @@ impl Agent {
     pub(crate) async fn commit_swap(&self, request: Uuid) -> Result<(), Error> {
         let _lock = self.work.lock().await;
         self.switch(request).await
+    }
+
+    /// All of it at once, for somebody at this server, who will not ask again: what could not be proved is given up, and what was
+    /// decided is brought to its end by the reconciler. An agent that dies in the middle does the same at its next start.
+    pub(crate) async fn swap(&self, request: Uuid, image: &str) -> Result<Swapped, Error> {
+        let before = self.work.book.read()?;
+        transition::refuse_another(&before, request)?;
+        let _lock = self.work.lock().await;
+        let now = self.work.book.read()?;
+        transition::refuse_overtaken(&before, &now)?;
+        let done = async {
+            let instance = self.attempt(request, image, By::Agent).await?.instance;
+            self.switch(request).await?;
+            Ok(Swapped { instance, replaced: now.serving.map(|old| old.colour) })
+        };
+        let error = match done.await {
+            Ok(swapped) => return Ok(swapped),
+            Err(error) => error,
+        };
+        let record = self.work.book.read()?;
+        Err(match record.swap.as_ref().filter(|swap| swap.request == request).map(|swap| swap.stage.clone()) {
+            Some(Stage::Trying { candidate }) => self.give_up(&record, &candidate, error).await,
+            Some(Stage::Draining { .. }) => goes_on(&record, &error),
+            None => error,
+        })
     }
 
     /// The new one goes, whatever became of it.
@@ -122,23 +155,26 @@ impl Agent {
     pub(super) async fn give_up(&self, record: &Record, candidate: &Instance, error: Error) -> Error {
         let name = candidate.colour.container();
         let failure = Failure { reason: error.reason.to_string(), message: error.message.clone() };
-        let gone = async {
+        let went = async {
             self.remove_admin(candidate.colour).await?;
             self.write_admin(transition::ended(record, Some(failure), self.clock.now())).await
         };
-        match gone.await {
-            Ok(_) => self.note_event(
-                Kind::SwapFailed,
-                None,
-                format!("{name} was removed before any request reached it: {}", first_line(&error.message)),
-            ),
-            Err(end) => {
-                tracing::warn!(container = name, error = %end, "cannot clean up after a failed swap; it is tried again")
+        let removed = match went.await {
+            Ok(_) => {
+                let why = first_line(&error.message);
+                let message = format!("{name} was removed before any request reached it: {why}");
+                self.note_event(Kind::SwapFailed, None, message);
+                "was removed"
             }
-        }
-        let still = record.serving.as_ref().map_or_else(String::new, |old| {
-            format!("\n{} serves as before, {name} was removed", old.colour.container())
-        });
+            Err(end) => {
+                tracing::warn!(container = name, error = %end, "cannot clean up after a failed swap; it is tried again");
+                "is removed as soon as that can be done"
+            }
+        };
+        let still = record
+            .serving
+            .as_ref()
+            .map_or_else(String::new, |old| format!("\n{} serves as before, {name} {removed}", old.colour.container()));
         Error { message: format!("{}{still}", error.message), ..error }
     }
 
@@ -178,6 +214,19 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// The error when the new one serves and something was left to do.
+fn goes_on(record: &Record, error: &Error) -> Error {
+    let new = record.serving.as_ref().map_or("the new one", |serving| serving.colour.container());
+    Error::unavailable(
+        reason::RUNTIME,
+        format!(
+            "it is decided that {new} serves, and the swap is not at its end ({}); the agent goes on by itself, and `tenant.sh status` shows \
+             what serves",
+            error.message
+        ),
+    )
 }
 
 fn first_line(text: &str) -> &str {

@@ -53,6 +53,21 @@ pub(crate) fn refuse_another(record: &Record, request: Uuid) -> Result<(), Error
     record.swap.as_ref().filter(|swap| swap.request != request).map_or(Ok(()), |swap| Err(running(swap)))
 }
 
+/// Whoever waited for his turn while another swap was done meant the admin container that served before it.
+pub(crate) fn refuse_overtaken(before: &Record, now: &Record) -> Result<(), Error> {
+    if let Some(swap) = &now.swap {
+        return Err(running(swap));
+    }
+    if before.last == now.last {
+        return Ok(());
+    }
+    Err(Error::stale(
+        reason::WORLD_CHANGED,
+        "another swap of the admin container came in between; nothing more was changed: look what serves now, and swap again if that is \
+         not it",
+    ))
+}
+
 fn running(swap: &Swap) -> Error {
     Error::refused(
         reason::OPERATION_RUNNING,
@@ -184,7 +199,10 @@ mod tests {
     use time::OffsetDateTime;
     use uuid::Uuid;
 
-    use super::{By, Commit, Trial, TryRequest, admit_abandon, admit_commit, admit_try, ended, switched};
+    use super::{
+        By, Commit, Trial, TryRequest, admit_abandon, admit_commit, admit_try, ended, refuse_another, refuse_overtaken,
+        switched,
+    };
     use crate::work::record::{Colour, Failure, Instance, Record, Stage};
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -249,6 +267,21 @@ mod tests {
         let other = TryRequest { asked: "other".into(), ..asked(1) };
         assert_eq!(admit_try(&tried, &other).unwrap_err().reason, reason::REQUEST_ID_REUSED);
         assert_eq!(admit_commit(&tried, Uuid::from_u128(2)).unwrap_err().reason, reason::WRONG_STATE);
+    }
+
+    #[test]
+    fn who_asks_once_is_refused_while_another_swap_is_under_way_and_when_one_came_in_between() {
+        let before = serving(Colour::Blue);
+        let tried = begun(&before, 1);
+        let done = ended(&switched(&tried), None, NOW);
+        for under_way in [&tried, &switched(&tried)] {
+            assert_eq!(refuse_another(under_way, Uuid::from_u128(2)).unwrap_err().reason, reason::OPERATION_RUNNING);
+            assert_eq!(refuse_overtaken(&before, under_way).unwrap_err().reason, reason::OPERATION_RUNNING);
+        }
+        assert_eq!(refuse_overtaken(&before, &done).unwrap_err().reason, reason::WORLD_CHANGED);
+        // The first admin container came to serve meanwhile, which is what the swap is about.
+        refuse_overtaken(&Record::default(), &before).unwrap();
+        refuse_overtaken(&done, &done).unwrap();
     }
 
     #[test]
