@@ -234,6 +234,7 @@ async fn answer(mut stream: TcpStream, go_on: &Notify) -> std::io::Result<()> {
 /// it keeps them.
 pub async fn all(world: &Process, keeps_streams: bool) {
     forwarded_requests_carry_host_and_mark(world).await;
+    a_host_name_in_capitals_is_the_same(world).await;
     unavailable_says_when_to_ask_again(world).await;
     concurrent_changes_are_all_kept(world).await;
     a_missing_server_is_unsuitable(world).await;
@@ -266,6 +267,27 @@ pub async fn forwarded_requests_carry_host_and_mark(world: &Process) {
     let seen = world.fetch(&alice(), &[(PROBE_HEADER, "0123abcd")]).await.text().await.unwrap();
     assert!(seen.contains("host: alice.users.example.com\r\n") && !seen.contains("0123abcd"), "{seen}");
     caddy.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// Whatever a client makes of the letters of a host name, and with a port behind it: routes, probes and forwards follow.
+pub async fn a_host_name_in_capitals_is_the_same(world: &Process) {
+    let probe = Route::Probe {
+        port: world.port(),
+        token: "0123abcd".to_owned(),
+        otherwise: Some(Box::new(Route::Unavailable)),
+    };
+    let (serve, forward) = (Route::Serve { port: world.port() }, Route::Forward { to: world.elsewhere() });
+    for (route, token, status) in
+        [(serve, "", 200), (forward, "", 200), (probe.clone(), "", 503), (probe, "0123abcd", 200)]
+    {
+        world.caddy.ensure(&only(route)).await.unwrap();
+        for host in ["ALICE.users.example.com", "Alice.Users.EXAMPLE.com", "aliCe.users.example.com:8080"] {
+            let request = world.http.get(format!("{}/health", world.options.public)).header("host", host);
+            let answer = request.header(PROBE_HEADER, token).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{host}");
+        }
+    }
+    world.caddy.ensure(&BTreeMap::new()).await.unwrap();
 }
 
 /// Clients are told when to ask again.

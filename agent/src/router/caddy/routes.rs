@@ -221,11 +221,21 @@ fn matches_everything(route: &Value) -> bool {
 
 /// Our route. What finds no file goes on to the routes of others, as if there were none of ours.
 pub(super) fn ours(style: &Style<'_>) -> Value {
-    let routes = json!([probes(style), tenants(style)]);
+    let routes = json!([in_small_letters(), probes(style), tenants(style)]);
     json!({
         "@id": OURS,
         "match": [{ "host": [format!("*.{}", style.domain_suffix)] }],
         "handle": [{ "handler": "subroute", "routes": routes }],
+    })
+}
+
+/// Host names mean the same in capitals, names of folders do not. From here on the request is for the name in small letters.
+fn in_small_letters() -> Value {
+    let small = |capital: char| json!({ "search": capital, "replace": capital.to_ascii_lowercase() });
+    let letters: Vec<Value> = ('A'..='Z').map(small).collect();
+    json!({
+        "match": [{ "header_regexp": { "Host": { "pattern": "[A-Z]" } } }],
+        "handle": [{ "handler": "headers", "request": { "replace": { "Host": letters } } }],
     })
 }
 
