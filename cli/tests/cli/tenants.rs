@@ -450,12 +450,12 @@ async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
       --volume /opt/feather-work.tar:/opt/feather-work.tar:ro \
       -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e DOMAIN -e ACME_EMAIL \
       -e ANTHROPIC_API_KEY -e OPENAI_API_KEY -e FEATHER_ANTHROPIC_API_KEY -e FEATHER_OPENAI_API_KEY \
-      localhost/feather-birth:latest
+      localhost/feather-birth:latest && systemctl enable podman-restart.service
     --- stderr
     On the machine that is to be nyc, as root, paste this command, once, within 3 hours, until 2026-03-01T15:00:00Z:
 
 
-    It needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from there to the controller is not the way back. A birth that runs already joins by:
+    It needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from there to the controller is not the way back. Its last part has Podman start the birth again when the machine is rebooted. A birth that runs already joins by:
 
         read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token
         podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join

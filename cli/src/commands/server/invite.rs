@@ -61,7 +61,7 @@ fn command(token: &str, work_image: &str) -> String {
   --volume {work_image}:/opt/feather-work.tar:ro \\
   -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e DOMAIN -e ACME_EMAIL \\
   -e ANTHROPIC_API_KEY -e OPENAI_API_KEY -e FEATHER_ANTHROPIC_API_KEY -e FEATHER_OPENAI_API_KEY \\
-  localhost/feather-birth:latest"
+  localhost/feather-birth:latest && systemctl enable podman-restart.service"
     )
 }
 
@@ -88,7 +88,8 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     context.output.note(&format!(
         "\nIt needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work \
          image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from \
-         there to the controller is not the way back. A birth that runs already joins by:\n\
+         there to the controller is not the way back. Its last part has Podman start the birth again when the machine is rebooted. \
+         A birth that runs already joins by:\n\
          \n    read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token\
          \n    podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join\n\
          \n`featherctl server list` shows {server} as ready once it has joined."
