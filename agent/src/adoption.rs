@@ -35,6 +35,22 @@ const PASSWORD: &str = "FEATHER_PASSWORD";
 /// Where a web app on the host's network is told to listen.
 const PORT: &str = "PORT";
 
+/// Who adopts, and what is to become of those that are stopped.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wish {
+    /// They shall run from now on.
+    pub(crate) start: bool,
+    /// A person at this server, which belongs to no fleet.
+    pub(crate) alone: bool,
+}
+
+impl Wish {
+    /// What that person types to change a tenant.
+    fn command(self) -> &'static str {
+        if self.alone { "tenant.sh" } else { "featherctl tenant" }
+    }
+}
+
 /// Everything that a verdict follows from, gathered before it.
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -59,6 +75,7 @@ pub(crate) struct Survey {
     /// Variables that a container gets anyway.
     pub(crate) passed_variables: BTreeSet<String>,
     pub(crate) now: OffsetDateTime,
+    pub(crate) wish: Wish,
 }
 
 /// A tenant that can be taken over.
@@ -72,6 +89,8 @@ pub(crate) struct Candidate {
     pub(crate) created: OffsetDateTime,
     /// Id of the container, if it has one that runs.
     pub(crate) running: Option<String>,
+    /// It shall run, whether it does or not.
+    pub(crate) start: bool,
     /// The highest generation that anything here tells of: a container of an agent whose ledger is lost has one.
     pub(crate) seen: Generation,
 }
@@ -209,7 +228,11 @@ fn judge(survey: &Survey, name: &str, ports: &mut Ports) -> Option<Judged> {
 
 fn judge_stranger(survey: &Survey, name: &str, ports: &mut Ports, notes: &mut Vec<String>) -> Result<Verdict, String> {
     let tenant: TenantName = name.parse().map_err(|error: feather_proto::error::Error| {
-        format!("{}. It runs on as it is; give it another name to adopt it: {}", error.message, another_name(name))
+        format!(
+            "{}. It runs on as it is; give it another name to adopt it: {}",
+            error.message,
+            another_name(name, survey.wish)
+        )
     })?;
     if survey.damaged.contains(&format!("{tenant}.json")) {
         return Err(
@@ -236,10 +259,11 @@ fn judge_stranger(survey: &Survey, name: &str, ports: &mut Ports, notes: &mut Ve
 }
 
 /// How to give something another name with Podman.
-fn another_name(name: &str) -> String {
+fn another_name(name: &str, wish: Wish) -> String {
+    let command = wish.command();
     format!(
         "`podman volume create feather-user-NEW && podman volume export feather-user-{name} | podman volume import feather-user-NEW -`, \
-         then remove the old container and `featherctl tenant add NEW` on this server"
+         then remove the old container and `{command} add NEW` on this server"
     )
 }
 
@@ -270,7 +294,10 @@ fn from_container(
     let port = port(survey, tenant, container, entry, ports, notes)?;
     let label = container.container.labels.get(GENERATION_LABEL);
     if !running {
-        notes.push(format!("is stopped and stays so until `featherctl tenant start {tenant}`"));
+        notes.push(match survey.wish {
+            Wish { start: true, .. } => "is stopped, and started now".to_owned(),
+            wish => format!("is stopped and stays so until `{} start {tenant}`", wish.command()),
+        });
     } else if !survey.answering.contains(&port) {
         notes.push(format!("does not answer its health check on port {port} at the moment"));
     }
@@ -282,6 +309,7 @@ fn from_container(
         image_digest,
         created: container.created,
         running: running.then(|| container.container.id.clone()),
+        start: running || survey.wish.start,
         seen: Generation(label.and_then(|text| text.parse().ok()).unwrap_or_default()),
     })
 }
@@ -412,7 +440,10 @@ fn from_entry(
     notes: &mut Vec<String>,
 ) -> Result<Candidate, String> {
     let password = entry.password.as_ref().ok_or_else(|| {
-        format!("it has no container, and the old file has no password for it; `featherctl tenant add {tenant}` finds its data and makes one")
+        format!(
+            "it has no container, and the old file has no password for it; `{} add {tenant}` finds its data and makes one",
+            survey.wish.command()
+        )
     })?;
     let (image, digest) = &survey.work_image;
     let image_digest = digest.clone().ok_or_else(|| {
@@ -420,7 +451,10 @@ fn from_entry(
     })?;
     let password = usable(password.expose())?;
     let port = ports.choose(entry.port, tenant.as_str(), notes)?;
-    notes.push(format!("has no container; `featherctl tenant start {tenant}` makes one on its data"));
+    notes.push(match survey.wish {
+        Wish { start: true, .. } => "has no container; one is made on its data now".to_owned(),
+        wish => format!("has no container; `{} start {tenant}` makes one on its data", wish.command()),
+    });
     let (image, created) = (image.clone(), survey.now);
     Ok(Candidate {
         tenant: tenant.clone(),
@@ -430,6 +464,7 @@ fn from_entry(
         image_digest,
         created,
         running: None,
+        start: survey.wish.start,
         seen: Generation(0),
     })
 }

@@ -223,7 +223,7 @@ impl Agent {
                 reason::TENANT_EXISTS,
                 format!(
                     "a container {} is on this server that the ledger knows nothing of; it was not touched: take it over \
-                     (`featherctl server adopt`, once this server has joined a fleet), or remove it with `podman rm` if nobody needs it",
+                     (`featherctl server adopt`, or `tenant.sh adopt` on a server that belongs to no fleet), or remove it with `podman rm` if nobody needs it",
                     tenant.container()
                 ),
             )

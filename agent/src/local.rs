@@ -5,6 +5,7 @@
 
 pub(crate) mod alone;
 pub mod client;
+mod findings;
 pub(crate) mod member;
 mod status;
 mod text;

@@ -56,8 +56,8 @@ pub(crate) fn diff(records: &[Record], observed: &Observed, now: OffsetDateTime)
     let known: BTreeSet<_> = records.iter().map(|record| &record.tenant).collect();
     for stranger in observed.containers.keys().filter(|tenant| !known.contains(tenant)) {
         let problem = format!(
-            "the container {} is unknown to this server's ledger; it is left alone, and `featherctl server adopt` takes it over, once this \
-             server has joined a fleet",
+            "the container {} is unknown to this server's ledger; it is left alone until it is taken over: `featherctl server adopt`, or \
+             `tenant.sh adopt` on a server that belongs to no fleet",
             stranger.container()
         );
         actions.insert(stranger.clone(), Action::Report(problem));

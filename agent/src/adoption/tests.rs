@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use feather_proto::{adoption::Action, ids::Generation, model::ContainerState};
 
-use super::{Judged, OldFile, Survey, Verdict, plan};
+use super::{Judged, OldFile, Survey, Verdict, Wish, plan};
 use crate::{
     ledger::{Desired, Record, Residence},
     router::Route,
@@ -51,6 +51,7 @@ fn survey(file: &str, containers: Vec<Inspected>) -> Survey {
         work_image: ("localhost/feather-work:latest".into(), Some(WORK.into())),
         passed_variables: ["OPENAI_API_KEY".to_owned()].into(),
         now: time::OffsetDateTime::UNIX_EPOCH,
+        wish: Wish::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use futures::future::join_all;
 
 use super::Agent;
 use crate::{
-    adoption::{self, Judged, OldFile, Survey, Verdict},
+    adoption::{self, Judged, OldFile, Survey, Verdict, Wish},
     config::PASSED_VARIABLES,
     router::Route,
     runtime::Network,
@@ -31,21 +31,21 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// What is there and what adopting would do, with what could not be read.
-    pub(crate) async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error> {
-        let survey = self.survey().await?;
+    pub(crate) async fn plan_adoption(&self, wish: Wish) -> Result<(Vec<Finding>, Vec<String>), Error> {
+        let survey = self.survey(wish).await?;
         let findings = adoption::plan(&survey).iter().map(|judged| survey.finding(judged)).collect();
         Ok((findings, survey.file.problems))
     }
 
     /// Takes over those of the named tenants that fit, one durable record each. May be cut off anywhere and repeated.
-    pub(crate) async fn adopt(&self, names: &BTreeSet<TenantName>) -> Result<Vec<Finding>, Error> {
+    pub(crate) async fn adopt(&self, names: &BTreeSet<TenantName>, wish: Wish) -> Result<Vec<Finding>, Error> {
         // In their order, so that two of these calls never wait for each other; then the ports, as every other call does.
         let mut locks = Vec::new();
         for name in names {
             locks.push(self.lock(name).await);
         }
         let _allocation = self.allocation.lock().await;
-        let survey = self.survey().await?;
+        let survey = self.survey(wish).await?;
         let mut findings = Vec::new();
         for judged in adoption::plan(&survey) {
             if !names.iter().any(|name| name.as_str() == judged.name) {
@@ -67,7 +67,7 @@ impl Agent {
         Ok(Finding { action: Action::Adopted, ..finding })
     }
 
-    async fn survey(&self) -> Result<Survey, Error> {
+    async fn survey(&self, wish: Wish) -> Result<Survey, Error> {
         let file = self.old_file().await;
         let mut containers = BTreeMap::new();
         for listed in self.runtime.containers(PREFIX).await? {
@@ -91,6 +91,7 @@ impl Agent {
             work_image: (self.config.work_image.clone(), image.map(|image| image.digest)),
             passed_variables: PASSED_VARIABLES.iter().map(|name| (*name).to_owned()).collect(),
             now: self.clock.now(),
+            wish,
         };
         survey.answering = self.answering(&survey).await;
         Ok(survey)

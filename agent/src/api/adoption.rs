@@ -12,11 +12,11 @@ use feather_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, authorize};
-use crate::agent::Agent;
+use crate::{adoption::Wish, agent::Agent};
 
 /// What was found, as it is told.
 pub(super) async fn plan(agent: &Agent) -> Result<pb::PlanAdoptionResponse, Error> {
-    let (findings, problems) = agent.plan_adoption().await?;
+    let (findings, problems) = agent.plan_adoption(Wish::default()).await?;
     Ok(pb::PlanAdoptionResponse { findings: findings.into_iter().map(Into::into).collect(), problems })
 }
 
@@ -51,7 +51,7 @@ impl AdoptionService for Api {
         authorize(&request)?;
         let names = names(request.get_ref())?;
         let agent = self.agent.clone();
-        let findings = self.agent.detached(async move { agent.adopt(&names).await }).await?;
+        let findings = self.agent.detached(async move { agent.adopt(&names, Wish::default()).await }).await?;
         Ok(Response::new(adopted(findings)))
     }
 }

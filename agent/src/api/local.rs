@@ -17,7 +17,7 @@ use crate::{
         alone,
         member::{self, Wish},
     },
-    standing::{self, Standing},
+    standing::{self, Right, Standing},
     work::{Colour, Swapped},
 };
 
@@ -58,6 +58,26 @@ fn log<T>(done: &Result<T, Error>) {
 }
 
 impl Api {
+    /// Does what was decided here. Until that is done, the server joins no fleet.
+    async fn by_itself<T: Send + 'static>(
+        &self,
+        right: Right,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let bound = async move {
+            let _right = right;
+            work.await
+        };
+        self.agent.detached(Box::pin(bound)).await
+    }
+
+    fn nobody_decides(&self, standing: &Standing) -> Error {
+        match standing {
+            Standing::Lost => self.agent.authority.lost(),
+            Standing::Joining | Standing::Alone | Standing::Member(_) => standing::joining(),
+        }
+    }
+
     /// Makes a change: by itself, or by its controller. Goes on when its caller leaves.
     async fn change<W>(
         &self,
@@ -72,18 +92,9 @@ impl Api {
         let span = info_span!("local call", name = wish.name(), %tenant);
         let done = async {
             let done = match self.agent.authority.decide() {
-                Ok(right) => {
-                    let work = alone(self.agent.clone(), tenant.clone());
-                    let bound = async move {
-                        // Until this is done, the server joins no fleet.
-                        let _right = right;
-                        work.await
-                    };
-                    self.agent.detached(Box::pin(bound)).await
-                }
+                Ok(right) => self.by_itself(right, alone(self.agent.clone(), tenant.clone())).await,
                 Err(Standing::Member(member)) => Box::pin(member::change(&self.agent, &member, wish, &tenant)).await,
-                Err(Standing::Lost) => Err(self.agent.authority.lost()),
-                Err(Standing::Joining | Standing::Alone) => Err(standing::joining()),
+                Err(standing) => Err(self.nobody_decides(&standing)),
             };
             log(&done);
             done
@@ -145,6 +156,27 @@ impl LocalService for Api {
         authorize(&request)?;
         self.change(Wish::Restart, &request.get_ref().tenant, alone::restart).await?;
         Ok(Response::new(pb::RestartLocalTenantResponse {}))
+    }
+
+    async fn adopt_local_tenants(
+        &self,
+        request: Request<pb::AdoptLocalTenantsRequest>,
+    ) -> Result<Response<pb::AdoptLocalTenantsResponse>, Status> {
+        authorize(&request)?;
+        let pb::AdoptLocalTenantsRequest { dry_run, start } = request.into_inner();
+        let span = info_span!("local call", name = "adopt", dry_run);
+        let done = async {
+            let done = match self.agent.authority.decide() {
+                Ok(right) => self.by_itself(right, alone::adopt(self.agent.clone(), dry_run, start)).await,
+                Err(Standing::Member(member)) => Err(member::adopts_by_its_fleet(&member)),
+                Err(standing) => Err(self.nobody_decides(&standing)),
+            };
+            log(&done);
+            done
+        };
+        let (findings, problems) = done.instrument(span).await?;
+        let findings = findings.into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::AdoptLocalTenantsResponse { findings, problems }))
     }
 
     async fn list_local_tenants(

@@ -3,15 +3,20 @@
 //! Owns the issuing (always one above the highest that anybody has seen) and the words for a person who has no controller
 //! to ask. Every change here goes the way of a controller's call from then on.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use feather_proto::{
+    adoption::{Action, Finding},
     error::{Code, Error, reason},
     ids::{Generation, TenantName},
     model::{StopReason, VolumeExpectation},
 };
 
 use crate::{
+    adoption,
     agent::{Agent, locked},
     ledger::{Record, Residence, Volume},
     transition::AddRequest,
@@ -64,6 +69,22 @@ pub(crate) async fn restart(agent: Arc<Agent>, tenant: TenantName) -> Result<(),
     let (generation, stopped) = (next(&agent, &tenant)?, is_stopped(&agent, &tenant));
     let restarted = agent.restart(&tenant, generation).await.map(drop);
     stopped_as_before(&agent, &tenant, stopped, restarted).await
+}
+
+/// Takes over what the old script left, as far as it fits. In the order of names, with what could not be read.
+pub(crate) async fn adopt(agent: Arc<Agent>, dry_run: bool, start: bool) -> Result<(Vec<Finding>, Vec<String>), Error> {
+    let wish = adoption::Wish { start, alone: true };
+    let (found, problems) = agent.plan_adoption(wish).await?;
+    let fits = found.iter().filter(|finding| finding.action == Action::Adopt);
+    let names: BTreeSet<TenantName> = fits.filter_map(|finding| finding.name.parse().ok()).collect();
+    if dry_run || names.is_empty() {
+        return Ok((found, problems));
+    }
+    let mut findings: BTreeMap<_, _> = found.into_iter().map(|finding| (finding.name.clone(), finding)).collect();
+    for done in agent.adopt(&names, wish).await? {
+        findings.insert(done.name.clone(), done);
+    }
+    Ok((findings.into_values().collect(), problems))
 }
 
 fn is_stopped(agent: &Agent, tenant: &TenantName) -> bool {

@@ -13,6 +13,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use feather_proto::{
+    adoption::Finding,
     error::{Code, Error},
     ids::TenantName,
     model::TenantReport,
@@ -20,7 +21,7 @@ use feather_proto::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::text;
+use super::{findings, text};
 
 /// Deadline of calls that only look.
 const LOOK_MAX: Duration = Duration::from_secs(15);
@@ -42,8 +43,24 @@ pub enum Tenant {
     Stop(Name),
     /// Make a tenant's container anew, with the API keys that this server has now; a stopped one is started
     Restart(Name),
+    /// Take over what the old script left on this server: its containers, volumes and file of tenants
+    ///
+    /// What runs is not restarted; passwords, ports, data and routes stay. What does not fit is left as it is, with the reason and what
+    /// to do about it. For a server that belongs to no fleet; `featherctl server adopt` does the same for a member.
+    Adopt(Adopt),
     /// Show this server at one glance: its fleet, slots, tenants, and what is wrong
     Status,
+}
+
+/// How to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct Adopt {
+    /// Only show what was found and what would happen
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Start those that are stopped, as all are after their birth container was replaced by another one
+    #[arg(long)]
+    pub start: bool,
 }
 
 impl Tenant {
@@ -202,6 +219,13 @@ pub async fn run(socket: &Path, command: Tenant, out: &mut (dyn Write + Send)) -
         }
         Tenant::Restart(Name { name }) => {
             agent.restart_local_tenant(pb::RestartLocalTenantRequest { tenant: name.into() }).await?;
+        }
+        Tenant::Adopt(Adopt { dry_run, start }) => {
+            let request = pb::AdoptLocalTenantsRequest { dry_run, start };
+            let response = agent.adopt_local_tenants(request).await?.into_inner();
+            let decoded = response.findings.into_iter().map(Finding::try_from).collect::<Result<Vec<_>, _>>();
+            let told = findings::told(&decoded.map_err(Failure::Answer)?, &response.problems, Adopt { dry_run, start });
+            out.write_all(told.as_bytes())?;
         }
         Tenant::List => out.write_all(text::tenants(&list(&mut agent).await?).as_bytes())?,
         Tenant::Status => {

@@ -112,6 +112,18 @@ fn within<T>(message: T) -> Request<T> {
     request
 }
 
+/// The error for a wish to adopt that was typed on a member.
+pub(crate) fn adopts_by_its_fleet(member: &Member) -> Error {
+    Error::refused(
+        reason::WRONG_STATE,
+        format!(
+            "this server is a member of a fleet, which alone knows what names are free; nothing was changed: `featherctl server adopt {}` \
+             takes over what is here",
+            member.server
+        ),
+    )
+}
+
 fn not_taken_in(member: &Member, tenant: &TenantName) -> Error {
     Error::refused(
         reason::WRONG_STATE,

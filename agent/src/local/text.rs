@@ -113,7 +113,7 @@ fn state(report: &TenantReport, being_added: bool) -> &'static str {
     }
 }
 
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |text: &String| text.chars().count();
     let mut widths = [0; N];
     for row in rows {

@@ -6,6 +6,7 @@ use feather_proto::{
     error::reason,
     ids::TenantName,
     pb::{agent::v1 as pb, types::v1 as types},
+    tls::Principal,
 };
 use types::AdoptionAction;
 
@@ -15,6 +16,7 @@ use super::{
         IMAGE, Server, World, activate, alice, captured_log, grant, hand_off, pull, pulled, refused, request_id,
         reserve, reset, seal, start, stop, trial, wait_until,
     },
+    local::tenant_sh,
 };
 use crate::{
     ledger::Directory,
@@ -280,4 +282,98 @@ async fn a_crash_at_any_write_of_an_adoption_is_finished_by_its_repetition() {
             assert_eq!(alice().container(), "feather-user-alice");
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_by_itself_takes_over_what_runs_there_with_one_command() {
+    let world = World::new();
+    let mut nyc = world.server("nyc");
+    by_hand(&nyc, "alice", 9001, |_| {});
+    by_hand(&nyc, "carol", 9003, |made| made.home = None);
+    nyc.start_alone().await;
+    let (said, code) = tenant_sh(&nyc, &["add", "alice"]).await.unwrap_err();
+    assert!(code == 1 && said.contains("`tenant.sh adopt`"), "{said}");
+
+    let would = tenant_sh(&nyc, &["adopt", "--dry-run"]).await.unwrap();
+    assert!(would.contains("alice     container volume route  9001  running    adopt\n"), "{would}");
+    assert!(would.contains("carol: nothing is mounted at /home/user"), "{would}");
+    assert!(would.ends_with("\n`tenant.sh adopt` would adopt 1 in place; 1 left as found, see above\n"), "{would}");
+    assert_eq!(tenant_sh(&nyc, &["list"]).await.unwrap(), "USERNAME  PORT  URL  CONTAINER\n", "nothing was changed");
+
+    let done = tenant_sh(&nyc, &["adopt"]).await.unwrap();
+    assert!(done.ends_with("\n1 adopted, nothing was restarted; 1 left as found, see above\n"), "{done}");
+    assert!(!done.contains(PASSWORD));
+    let again = tenant_sh(&nyc, &["adopt"]).await.unwrap();
+    assert!(again.contains("running    known\n") && again.contains("nothing was adopted"), "{again}");
+    wait_until("alice is listed", async || {
+        let list = tenant_sh(&nyc, &["list"]).await.unwrap();
+        (list.contains("alice     9001  https://alice.users.inceptel.ai  running\n"), list)
+    })
+    .await;
+    assert_eq!(world.recorder.starts("feather-user-alice").len(), 1, "she was never started again");
+    tenant_sh(&nyc, &["restart", "alice"]).await.unwrap();
+    is_made_anew(&nyc, PASSWORD);
+}
+
+/// Everything of the old container but its storage is gone, its file of tenants too.
+async fn in_a_new_birth(world: &World) -> Server {
+    let mut nyc = world.server("nyc");
+    by_hand(&nyc, "alice", 9001, |_| {});
+    by_hand(&nyc, "bob", 9002, |made| made.network = Network::Host);
+    nyc.engine.reboot();
+    nyc.proxy.lose_routes();
+    nyc.start_alone().await;
+    nyc
+}
+
+#[tokio::test]
+async fn a_new_birth_on_the_old_storage_adopts_and_starts_what_ended_with_the_old_one() {
+    let world = World::new();
+    let nyc = in_a_new_birth(&world).await;
+    let would = tenant_sh(&nyc, &["adopt", "--start", "--dry-run"]).await.unwrap();
+    assert!(would.contains("alice     container volume  9001  stopped    adopt\n"), "{would}");
+    assert!(would.contains("alice: is stopped, and started now\n"), "{would}");
+    assert!(would.ends_with("\n`tenant.sh adopt --start` would adopt 2 in place\n"), "{would}");
+    let done = tenant_sh(&nyc, &["adopt", "--start"]).await.unwrap();
+    assert!(done.ends_with("\n2 adopted, stopped until now and being started: 2 (`tenant.sh list`)\n"), "{done}");
+    wait_until("both serve", async || {
+        let list = tenant_sh(&nyc, &["list"]).await.unwrap();
+        (list.matches("  running\n").count() == 2 && nyc.public().0 == 200, list)
+    })
+    .await;
+    is_made_anew(&nyc, PASSWORD);
+    let bob = nyc.engine.spec("feather-user-bob").unwrap();
+    assert_eq!(bob.environment["FEATHER_PASSWORD"], PASSWORD);
+}
+
+#[tokio::test]
+async fn what_ended_with_the_old_birth_stays_stopped_unless_it_is_asked_for() {
+    let world = World::new();
+    let nyc = in_a_new_birth(&world).await;
+    let done = tenant_sh(&nyc, &["adopt"]).await.unwrap();
+    assert!(done.contains("alice: is stopped and stays so until `tenant.sh start alice`\n"), "{done}");
+    assert!(done.ends_with("\n2 adopted, stopped and staying so: 2\n"), "{done}");
+    tenant_sh(&nyc, &["start", "alice"]).await.unwrap();
+    is_made_anew(&nyc, PASSWORD);
+    assert_eq!(nyc.public().0, 200);
+}
+
+#[tokio::test]
+async fn a_member_is_adopted_by_its_fleet() {
+    let world = World::new();
+    let mut nyc = world.server("nyc");
+    by_hand(&nyc, "alice", 9001, |_| {});
+    nyc.start_alone().await;
+    world.ca.issue(&Principal::agent("nyc")).save(&nyc.config.identity_file()).unwrap();
+    nyc.join_fleet();
+    wait_until("it is a member", async || {
+        let status = tenant_sh(&nyc, &["status"]).await.unwrap();
+        (status.starts_with("fleet       member nyc"), status)
+    })
+    .await;
+    for words in [["adopt", "--dry-run"], ["adopt", "--start"]] {
+        let (said, code) = tenant_sh(&nyc, &words).await.unwrap_err();
+        assert!(code == 1 && said.contains("`featherctl server adopt nyc`"), "{said}");
+    }
+    assert_eq!(nyc.snapshot().await.tenants, []);
 }

@@ -31,7 +31,7 @@ async fn typed(socket: PathBuf, words: &[&str]) -> Result<String, (String, u8)> 
     Ok(String::from_utf8(out).unwrap())
 }
 
-async fn tenant_sh(server: &Server, words: &[&str]) -> Result<String, (String, u8)> {
+pub(super) async fn tenant_sh(server: &Server, words: &[&str]) -> Result<String, (String, u8)> {
     typed(server.socket(), words).await
 }
 

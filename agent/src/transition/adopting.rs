@@ -8,14 +8,14 @@ use crate::{
     ledger::{Desired, Record, Residence, Spec, Volume},
 };
 
-/// It lives here from now on, as it is: running when it runs, stopped when it does not. Only a name that this ledger knows nothing
+/// It lives here from now on, as it is: running when it runs, stopped when it does not and nobody wishes that it be started. Only a name that this ledger knows nothing
 /// of; whatever else is recorded was decided by somebody, and is not overruled by what happens to lie around.
 pub(crate) fn admit_adopt(record: Option<&Record>, candidate: &Candidate) -> Result<Next, Error> {
     if let Some(record) = record {
         return Err(wrong_state(record, "only a tenant that this server has no record of can be adopted"));
     }
     let generation = candidate.seen.next();
-    let desired = if candidate.running.is_some() { Desired::Run } else { Desired::Stop };
+    let desired = if candidate.start { Desired::Run } else { Desired::Stop };
     Ok(Next::Write(Record {
         residence: Residence::Active { desired, provisioning: None },
         spec: Some(Spec {

@@ -92,3 +92,41 @@ async fn what_the_old_script_ran_is_adopted_without_a_restart_and_moves() {
     assert_eq!(fleet.holdings().await["fra"], Holdings::of(&["alice", "bob"], &[]));
     fleet.finish().await;
 }
+
+/// As an operator replaces the hand-made birth container: its storage is all that is kept, and `tenant.sh` all that is typed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_birth_on_the_storage_of_the_old_one_starts_its_tenants_again() {
+    let mut fleet = Real::bare(&[]).await;
+    let login = |tenant: &str, password: &str| {
+        fleet.remember_secret(password);
+        Login::parse(tenant, &format!("https://{tenant}.users.inceptel.ai | password: {password}\n"))
+    };
+    let (alice, bob) = (login("alice", ALICE), login("bob", BOB));
+    fleet.lone_birth("nyc", &[]).await;
+    let script = fleet.directory().join("old.sh");
+    std::fs::write(&script, old_script()).unwrap();
+    fleet.inside_with("nyc", "bash -s", &script).await.ok();
+    std::fs::remove_file(&script).unwrap();
+    fleet.answers("nyc", &alice).await;
+    fleet.visit("nyc", &alice).append("one").await.unwrap();
+    fleet.visit("nyc", &bob).append("two").await.unwrap();
+
+    fleet.alone("nyc").await;
+    let list = fleet.inside("nyc", "tenant.sh list").await.ok();
+    assert_eq!(list.lines().count(), 1, "nothing is guessed: {list}");
+    let status = fleet.inside("nyc", "tenant.sh status").await.ok();
+    assert!(status.contains("feather-user-alice") && status.contains("`tenant.sh adopt`"), "{status}");
+    let would = fleet.inside("nyc", "tenant.sh adopt --start --dry-run").await.ok();
+    assert!(would.ends_with("`tenant.sh adopt --start` would adopt 2 in place\n"), "{would}");
+    let done = fleet.inside("nyc", "tenant.sh adopt --start").await.ok();
+    assert!(done.ends_with("2 adopted, stopped until now and being started: 2 (`tenant.sh list`)\n"), "{done}");
+    assert_eq!(fleet.answers("nyc", &alice).await.text, "1 one\n", "her password, her data");
+    assert_eq!(fleet.answers("nyc", &bob).await.text, "1 two\n");
+    let list = fleet.inside("nyc", "tenant.sh list").await.ok();
+    let rows: Vec<_> = list.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let row = |name: &str, port: u16| format!("{name} {port} https://{name}.users.inceptel.ai running");
+    assert_eq!(rows, [row("alice", 9001), row("bob", 9002)], "and their ports");
+    let status = fleet.inside("nyc", "tenant.sh status").await.ok();
+    assert!(status.ends_with("\nno problems\n"), "{status}");
+    fleet.finish().await;
+}
