@@ -36,6 +36,7 @@ use crate::{
     events::Events,
     gate::Gates,
     grant::Grants,
+    history::Remembered,
     ledger::{Ledger, Record, Spec},
     link::Links,
     router::Router,
@@ -135,7 +136,13 @@ pub(crate) struct Agent {
 pub(crate) type TenantLock = OwnedMutexGuard<()>;
 
 impl Agent {
-    pub(crate) fn new(config: Config, seams: Seams, ledger: Arc<Ledger>, work: Work) -> Arc<Self> {
+    pub(crate) fn new(
+        config: Config,
+        seams: Seams,
+        ledger: Arc<Ledger>,
+        work: Work,
+        remembered: &Remembered,
+    ) -> Arc<Self> {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
             links: Links::new(config.link_dir()),
@@ -144,7 +151,7 @@ impl Agent {
             identity: OnceLock::new(),
             issued: Mutex::default(),
             work,
-            events: Events::default(),
+            events: Events::after(remembered.events.clone()),
             changes: watch::Sender::new(0),
             config,
             ledger,
@@ -167,7 +174,7 @@ impl Agent {
             pulls: Mutex::default(),
             returning: Mutex::default(),
             waits: Mutex::default(),
-            watches: Mutex::default(),
+            watches: Mutex::new(remembered.watches()),
             ask_problem: Mutex::default(),
             link_problem: Mutex::default(),
         })

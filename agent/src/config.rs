@@ -107,6 +107,11 @@ impl Config {
         self.state_dir.join("work")
     }
 
+    /// Directory of what happened here.
+    pub fn history_dir(&self) -> PathBuf {
+        self.state_dir.join("history")
+    }
+
     /// Sockets of tenants whose requests are held.
     pub fn gate_dir(&self) -> PathBuf {
         self.state_dir.join("gates")

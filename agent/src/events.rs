@@ -47,11 +47,17 @@ impl Kind {
     }
 }
 
-/// The newest events of this agent's life.
+/// The newest events.
 #[derive(Default)]
 pub(crate) struct Events(Mutex<VecDeque<EventReport>>);
 
 impl Events {
+    /// Goes on where an agent before this one ended.
+    pub(crate) fn after(earlier: Vec<EventReport>) -> Self {
+        let too_many = earlier.len().saturating_sub(KEPT);
+        Self(Mutex::new(earlier.into_iter().skip(too_many).collect()))
+    }
+
     /// Notes one, and writes it to the log.
     pub(crate) fn note(&self, at: OffsetDateTime, kind: Kind, tenant: Option<&TenantName>, message: String) {
         let subject = tenant.map_or("server", TenantName::as_str);
@@ -86,5 +92,9 @@ mod tests {
         let all = events.all();
         assert_eq!((all.len(), all[0].sequence, all[0].message.as_str()), (KEPT, 4, "3"));
         assert_eq!(all.last().map(|last| last.sequence), u64::try_from(KEPT + 3).ok());
+        let later = Events::after(all.clone());
+        assert_eq!(later.all(), all);
+        later.note(OffsetDateTime::UNIX_EPOCH, Kind::Recovered, None, "later".to_owned());
+        assert_eq!(later.all().last().map(|last| last.sequence), u64::try_from(KEPT + 4).ok());
     }
 }

@@ -14,6 +14,7 @@ mod events;
 mod failure;
 pub mod gate;
 mod grant;
+mod history;
 pub mod image;
 pub mod join;
 

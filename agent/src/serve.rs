@@ -16,6 +16,7 @@ use crate::{
     agent::{Agent, Seams},
     api, ask,
     config::Config,
+    history,
     join::Membership,
     ledger::{self, Directory, Ledger, Storage},
     local::Socket,
@@ -75,7 +76,11 @@ impl Local {
         storage: Arc<dyn Storage>,
         work: Arc<dyn Storage>,
     ) -> Result<Self, Error> {
-        let agent = Agent::new(config, seams, Ledger::open(storage)?, Work::new(Book::open(work)?));
+        let (history, remembered) = history::open(&config.history_dir());
+        let agent = Agent::new(config, seams, Ledger::open(storage)?, Work::new(Book::open(work)?), &remembered);
+        if let Some(storage) = history {
+            agent.tasks.spawn(history::keep(agent.clone(), storage, remembered));
+        }
         agent.tasks.spawn(reconcile::run(agent.clone()));
         agent.tasks.spawn(watchdog::run(agent.clone()));
         if let Some(door) = agent.config.waitlist.clone() {

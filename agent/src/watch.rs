@@ -39,6 +39,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Of a container about which an agent before this one knew so much.
+    pub(crate) fn remembered(restarts: u64, last_restart: Option<OffsetDateTime>) -> Self {
+        Self { restarts, last_restart, ..Self::default() }
+    }
+
     /// Its process begins a new life, whoever started it and why.
     pub(crate) fn started(&mut self, now: Instant) {
         (self.failed, self.good, self.answered, self.started) = (0, 0, false, Some(now));

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{Agent, locked};
 use crate::{
     events::Kind,
+    history::Remembered,
     watch::{Patience, Watch},
 };
 
@@ -47,7 +48,7 @@ pub(crate) enum Watched {
 }
 
 impl Watched {
-    fn tenant(&self) -> Option<&TenantName> {
+    pub(crate) fn tenant(&self) -> Option<&TenantName> {
         match self {
             Watched::Tenant(tenant) => Some(tenant),
             Watched::Admin => None,
@@ -172,6 +173,11 @@ impl Agent {
     /// Whoever does not live here, or shall not run, begins anew when it does.
     pub(crate) fn forget_watches(&self, stays: impl Fn(&TenantName) -> bool) {
         locked(&self.watches).retain(|subject, _| subject.tenant().is_none_or(&stays));
+    }
+
+    /// What the agent after this one shall know of.
+    pub(crate) fn remembered(&self) -> Remembered {
+        Remembered::of(self.events.all(), &locked(&self.watches))
     }
 
     /// Notes an event, and tells whoever watches.

@@ -52,7 +52,7 @@ async fn agent(folder: &std::path::Path) -> Arc<Agent> {
     };
     let ledger = Ledger::open(Arc::new(Directory::new(config.ledger_dir()).unwrap())).unwrap();
     let book = Book::open(Arc::new(Directory::new(config.work_dir()).unwrap())).unwrap();
-    let agent = Agent::new(config, seams, ledger, Work::new(book));
+    let agent = Agent::new(config, seams, ledger, Work::new(book), &Default::default());
     for (name, residence, _) in residences() {
         let mut record = Record::floor(name.parse().unwrap(), Generation(3));
         record.residence = residence;

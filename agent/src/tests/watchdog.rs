@@ -140,3 +140,54 @@ async fn a_router_that_does_not_answer_is_restarted_and_gets_its_routes_back() {
     assert_eq!(kinds(&nyc.snapshot().await), [("router-restarted", "")]);
     nyc.stop().await;
 }
+
+#[tokio::test]
+async fn what_happened_is_known_to_the_next_agent_too_and_no_truth_of_it() {
+    let world = World::new();
+    let mut nyc = watched(&world).await;
+    nyc.engine.crash(ALICE);
+    comes_to_restarts(&nyc, 1).await;
+    let events = nyc.snapshot().await.events;
+    let file = nyc.config.history_dir().join("history.json");
+    wait_until("it is on disk", async || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        (text.contains("was started again") && text.contains("\"count\": 1"), text)
+    })
+    .await;
+    nyc.crash().await;
+    nyc.engine.reboot();
+    nyc.start().await;
+    comes_to_restarts(&nyc, 1).await;
+    assert_eq!(nyc.snapshot().await.events, events, "a reboot is no event");
+    nyc.engine.crash(ALICE);
+    comes_to_restarts(&nyc, 2).await;
+    let sequences: Vec<_> = nyc.snapshot().await.events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, [1, 2], "numbers go on");
+    // What happened in the second of the last writing is written at an orderly end.
+    nyc.stop().await;
+    nyc.start().await;
+    comes_to_restarts(&nyc, 2).await;
+    nyc.stop().await;
+
+    // It is for people: an agent that cannot keep it serves as well.
+    std::fs::write(&file, "damaged").unwrap();
+    nyc.start().await;
+    comes_to_restarts(&nyc, 0).await;
+    nyc.stop().await;
+    std::fs::remove_dir_all(nyc.config.history_dir()).unwrap();
+    std::fs::write(nyc.config.history_dir(), "somebody's file").unwrap();
+    nyc.engine.reboot();
+    nyc.start().await;
+    comes_to_restarts(&nyc, 0).await;
+    nyc.engine.crash(ALICE);
+    comes_to_restarts(&nyc, 1).await;
+    nyc.stop().await;
+}
+
+async fn comes_to_restarts(nyc: &Server, wanted: u64) {
+    wait_until("alice runs, with her restarts counted", async || {
+        let (status, alice) = (nyc.public().0, nyc.get().await);
+        (status == 200 && alice.restarts == wanted, (status, alice))
+    })
+    .await;
+}

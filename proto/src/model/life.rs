@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{from_timestamp, option, port, required, text, to_timestamp};
 use crate::{error::Error, ids::TenantName, pb::types::v1 as types_pb};
 
-/// Restarts of one container since its agent was started.
+/// Restarts of one container, over those of its agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchReport {
     /// So many, because its process had ended or did not answer.
@@ -41,7 +41,7 @@ pub struct AdminReport {
 /// Something that happened on a server by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventReport {
-    /// Counts from 1 since the agent was started.
+    /// Counts from 1, over restarts of the agent too.
     pub sequence: u64,
     /// By the server's clock.
     pub at: OffsetDateTime,
