@@ -63,11 +63,16 @@ fn summary(findings: &[Finding], asked: Adopt) -> String {
     let misfits = count(Action::Misfit);
     let left = if misfits > 0 { format!("; {misfits} left as found, see above") } else { String::new() };
     if asked.dry_run {
-        let fit = count(Action::Adopt);
+        let fits: Vec<_> = findings.iter().filter(|finding| finding.action == Action::Adopt).collect();
         let start = if asked.start { " --start" } else { "" };
-        return match fit {
+        let resting = match fits.iter().filter(|finding| !finding.running).count() {
+            0 => String::new(),
+            _ if asked.start => String::new(),
+            stopped => format!(", {stopped} of them as stopped (`--start` starts what is stopped)"),
+        };
+        return match fits.len() {
             0 => format!("nothing to adopt{left}"),
-            fit => format!("`tenant.sh adopt{start}` would adopt {fit} in place{left}"),
+            fit => format!("`tenant.sh adopt{start}` would adopt {fit} in place{resting}{left}"),
         };
     }
     let adopted: Vec<_> = findings.iter().filter(|finding| finding.action == Action::Adopted).collect();
@@ -134,6 +139,10 @@ mod tests {
         assert_eq!(
             last(&fits, Adopt { dry_run: true, start: true }),
             "`tenant.sh adopt --start` would adopt 1 in place"
+        );
+        assert_eq!(
+            last(&[finding("alice", false, Action::Adopt)], Adopt { dry_run: true, ..DO }),
+            "`tenant.sh adopt` would adopt 1 in place, 1 of them as stopped (`--start` starts what is stopped)"
         );
         assert_eq!(told(&[], &[], Adopt { dry_run: true, ..DO }), "nothing to adopt\n");
         assert_eq!(told(&[], &[], DO), "nothing was adopted\n");
