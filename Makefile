@@ -16,7 +16,7 @@ test: images ## everything: in-process, and on real Podman and Caddy
 	cargo test --workspace
 	cargo test $(WORK)
 
-bench: images ## measures a release build against bare Podman, writes target/bench.json
+bench: images ## measures moves of a release build against what people use today, writes target/bench.json
 	cargo build --release --workspace --bins
 	@FEATHER_BINARIES=$(TARGET)/release scripts/bench
 
