@@ -52,7 +52,9 @@ fn generate(shape: &str, directory: &str) -> anyhow::Result<()> {
 fn bench() -> anyhow::Result<()> {
     let setting = |name: &str| env::var(name).with_context(|| format!("{name} is not set; run scripts/bench"));
     let scratch = PathBuf::from(setting("BENCH_SCRATCH")?);
-    let rounds = setting("BENCH_ROUNDS")?.parse().context("BENCH_ROUNDS is a number")?;
+    let rounds = setting("BENCH_ROUNDS")?;
+    let rounds = rounds.parse().ok().filter(|rounds| *rounds >= 1);
+    let rounds = rounds.context("BENCH_ROUNDS is the number of rounds that count: at least 1")?;
     let machine = Machine {
         root: PathBuf::from(setting("BENCH_ROOT")?),
         prefix: setting("FEATHER_BIRTH_PREFIX")?,
