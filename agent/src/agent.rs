@@ -43,6 +43,7 @@ use crate::{
     runtime::Runtime,
     standing::Authority,
     transition::Next,
+    volume::Notes,
     waitlist::Waitlist,
     watch::Watch,
     work::Work,
@@ -51,7 +52,7 @@ use crate::{
 pub(crate) use container::GENERATION_LABEL;
 pub(crate) use health::{Awaited, Watched};
 pub(crate) use lifecycle::Started;
-pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics};
+pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics, Told};
 
 /// Everything outside the agent that it acts through.
 #[derive(Clone)]
@@ -90,6 +91,8 @@ pub(crate) struct Agent {
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
     links: Links,
+    /// What is known of volumes from earlier passes over them.
+    pub(crate) notes: Arc<Notes>,
     pub(crate) waitlist: Arc<Waitlist>,
     pub(crate) authority: Authority,
     /// Of a member, once it is in use.
@@ -146,6 +149,7 @@ impl Agent {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
             links: Links::new(config.link_dir()),
+            notes: Arc::new(Notes::new(config.notes_dir())),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             authority: Authority::new(config.identity_file(), config.controller_file()),
             identity: OnceLock::new(),

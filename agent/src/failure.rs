@@ -70,6 +70,8 @@ impl From<volume::Error> for Error {
             volume::Error::Transport(_) | volume::Error::Truncated { .. } => {
                 Error::unavailable(reason::SERVER_UNREACHABLE, sentence)
             }
+            // The next attempt begins by looking.
+            volume::Error::BaseLost { .. } => Error::unavailable(reason::STORAGE, sentence),
             volume::Error::Cancelled => Error::new(Code::Cancelled, reason::CANCELLED, sentence),
             volume::Error::Panicked => Error::bug(sentence),
             volume::Error::Io { .. } | volume::Error::ArchiveIo { .. } | volume::Error::NotKept { .. } => {

@@ -3,8 +3,9 @@
 //! Owns dialling a peer and decoding what it sends. Trusts nothing of it but its certificate; what the frames mean is checked
 //! by the volume engine.
 
-use std::sync::Arc;
+use std::{os::fd::OwnedFd, sync::Arc};
 
+use bytes::Bytes;
 use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
@@ -14,12 +15,17 @@ use feather_proto::{
 };
 use futures::{Stream, StreamExt as _, stream};
 use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     grant::Ticket,
     password::Password,
-    volume::{self, Frame},
+    volume::{self, BaseUse, Digest, Frame, Progress, Volume},
 };
+
+/// Messages of a list on their way.
+const IN_FLIGHT: usize = 2;
 
 /// A message holds at most a batch of 2 MiB and its envelope.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 8 << 20;
@@ -66,6 +72,41 @@ pub(crate) struct Wanted {
     pub(crate) bytes_per_second_max: Option<u64>,
 }
 
+/// What this server has of a volume before a pass.
+pub(crate) struct Has {
+    pub(crate) base: Option<Digest>,
+    /// Where its list comes from, should the peer ask for it.
+    pub(crate) volume: Option<(Volume, OwnedFd)>,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+impl Has {
+    fn count(&self, message: &pb::SendVolumeResponse) {
+        let bytes = feather_proto::encoded_bytes(message);
+        self.progress.send_modify(|now| now.wire_bytes += bytes);
+    }
+
+    /// Begins to tell the peer what is here.
+    fn tell(&mut self, ask: mpsc::Sender<pb::SendVolumeRequest>) {
+        let Some((volume, root)) = self.volume.take() else { return };
+        let progress = self.progress.clone();
+        let telling = async move {
+            let mut list = volume::listing(volume, root);
+            while let Some(part) = list.next().await {
+                // A list that cannot be read on is cut off, which ends the pass at the other end.
+                let Ok(part) = part else { return };
+                let event = Some(pb::send_volume_request::Event::Base(part.into()));
+                let message = pb::SendVolumeRequest { event };
+                progress.send_modify(|now| now.wire_bytes += feather_proto::encoded_bytes(&message));
+                if ask.send(message).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(telling);
+    }
+}
+
 /// Calls to peers, with this server's identity.
 #[derive(Clone)]
 pub(crate) struct Peers {
@@ -80,6 +121,7 @@ impl Peers {
         source: &Source,
         tenant: &TenantName,
         wanted: Wanted,
+        has: Has,
     ) -> Result<(SourceSpec, impl Stream<Item = Result<Frame, Error>> + Send + use<>), Error> {
         let expected = if source.relayed { Principal::controller() } else { Principal::agent(&source.server) };
         let trust = Trust::Mutual(self.identity.clone());
@@ -94,21 +136,31 @@ impl Peers {
             ticket: source.ticket.expose().to_owned(),
             pass: pb::TransferPass::from(wanted.pass).into(),
             bytes_per_second_max: wanted.bytes_per_second_max.unwrap_or(0),
+            base_digest: has.base.map_or_else(Bytes::new, Bytes::from),
         };
         let begin = pb::SendVolumeRequest { event: Some(pb::send_volume_request::Event::Begin(begin)) };
+        let (ask, asked) = mpsc::channel(IN_FLIGHT);
+        let requests = stream::iter([begin]).chain(ReceiverStream::new(asked));
         let attempt = format!("the volume of {tenant} cannot be fetched from {} at {}", source.server, source.address);
         let failed = |status| Error::from(status).context(&attempt);
-        let mut stream = client.send_volume(stream::iter([begin])).await.map_err(failed)?.into_inner();
+        let mut stream = client.send_volume(requests).await.map_err(failed)?.into_inner();
         let first = stream.message().await.map_err(failed)?.and_then(|message| message.event);
         let Some(pb::send_volume_response::Event::Spec(spec)) = first else {
             return Err(bad_stream("it does not begin with the tenant's spec"));
         };
         let spec = SourceSpec::try_from(spec)?;
-        let frames = stream.map(|message| match message.map_err(Error::from)?.event {
-            Some(pb::send_volume_response::Event::Frame(frame)) => {
-                Frame::try_from(frame).map_err(|error: volume::Error| error.into())
+        let mut has = has;
+        let frames = stream.map(move |message| {
+            let message = message.map_err(Error::from)?;
+            has.count(&message);
+            let Some(pb::send_volume_response::Event::Frame(frame)) = message.event else {
+                return Err(bad_stream("something else than a frame follows"));
+            };
+            let frame = Frame::try_from(frame)?;
+            if matches!(&frame, Frame::Header(header) if header.base == BaseUse::Listed) {
+                has.tell(ask.clone());
             }
-            _ => Err(bad_stream("something else than a frame follows")),
+            Ok(frame)
         });
         Ok((spec, frames))
     }

@@ -20,7 +20,7 @@ use feather_proto::{
 use crate::ledger::{Record, Residence, Volume};
 
 pub(crate) use adopting::admit_adopt;
-pub(crate) use data::{admit_grant, admit_import, admit_remove_volume};
+pub(crate) use data::{admit_grant, admit_import, admit_remove_volume, admit_send};
 pub(crate) use living::{
     AddFacts, AddRequest, admit_add, admit_remove, admit_reset, admit_restart, admit_start, admit_stop, failed_add,
 };

@@ -12,15 +12,21 @@
 //! see [`Xattr`] for those that travel.
 
 mod content;
+mod cursor;
 mod descent;
 mod digest;
+mod ends;
 mod entry;
 mod error;
 mod exchange;
 mod inode;
+mod manifest;
+mod notes;
 mod pax;
+mod read;
 mod receive;
 mod send;
+mod stamp;
 mod stream;
 mod tar_export;
 mod tar_header;
@@ -35,15 +41,18 @@ mod writer;
 mod tests;
 
 pub use digest::{Digest, DigestError, Summary};
+pub use ends::{Listing, Trust, Volume};
 pub use entry::{
-    Batch, Body, Chunk, DeviceNumber, Entry, Extent, Frame, Header, Inode, Kind, Metadata, Node, Timestamp, Xattr,
+    BaseUse, Batch, Body, Chunk, DeviceNumber, Entry, Extent, Frame, Header, Inode, Kind, Metadata, Node, Span, Step,
+    Timestamp, Trailer, Xattr,
 };
 pub use error::Error;
 pub use exchange::exchange;
 pub use inode::open_root;
-pub use receive::{Limits, Progress, Receiver};
+pub use notes::Notes;
+pub use receive::{Changes, Limits, Phase, Progress, Receiver};
 pub use send::{scan, send};
-pub use stream::{export_tar, frames, import_tar, receive};
+pub use stream::{Receiving, Sending, Transferred, export_tar, frames, import_tar, listing, prepare, receive};
 pub use tar_export::{Exported, write_tar};
 // Archives of images are tar, too.
 pub(crate) use tar_header::{BLOCK, Fields as TarFields, padding};

@@ -76,6 +76,15 @@ pub struct Pulled {
     pub received: VolumeSummary,
 }
 
+/// How much of a volume is read to verify it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Every byte.
+    Everything,
+    /// All metadata, and the content of what may have changed since it was last hashed.
+    WhatMayHaveChanged,
+}
+
 /// Where a pull fetches from.
 #[derive(Clone)]
 pub struct PullFrom {
@@ -190,8 +199,8 @@ pub trait Agent: Send + Sync {
     async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error>;
     /// Fetches the volume from a peer.
     async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error>;
-    /// Reads the whole volume again.
-    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error>;
+    /// Goes over the whole volume again.
+    async fn verify_volume(&self, tenant: &TenantName, reading: Reading) -> Result<VolumeSummary, Error>;
     /// The volume as a tar archive.
     async fn export_volume(&self, tenant: &TenantName) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error>;
     /// Replaces the volume's content by a tar archive; an error in the stream leaves it incomplete.

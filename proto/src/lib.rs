@@ -12,6 +12,11 @@ pub mod join_token;
 pub mod model;
 pub mod tls;
 
+/// Bytes that a message takes on the wire, without what carries it.
+pub fn encoded_bytes(message: &impl prost::Message) -> u64 {
+    message.encoded_len() as u64
+}
+
 /// Generated from `proto/feather/**.proto`; documentation lives there.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 pub mod pb {

@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
-    agents::{Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, Tried},
+    agents::{
+        Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, Reading, SignUp, SignUps, Tried,
+    },
     world::Password,
 };
 use feather_proto::{
@@ -255,8 +257,8 @@ impl Agent for FaultyAgent {
         through!(self, "abandon_swap", self.inner.abandon_swap(swap))
     }
 
-    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
-        through!(self, "verify_volume", self.inner.verify_volume(tenant))
+    async fn verify_volume(&self, tenant: &TenantName, reading: Reading) -> Result<VolumeSummary, Error> {
+        through!(self, "verify_volume", self.inner.verify_volume(tenant, reading))
     }
 
     async fn export_volume(&self, tenant: &TenantName) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {

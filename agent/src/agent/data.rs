@@ -51,13 +51,18 @@ impl Agent {
         Ok(reports)
     }
 
-    /// One volume and what is in it, measured now.
-    pub(crate) async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, volume::Usage), Error> {
+    /// One volume and what is in it, measured now; how many bytes of it have changed since the last pass over it, and the root
+    /// digest after that.
+    pub(crate) async fn volume(
+        &self,
+        tenant: &TenantName,
+    ) -> Result<(VolumeReport, volume::Usage, u64, Option<volume::Digest>), Error> {
         let found = self.volumes().await?.into_iter().find(|report| report.tenant == *tenant);
         let report = found.ok_or_else(|| no_volume(tenant))?;
         let path = self.volume_path(tenant).await?;
-        let usage = blocking(move || volume::measure(volume::open_root(&path)?)).await?;
-        Ok((report, usage))
+        let noted = self.noted(tenant);
+        let (usage, changed, digest) = blocking(move || noted.changed(volume::open_root(&path)?)).await?;
+        Ok((report, usage, changed, digest))
     }
 
     /// Refuses volumes that are not whole; the path of one that is.
@@ -78,10 +83,11 @@ impl Agent {
         }
     }
 
-    /// Reads the whole volume again. What a tenant changes meanwhile makes this fail, not lie.
-    pub(crate) async fn verify(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
+    /// Goes over the whole volume again. What a tenant changes meanwhile makes this fail, not lie.
+    pub(crate) async fn verify(&self, tenant: &TenantName, trust: volume::Trust) -> Result<VolumeSummary, Error> {
         let path = self.whole_volume(tenant).await?;
-        let found = blocking(move || volume::scan(volume::open_root(&path)?)).await?;
+        let noted = self.noted(tenant);
+        let found = blocking(move || noted.look_at(volume::open_root(&path)?, trust)).await?;
         let found = summary(&found);
         let _lock = self.lock(tenant).await;
         if let Some(record) = self.ledger.get(tenant)?
@@ -144,6 +150,7 @@ impl Agent {
         let (path, _) = self.runtime.ensure_volume(&tenant.container()).await?;
         let (unpacked, _) = self.runtime.ensure_volume(&staging).await?;
         blocking(move || volume::exchange(&path, &unpacked)).await?;
+        self.notes.forget(&tenant.container());
         let volume = Volume::whole(target.generation, Some(found.clone()));
         self.write(Record { volume, ..marked }).await?;
         if let Err(error) = self.runtime.remove_volume(&staging).await {
@@ -184,6 +191,7 @@ impl Agent {
         let marked = self.write(marked).await?;
         self.remove_container(tenant).await?;
         self.runtime.remove_volume(&tenant.container()).await?;
+        self.notes.forget(&tenant.container());
         self.write(Record { volume: Volume::None, ..marked }).await.map(drop)
     }
 }

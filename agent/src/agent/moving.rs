@@ -58,6 +58,7 @@ impl Agent {
                 self.remove_container(tenant).await?;
                 if volume {
                     self.runtime.remove_volume(&tenant.container()).await?;
+                    self.notes.forget(&tenant.container());
                 }
                 self.write(transition::abandoned(&marked, volume)).await?;
                 routed.map(drop)
@@ -165,6 +166,7 @@ impl Agent {
     pub(crate) async fn collect(&self, record: Record) -> Result<(), Error> {
         self.remove_container(&record.tenant).await?;
         self.runtime.remove_volume(&record.tenant.container()).await?;
+        self.notes.forget(&record.tenant.container());
         tracing::info!(tenant = %record.tenant, "deleted the volume whose time to be kept has passed");
         self.write(Record { volume: Volume::None, ..record }).await.map(drop)
     }

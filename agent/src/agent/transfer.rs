@@ -3,7 +3,7 @@
 //! Owns who may be where with which volume, and the marks in the ledger around a transfer. How a volume is read and written
 //! is the volume engine's business.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use feather_proto::{
     error::{Code, Error, reason},
@@ -12,16 +12,16 @@ use feather_proto::{
     tls::Principal,
 };
 use futures::{Stream, StreamExt as _, future, stream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Agent, lifecycle::spec_of, locked};
 use crate::{
     grant::{Terms, Ticket},
-    ledger::Spec,
-    peer::{Pass, Peers, Source, SourceSpec, Wanted},
+    ledger::{Record, Spec},
+    peer::{Has, Pass, Peers, Source, SourceSpec, Wanted},
     transition,
-    volume::{self, Frame, Limits, Progress},
+    volume::{self, Digest, Expect, Frame, Limits, Listing, Phase, Progress, Receiving, Sending, Transferred, Trust},
 };
 
 /// What `PullVolume` asks for.
@@ -54,6 +54,14 @@ pub(crate) struct Statistics {
     pub(crate) duration: std::time::Duration,
 }
 
+/// What a peer says when it asks for a volume.
+pub(crate) struct Told<'a> {
+    pub(crate) ticket: &'a str,
+    /// Root digest of what it has.
+    pub(crate) base: Option<Digest>,
+    pub(crate) listing: mpsc::Receiver<Result<Listing, volume::Error>>,
+}
+
 /// One message on its way to a peer.
 pub(crate) enum Sent {
     Spec(SourceSpec),
@@ -61,7 +69,7 @@ pub(crate) enum Sent {
 }
 
 impl Agent {
-    /// Lets one peer fetch one sealed volume for a while.
+    /// Lets one peer fetch one volume for a while.
     pub(crate) async fn grant(
         &self,
         tenant: &TenantName,
@@ -81,32 +89,40 @@ impl Agent {
         caller: &Principal,
         tenant: &TenantName,
         wanted: Wanted,
-        ticket: &str,
+        told: Told<'_>,
     ) -> Result<impl Stream<Item = Result<Sent, Error>> + Send + use<>, Error> {
+        let Told { ticket, base, listing } = told;
         let cancelled = self.grants.redeem(caller, tenant, wanted.generation, ticket)?;
-        only_final(wanted.pass)?;
         let record = self.ledger.get(tenant)?;
-        transition::admit_grant(record.as_ref(), tenant, wanted.generation)?;
+        transition::admit_send(record.as_ref(), tenant, wanted.generation, wanted.pass == Pass::Final)?;
         let record = record.ok_or_else(|| Error::bug("a granted tenant has no record"))?;
-        if self.container_state(tenant).await? == ContainerState::Running {
+        if wanted.pass == Pass::Final && self.container_state(tenant).await? == ContainerState::Running {
             return Err(Error::refused(
                 reason::WRONG_STATE,
                 format!("{tenant} still runs on this server; stop it for the move again"),
             ));
         }
         let spec = spec_of(&record)?.clone();
-        let path = self.volume_path(tenant).await?;
-        let total =
-            blocking(move || volume::measure(volume::open_root(&path)?).map(|usage| (path, usage.bytes))).await?;
-        let frames = volume::frames(volume::open_root(&total.0)?, total.1);
+        let expect = match wanted.pass {
+            Pass::Live => Expect::Live,
+            Pass::Final => Expect::Still,
+        };
+        let root = volume::open_root(&self.volume_path(tenant).await?)?;
+        let frames = volume::frames(Sending { volume: self.noted(tenant), root, expect, base, listing });
+        let frames = paced(frames.map(|frame| frame.map_err(Error::from)), wanted.bytes_per_second_max);
         let first = Sent::Spec(SourceSpec {
             password: spec.password,
             image: spec.image,
             image_digest: spec.image_digest,
             created: spec.created,
         });
-        let frames = until_cancelled(frames.map(|frame| frame.map(Sent::Frame).map_err(Error::from)), cancelled);
+        let frames = until_cancelled(frames.map(|frame| frame.map(Sent::Frame)), cancelled);
         Ok(stream::once(future::ready(Ok(first))).chain(frames))
+    }
+
+    /// A tenant's volume, as what is noted of it knows it.
+    pub(super) fn noted(&self, tenant: &TenantName) -> volume::Volume {
+        volume::Volume { name: tenant.container(), notes: self.notes.clone() }
     }
 
     /// Ends a transfer into this server that is under way.
@@ -126,7 +142,6 @@ impl Agent {
     ) -> Result<Pulled, Error> {
         let tenant = &request.tenant;
         let generation = request.wanted.generation;
-        only_final(request.wanted.pass)?;
         let began = tokio::time::Instant::now();
         // The newest call wins: its predecessor's caller has evidently given up.
         if let Some(older) = locked(&self.pulls).insert(tenant.clone(), cancelled.clone()) {
@@ -136,53 +151,95 @@ impl Agent {
             lock = self.lock(tenant) => lock,
             () = cancelled.cancelled() => return Err(cut_off()),
         };
-        let marked = transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, generation)?;
+        // What an earlier stay or a failed trial left must not look on while its data is replaced.
+        transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, generation)?;
+        self.remove_container(tenant).await?;
+        let mut trust = Trust::LastPass;
+        let (record, source, done) = loop {
+            match self.pull_once(request, peers, &cancelled, &progress, trust).await {
+                Err(Failed::Pass(error)) => match less(trust, &error) {
+                    Some(next) => {
+                        tracing::warn!(%tenant, %error, "the pass is made again, with less trust in what was noted");
+                        trust = next;
+                    }
+                    None => return Err(self.made_room(tenant, error.into()).await),
+                },
+                Err(Failed::Call(error)) => return Err(error),
+                Ok(done) => break done,
+            }
+        };
+        let Transferred { trailer, received, changes } = done;
+        let (sent, received) = (summary(&trailer.summary), summary(&received));
+        if sent.root_digest != received.root_digest {
+            return Err(differs(tenant, &sent, &received));
+        }
+        if request.wanted.pass == Pass::Final {
+            let spec = spec_from(source, generation);
+            self.write(transition::received(&record, spec, received.clone())?).await?;
+        }
+        let statistics = Statistics {
+            files_examined: sent.files,
+            bytes_examined: sent.bytes,
+            files_changed: changes.files_changed,
+            bytes_changed: changes.bytes_changed,
+            files_read: trailer.files_read,
+            bytes_read: trailer.bytes_read,
+            wire_bytes: progress.borrow().wire_bytes,
+            bytes_reused: changes.bytes_reused,
+            duration: began.elapsed(),
+        };
+        Ok(Pulled { sent, received, statistics })
+    }
+
+    /// One attempt at a pass.
+    async fn pull_once(
+        &self,
+        request: &PullRequest,
+        peers: &Peers,
+        cancelled: &CancellationToken,
+        progress: &watch::Sender<Progress>,
+        trust: Trust,
+    ) -> Result<(Record, SourceSpec, Transferred), Failed> {
+        let (tenant, noted) = (&request.tenant, self.noted(&request.tenant));
+        let marked = transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, request.wanted.generation)?;
+        progress.send_modify(|now| now.phase = Phase::Preparing);
+        let (mut base, mut volume) = (None, None);
+        if let Some(path) = self.runtime.volume(&tenant.container()).await.map_err(Error::from)? {
+            base = volume::prepare(noted.clone(), volume::open_root(&path)?, trust).await?;
+            volume = base.map(|_| volume::open_root(&path)).transpose()?.map(|root| (noted.clone(), root));
+        }
+        let has = Has { base, volume, progress: progress.clone() };
         let fetched = tokio::select! {
-            fetched = peers.fetch(&request.source, tenant, request.wanted) => fetched,
+            fetched = peers.fetch(&request.source, tenant, request.wanted, has) => fetched,
             () = cancelled.cancelled() => Err(cut_off()),
         };
         let (source, frames) = fetched?;
         transition::fits(&marked, &source.image_digest)?;
         // A volume kept from an earlier stay is given up only now, when there is something to put in its place.
         let record = self.write(marked).await?;
-        let root = self.emptied_volume(tenant).await?;
-        let (trailer, frames) = watch_trailer(frames);
-        let received = volume::receive(until_cancelled(frames, cancelled), root, self.limits().await?, progress).await;
-        let received = match received.map_err(Error::from) {
-            Err(error) if error.is(reason::NO_DISK) => {
-                // On a full disk neither the ledger nor Podman can take anything back: what came in makes room for that.
-                if let Err(left) = self.emptied_volume(tenant).await {
-                    tracing::warn!(%tenant, error = %left, "what was received stays on the full disk for now");
-                }
-                return Err(error);
-            }
-            received => received?,
+        let root = match base {
+            Some(_) => volume::open_root(&self.volume_path(tenant).await?)?,
+            None => self.emptied_volume(tenant).await?,
         };
-        let sent = locked(&trailer).take().ok_or_else(|| Error::bug("a stream was received without its trailer"))?;
-        let (sent, received) = (summary(&sent), summary(&received));
-        if sent.root_digest != received.root_digest {
-            return Err(differs(tenant, &sent, &received));
-        }
-        let spec = spec_from(source, generation);
-        self.write(transition::received(&record, spec, received.clone())?).await?;
-        let statistics = Statistics {
-            files_examined: sent.files,
-            bytes_examined: sent.bytes,
-            files_changed: sent.files,
-            bytes_changed: sent.bytes,
-            files_read: sent.files,
-            bytes_read: sent.bytes,
-            wire_bytes: sent.data_bytes,
-            bytes_reused: 0,
-            duration: began.elapsed(),
-        };
-        Ok(Pulled { sent, received, statistics })
+        let receiving = Receiving { volume: noted, root, base, limits: self.limits().await? };
+        let frames = until_cancelled(frames, cancelled.clone());
+        let done = volume::receive(frames, receiving, progress.clone()).await?;
+        Ok((record, source, done))
     }
 
-    /// The directory of the tenant's volume, with nothing in it. What an earlier stay or a failed trial left must not look on
-    /// while its data is replaced, so the container goes first.
+    /// On a full disk neither the ledger nor Podman can take anything back: what came in makes room for that.
+    async fn made_room(&self, tenant: &TenantName, error: Error) -> Error {
+        if error.is(reason::NO_DISK)
+            && let Err(left) = self.emptied_volume(tenant).await
+        {
+            tracing::warn!(%tenant, error = %left, "what was received stays on the full disk for now");
+        }
+        error
+    }
+
+    /// The directory of the tenant's volume, with nothing in it.
     async fn emptied_volume(&self, tenant: &TenantName) -> Result<std::os::fd::OwnedFd, Error> {
-        self.remove_container(tenant).await?;
+        self.notes.forget(&tenant.container());
         let (path, _) = self.runtime.ensure_volume(&tenant.container()).await?;
         blocking(move || {
             volume::clear(volume::open_root(&path)?)?;
@@ -217,11 +274,61 @@ fn spec_from(source: SourceSpec, placed: Generation) -> Spec {
     }
 }
 
-fn only_final(pass: Pass) -> Result<(), Error> {
-    match pass {
-        Pass::Final => Ok(()),
-        Pass::Live => Err(Error::refused(reason::WRONG_STATE, "this agent sends volumes only once they are sealed")),
+/// Why an attempt at a pass ended.
+enum Failed {
+    /// Something around it.
+    Call(Error),
+    /// The pass itself.
+    Pass(volume::Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Call(error)
     }
+}
+
+impl From<volume::Error> for Failed {
+    fn from(error: volume::Error) -> Self {
+        Self::Pass(error)
+    }
+}
+
+impl From<crate::ledger::Error> for Failed {
+    fn from(error: crate::ledger::Error) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+/// What may still be believed after a pass has failed; `None` when belief was not the reason.
+fn less(trust: Trust, error: &volume::Error) -> Option<Trust> {
+    match (trust, error) {
+        (Trust::LastPass, volume::Error::BaseLost { .. }) => Some(Trust::Stamps),
+        (
+            Trust::LastPass | Trust::Stamps,
+            volume::Error::BaseLost { .. }
+            | volume::Error::Refused { .. }
+            | volume::Error::Corrupt { .. }
+            | volume::Error::Disagree { .. },
+        ) => Some(Trust::Nothing),
+        _ => None,
+    }
+}
+
+/// No more bytes in a second than this, on average over what was sent.
+fn paced(
+    frames: impl Stream<Item = Result<Frame, Error>> + Send + Unpin,
+    limit: Option<u64>,
+) -> impl Stream<Item = Result<Frame, Error>> + Send {
+    let began = tokio::time::Instant::now();
+    stream::unfold((frames, began), move |(mut frames, free)| async move {
+        let frame = frames.next().await?;
+        let Some(limit) = limit else { return Some((frame, (frames, free))) };
+        tokio::time::sleep_until(free).await;
+        let weight = frame.as_ref().map_or(0, |frame| frame.weight() as u64);
+        let takes = std::time::Duration::from_micros(weight.saturating_mul(1_000_000) / limit);
+        Some((frame, (frames, tokio::time::Instant::now() + takes)))
+    })
 }
 
 fn cut_off() -> Error {
@@ -248,22 +355,6 @@ pub(super) fn until_cancelled<T: Send>(
     items
         .take_until(cancelled.cancelled_owned())
         .chain(stream::once(async move { end.is_cancelled().then(|| Err(cut_off())) }).filter_map(future::ready))
-}
-
-type Trailer = Arc<std::sync::Mutex<Option<volume::Summary>>>;
-
-/// The frames as they are, and a place where the sender's summary will be.
-fn watch_trailer(
-    frames: impl Stream<Item = Result<Frame, Error>> + Send,
-) -> (Trailer, impl Stream<Item = Result<Frame, Error>> + Send) {
-    let trailer = Trailer::default();
-    let seen = trailer.clone();
-    let frames = frames.inspect(move |frame| {
-        if let Ok(Frame::Trailer(summary)) = frame {
-            *locked(&seen) = Some(summary.clone());
-        }
-    });
-    (trailer, frames)
 }
 
 /// Blocking work of the volume engine, off the async threads.

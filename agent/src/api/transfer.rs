@@ -1,6 +1,7 @@
 //! `feather.agent.v1.TransferService`: for peer agents with a ticket, and for a controller that relays.
 
 use feather_proto::{
+    error::Error,
     model::invalid_field,
     pb::{
         agent::v1 as pb,
@@ -11,10 +12,18 @@ use feather_proto::{
     tls::{self, Role},
 };
 use futures::StreamExt as _;
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Api};
-use crate::{agent::Sent, peer::Wanted};
+use crate::{
+    agent::{Sent, Told},
+    peer::Wanted,
+    volume::{self, Digest, Listing},
+};
+
+/// Messages of a list on their way to the thread that reads it.
+const IN_FLIGHT: usize = 2;
 
 #[tonic::async_trait]
 impl TransferService for Api {
@@ -32,7 +41,12 @@ impl TransferService for Api {
         };
         let tenant = begin.tenant.parse()?;
         let wanted = Wanted::parse(begin.generation, begin.pass, begin.bytes_per_second_max)?;
-        let sent = self.agent.send(&caller, &tenant, wanted, &begin.ticket).await?;
+        let base = match &begin.base_digest[..] {
+            [] => None,
+            digest => Some(Digest(digest.try_into().map_err(|_| invalid_field("base_digest", "32 bytes, or none"))?)),
+        };
+        let listing = self.listing(messages);
+        let sent = self.agent.send(&caller, &tenant, wanted, Told { ticket: &begin.ticket, base, listing }).await?;
         let answers = sent.map(|sent| {
             let event = match sent? {
                 Sent::Spec(spec) => send::Event::Spec(spec.into()),
@@ -41,5 +55,35 @@ impl TransferService for Api {
             Ok(pb::SendVolumeResponse { event: Some(event) })
         });
         Ok(Response::new(Box::pin(answers.take_until(self.agent.ended.clone().cancelled_owned()))))
+    }
+}
+
+impl Api {
+    /// The target's list, read no faster than it is used, and no longer.
+    fn listing(
+        &self,
+        mut messages: Streaming<pb::SendVolumeRequest>,
+    ) -> mpsc::Receiver<Result<Listing, volume::Error>> {
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let passing = async move {
+            loop {
+                let next = tokio::select! {
+                    next = messages.message() => next,
+                    () = sender.closed() => return,
+                };
+                let part = match next.map(|message| message.map(|message| message.event)) {
+                    Ok(None) => return,
+                    Ok(Some(Some(ask::Event::Base(base)))) => Listing::try_from(base),
+                    Ok(Some(_)) => Err(volume::Error::Malformed { problem: "something else than a list follows" }),
+                    Err(status) => Err(volume::Error::Transport(Box::new(Error::from(status)))),
+                };
+                let failed = part.is_err();
+                if sender.send(part).await.is_err() || failed {
+                    return;
+                }
+            }
+        };
+        self.agent.tasks.spawn(passing);
+        receiver
     }
 }

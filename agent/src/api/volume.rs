@@ -23,7 +23,7 @@ use crate::{
     agent::{PullRequest, Pulled, Statistics},
     grant::{Terms, Ticket, time_to_live},
     peer::{Source, Wanted},
-    volume::Progress,
+    volume::{Phase, Progress, Trust},
 };
 
 /// How often a pull tells how far it is.
@@ -45,14 +45,14 @@ impl VolumeService for Api {
         request: Request<pb::GetVolumeRequest>,
     ) -> Result<Response<pb::GetVolumeResponse>, Status> {
         authorize(&request)?;
-        let (report, usage) = self.agent.volume(&request.into_inner().tenant.parse()?).await?;
+        let (report, usage, bytes_changed, digest) = self.agent.volume(&request.into_inner().tenant.parse()?).await?;
         Ok(Response::new(pb::GetVolumeResponse {
             volume: Some(report.into()),
             disk_bytes: usage.disk_bytes,
             entries: usage.entries,
             bytes: usage.bytes,
-            bytes_changed: usage.bytes,
-            pass_digest: String::new(),
+            bytes_changed,
+            pass_digest: digest.map_or_else(String::new, |digest| digest.to_string()),
         }))
     }
 
@@ -110,7 +110,13 @@ impl VolumeService for Api {
         request: Request<pb::VerifyVolumeRequest>,
     ) -> Result<Response<pb::VerifyVolumeResponse>, Status> {
         authorize(&request)?;
-        let summary = self.agent.verify(&request.into_inner().tenant.parse()?).await?;
+        let request = request.into_inner();
+        let trust = match pb::VerifyMode::try_from(request.mode) {
+            Ok(pb::VerifyMode::Unspecified | pb::VerifyMode::Full) => Trust::Nothing,
+            Ok(pb::VerifyMode::Metadata) => Trust::Stamps,
+            Err(_) => return Err(invalid_field("mode", "full or metadata").into()),
+        };
+        let summary = self.agent.verify(&request.tenant.parse()?, trust).await?;
         Ok(Response::new(pb::VerifyVolumeResponse { summary: Some(summary.into()) }))
     }
 
@@ -178,8 +184,9 @@ fn progress_message(now: Progress) -> pb::PullVolumeResponse {
         files: now.files,
         bytes: now.bytes,
         total_bytes: now.total_bytes_hint,
-        phase: pb::PullPhase::Receiving.into(),
-        ..Default::default()
+        phase: pb::PullPhase::from(now.phase).into(),
+        total_files: now.total_files_hint,
+        wire_bytes: now.wire_bytes,
     };
     pb::PullVolumeResponse { event: Some(pull::Event::Progress(progress)) }
 }
@@ -191,6 +198,16 @@ fn done_message(pulled: Pulled) -> pb::PullVolumeResponse {
         statistics: Some(pulled.statistics.into()),
     };
     pb::PullVolumeResponse { event: Some(pull::Event::Done(done)) }
+}
+
+impl From<Phase> for pb::PullPhase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Preparing => Self::Preparing,
+            Phase::Receiving => Self::Receiving,
+            Phase::Syncing => Self::Syncing,
+        }
+    }
 }
 
 impl From<Statistics> for pb::PassStatistics {

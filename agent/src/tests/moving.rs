@@ -63,7 +63,8 @@ async fn a_tenant_moves_there_and_back_with_its_data_and_password() {
     assert_eq!((retired.container(), retired.forward_to.as_str()), (pb::ContainerState::Missing, "fra:80"));
     assert!(nyc.volume().exists());
 
-    prepare(&fra, &nyc, 3).await;
+    let back = prepare(&fra, &nyc, 3).await.statistics.unwrap();
+    assert!(back.bytes_reused > back.bytes_changed, "the undo copy was of no use: {back:?}");
     // The tenant still lives on fra as far as the public knows.
     assert_eq!(nyc.public().0, 503);
     finish(&fra, &nyc, 3).await;
@@ -191,14 +192,14 @@ async fn a_volume_is_sent_only_to_the_peer_of_the_ticket_and_only_while_sealed()
     let world = World::new();
     let (nyc, fra) = two(&world).await;
     let ams = world.started("ams").await;
-    assert_eq!(refused(nyc.volumes().grant_transfer(grant(2, "fra")).await).reason, reason::WRONG_STATE);
     for target in [&fra, &ams] {
         target.tenants().reserve_tenant(reserve(2, target)).await.unwrap();
     }
-    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
     assert_eq!(refused(nyc.volumes().grant_transfer(grant(1, "fra")).await).reason, reason::STALE_GENERATION);
     assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::TICKET);
     nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    assert_eq!(pulled(&fra, pull(2, &nyc)).await.unwrap_err().reason, reason::WRONG_STATE);
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
     assert_eq!(pulled(&ams, pull(2, &nyc)).await.unwrap_err().reason, reason::TICKET);
     let wrong = pb::PullVolumeRequest { ticket: "f".repeat(40), ..pull(2, &nyc) };
     assert_eq!(pulled(&fra, wrong).await.unwrap_err().reason, reason::TICKET);
@@ -385,4 +386,82 @@ async fn a_tenant_that_comes_back_from_a_move_has_no_route_before_it_is_healthy(
         }
     };
     tokio::join!(starting, watching);
+}
+
+fn live(generation: u64, source: &Server) -> pb::PullVolumeRequest {
+    pb::PullVolumeRequest { pass: pb::TransferPass::Live.into(), ..pull(generation, source) }
+}
+
+#[tokio::test]
+async fn what_came_while_the_tenant_ran_is_not_sent_again_and_nothing_starts_on_it() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    let first = pulled(&fra, live(2, &nyc)).await.unwrap();
+    assert_eq!(first.sent.unwrap().root_digest, first.received.unwrap().root_digest);
+    let early = first.statistics.unwrap();
+    assert_eq!((early.files_examined, early.files_changed, early.bytes_reused), (22, 22, 0));
+    assert!(early.wire_bytes > early.bytes_changed, "{early:?}");
+    assert_eq!(refused(fra.tenants().start_tenant(trial(2)).await).reason, reason::VOLUME_INCOMPLETE);
+    assert_eq!(nyc.public(), (200, Some("nyc".into())));
+
+    std::fs::write(nyc.volume().join("late"), b"written while it ran").unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    let last = pulled(&fra, pull(2, &nyc)).await.unwrap().statistics.unwrap();
+    assert!(last.files_changed <= 2, "{last:?}");
+    assert!(last.wire_bytes < early.wire_bytes / 10, "{last:?}");
+    fra.tenants().start_tenant(trial(2)).await.unwrap();
+    finish(&nyc, &fra, 2).await;
+    assert_eq!(std::fs::read(fra.volume().join("late")).unwrap(), b"written while it ran");
+    world.assert_never_two();
+}
+
+#[tokio::test]
+async fn a_target_that_crashed_amid_a_pass_builds_on_what_it_has() {
+    let world = World::new();
+    let (nyc, mut fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    pulled(&fra, live(2, &nyc)).await.unwrap();
+    let cut = fra.volumes().pull_volume(live(2, &nyc)).await.unwrap();
+    fra.crash().await;
+    drop(cut);
+    fra.start().await;
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    let last = pulled(&fra, pull(2, &nyc)).await.unwrap().statistics.unwrap();
+    assert!(last.bytes_reused > last.bytes_changed, "{last:?}");
+}
+
+#[tokio::test]
+async fn a_pass_keeps_to_its_limit() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    let slow = pb::PullVolumeRequest { bytes_per_second_max: 4 << 20, ..live(2, &nyc) };
+    let done = pulled(&fra, slow).await.unwrap().statistics.unwrap();
+    let least = done.wire_bytes.saturating_sub(1 << 20) * 1000 / (4 << 20);
+    assert!(done.duration_ms >= least, "{done:?}");
+    let silly = pb::PullVolumeRequest { bytes_per_second_max: 1, ..live(2, &nyc) };
+    assert_eq!(refused(fra.volumes().pull_volume(silly).await).reason, reason::INVALID_FIELD);
+}
+
+#[tokio::test]
+async fn a_volume_is_measured_against_the_last_pass_over_it() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    let look = async |server: &Server| {
+        let request = pb::GetVolumeRequest { tenant: "alice".into() };
+        server.volumes().get_volume(request).await.unwrap().into_inner()
+    };
+    let before = look(&nyc).await;
+    assert_eq!((before.bytes_changed, before.pass_digest.as_str()), (before.bytes, ""));
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    let done = pulled(&fra, live(2, &nyc)).await.unwrap();
+    std::fs::write(nyc.volume().join("late"), b"written later").unwrap();
+    let after = look(&nyc).await;
+    assert_eq!((after.bytes_changed, &after.pass_digest), (13, &done.sent.unwrap().root_digest));
+    assert_eq!((look(&fra).await.pass_digest, look(&fra).await.bytes_changed), (after.pass_digest, 0));
 }

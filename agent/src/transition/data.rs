@@ -64,19 +64,35 @@ pub(crate) fn admit_remove_volume(
     Ok(Record { generation, volume: Volume::Incomplete { generation }, ..current })
 }
 
-/// A peer may fetch the volume for a placement that is newer than the source's own.
+/// A peer may fetch the volume of what lives here, for a placement that is newer than the source's own.
 pub(crate) fn admit_grant(record: Option<&Record>, tenant: &TenantName, generation: Generation) -> Result<(), Error> {
     fence(record, tenant, generation)?;
     let record = record.ok_or_else(|| not_found(tenant))?;
-    if record.residence != Residence::Sealed {
-        return Err(wrong_state(record, "its volume is sent only after it was stopped for the move"));
+    if !matches!(record.residence, Residence::Sealed | Residence::Active { provisioning: None, .. }) {
+        return Err(wrong_state(record, "only the volume of a tenant that lives here is sent"));
     }
     if generation == record.generation {
         return Err(stale(record, generation));
     }
     require_whole(record)?;
     if record.spec.is_none() {
-        return Err(Error::bug("a sealed tenant has no spec").with("reason", reason::WRONG_STATE));
+        return Err(Error::bug("a tenant that lives here has no spec").with("reason", reason::WRONG_STATE));
     }
     Ok(())
+}
+
+/// The volume is about to be read for a peer: while the tenant may write to it, or as it will be for good.
+pub(crate) fn admit_send(
+    record: Option<&Record>,
+    tenant: &TenantName,
+    generation: Generation,
+    for_good: bool,
+) -> Result<(), Error> {
+    admit_grant(record, tenant, generation)?;
+    match record {
+        Some(record) if for_good && record.residence != Residence::Sealed => {
+            Err(wrong_state(record, "its volume is sent for good only after it was stopped for the move"))
+        }
+        _ => Ok(()),
+    }
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Abandon, AddFacts, AddRequest, Next, ReserveFacts, ReserveRequest, admit_abandon, admit_activate, admit_add,
     admit_grant, admit_hand_off, admit_import, admit_pull, admit_remove, admit_remove_volume, admit_reserve,
-    admit_reset, admit_restart, admit_retire, admit_start, admit_stop, admit_trial, received,
+    admit_reset, admit_restart, admit_retire, admit_send, admit_start, admit_stop, admit_trial, received,
 };
 use crate::{
     ledger::{Desired, Incoming, Provisioning, Record, Residence, Spec, Volume},
@@ -247,8 +247,24 @@ fn data() -> Vec<Row> {
             "grant",
             |record, at| word(admit_grant(Some(record), &alice(), at), |()| "granted"),
             [
-                [WRONG, WRONG, WRONG, WRONG, STALE, WRONG, WRONG, WRONG, WRONG],
-                [WRONG, WRONG, WRONG, WRONG, "granted", WRONG, WRONG, WRONG, WRONG],
+                [WRONG, WRONG, STALE, STALE, STALE, WRONG, WRONG, WRONG, WRONG],
+                [WRONG, WRONG, "granted", "granted", "granted", WRONG, WRONG, WRONG, WRONG],
+            ],
+        ),
+        (
+            "send a live pass",
+            |record, at| word(admit_send(Some(record), &alice(), at, false), |()| "sent"),
+            [
+                [WRONG, WRONG, STALE, STALE, STALE, WRONG, WRONG, WRONG, WRONG],
+                [WRONG, WRONG, "sent", "sent", "sent", WRONG, WRONG, WRONG, WRONG],
+            ],
+        ),
+        (
+            "send for good",
+            |record, at| word(admit_send(Some(record), &alice(), at, true), |()| "sent"),
+            [
+                [WRONG, WRONG, STALE, STALE, STALE, WRONG, WRONG, WRONG, WRONG],
+                [WRONG, WRONG, WRONG, WRONG, "sent", WRONG, WRONG, WRONG, WRONG],
             ],
         ),
         (

@@ -8,7 +8,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::entry::{DeviceNumber, Entry, Inode, Kind, Metadata, Node};
+use super::entry::{DeviceNumber, Entry, Extent, Inode, Kind, Metadata, Node};
 
 const TREE_CONTEXT: &str = "feather volume v1 tree";
 const BLOCK_CONTEXT: &str = "feather volume v1 block";
@@ -17,9 +17,34 @@ const BLOCKS_CONTEXT: &str = "feather volume v1 blocks";
 /// Contents are hashed in blocks of this size, so that holes cost next to nothing and blocks can be compared one by one.
 pub(super) const BLOCK_BYTES: u64 = 1 << 20;
 
+/// A content of more blocks than this has no list of them: it is hashed and sent whole when it changes. 128 GiB.
+const BLOCKS_MAX: usize = 128 * 1024;
+
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Stands for the content of what has none.
+    pub(super) const NONE: Self = Self([0; 32]);
+}
+
+/// What is known of a content: its digest and, where it has several blocks and not too many, the digest of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Of the whole.
+    pub(super) digest: Digest,
+    /// Of each block; empty for one block, and for too many.
+    pub(super) blocks: Vec<Digest>,
+    /// Bytes that were no holes when it was read.
+    pub(super) data_bytes: u64,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self { digest: Digest::NONE, blocks: Vec::new(), data_bytes: 0 }
+    }
+}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,7 +121,9 @@ pub(super) struct ContentHasher {
     block_bytes: u64,
     blocks: blake3::Hasher,
     full_blocks: u64,
-    first: Option<Digest>,
+    /// Digests of the blocks so far, as long as they are not too many.
+    list: Vec<Digest>,
+    data_bytes: u64,
     zero_block: Option<Digest>,
 }
 
@@ -107,13 +134,19 @@ impl ContentHasher {
             block_bytes: 0,
             blocks: blake3::Hasher::new_derive_key(BLOCKS_CONTEXT),
             full_blocks: 0,
-            first: None,
+            list: Vec::new(),
+            data_bytes: 0,
             zero_block: None,
         }
     }
 
     /// The next bytes of the content.
-    pub(super) fn update(&mut self, mut data: &[u8]) {
+    pub(super) fn update(&mut self, data: &[u8]) {
+        self.data_bytes += data.len() as u64;
+        self.feed(data);
+    }
+
+    fn feed(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let room = usize::try_from(BLOCK_BYTES - self.block_bytes).unwrap_or(usize::MAX);
             let (now, later) = data.split_at(room.min(data.len()));
@@ -128,7 +161,6 @@ impl ContentHasher {
 
     /// The next `count` bytes are zeros; whole blocks of them are hashed once only.
     pub(super) fn zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
         while count > 0 {
             if self.block_bytes == 0 && count >= BLOCK_BYTES {
                 let digest = *self.zero_block.get_or_insert_with(zero_block);
@@ -137,23 +169,57 @@ impl ContentHasher {
                 continue;
             }
             let step = count.min(BLOCK_BYTES - self.block_bytes).min(ZEROS.len() as u64);
-            self.update(&ZEROS[..usize::try_from(step).unwrap_or(ZEROS.len())]);
+            self.feed(&ZEROS[..usize::try_from(step).unwrap_or(ZEROS.len())]);
             count -= step;
         }
     }
 
+    /// The next block, or the shorter last one, is known by its digest. Only at the end of a block.
+    pub(super) fn known_block(&mut self, digest: Digest, data_bytes: u64) {
+        debug_assert_eq!(self.block_bytes, 0, "a block was begun");
+        self.data_bytes += data_bytes;
+        self.push_block(digest);
+    }
+
+    /// The digest of one block of which `extents` are the data. Only at the end of a block; what was fed before stays.
+    pub(super) fn digest_of_block(&mut self, extents: &[Extent], start: u64, end: u64) -> Digest {
+        debug_assert_eq!(self.block_bytes, 0, "a block was begun");
+        if extents.is_empty() && end - start == BLOCK_BYTES {
+            return *self.zero_block.get_or_insert_with(zero_block);
+        }
+        let mut position = start;
+        for extent in extents {
+            feed_zeros(&mut self.block, extent.offset - position);
+            self.block.update(&extent.data);
+            position = extent.offset + extent.data.len() as u64;
+        }
+        feed_zeros(&mut self.block, end - position);
+        let digest = Digest(*self.block.finalize().as_bytes());
+        self.block.reset();
+        digest
+    }
+
+    /// Whether a block may follow that is known by its digest.
+    pub(super) fn at_block(&self) -> bool {
+        self.block_bytes == 0
+    }
+
     /// The digest, of the block itself when there is at most one, else of all blocks' digests; ready for the next content.
-    pub(super) fn finish(&mut self) -> Digest {
+    pub(super) fn finish(&mut self) -> Content {
         if self.block_bytes > 0 || self.full_blocks == 0 {
             self.end_block();
         }
-        let digest = match self.first.take() {
-            Some(only) if self.full_blocks == 1 => only,
+        let mut blocks = std::mem::take(&mut self.list);
+        let digest = match blocks.first() {
+            Some(only) if self.full_blocks == 1 => *only,
             _ => Digest(*self.blocks.finalize().as_bytes()),
         };
+        if self.full_blocks == 1 || self.full_blocks > BLOCKS_MAX as u64 {
+            blocks.clear();
+        }
         self.blocks.reset();
         self.full_blocks = 0;
-        digest
+        Content { digest, blocks, data_bytes: std::mem::take(&mut self.data_bytes) }
     }
 
     fn end_block(&mut self) {
@@ -166,17 +232,31 @@ impl ContentHasher {
     fn push_block(&mut self, digest: Digest) {
         self.blocks.update(&digest.0);
         self.full_blocks += 1;
-        self.first.get_or_insert(digest);
+        if self.list.len() < BLOCKS_MAX {
+            self.list.push(digest);
+        }
+    }
+}
+
+const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+
+fn feed_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
+    while count > 0 {
+        let step = count.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..usize::try_from(step).unwrap_or(ZEROS.len())]);
+        count -= step;
     }
 }
 
 fn zero_block() -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key(BLOCK_CONTEXT);
-    let zeros = [0; 16 * 1024];
-    for _ in 0..BLOCK_BYTES / zeros.len() as u64 {
-        hasher.update(&zeros);
-    }
+    feed_zeros(&mut hasher, BLOCK_BYTES);
     Digest(*hasher.finalize().as_bytes())
+}
+
+/// Where the block ends that begins at `start` in a content of `size` bytes.
+pub(super) fn block_end(start: u64, size: u64) -> u64 {
+    (start + BLOCK_BYTES).min(size)
 }
 
 /// Hashes all entries in walk order, and counts them.
@@ -200,8 +280,8 @@ impl TreeHasher {
         Self { hasher: blake3::Hasher::new_derive_key(TREE_CONTEXT), scratch: Vec::new(), tally }
     }
 
-    /// The next entry; `content` is the digest of a regular file's content and ignored for all others.
-    pub(super) fn add(&mut self, entry: &Entry, content: Digest) {
+    /// The next entry; `content` is a regular file's and ignored for all others.
+    pub(super) fn add(&mut self, entry: &Entry, content: Option<&Content>) {
         self.tally.entries += 1;
         self.scratch.clear();
         let out = &mut self.scratch;
@@ -218,18 +298,14 @@ impl TreeHasher {
                     Kind::Regular { size, .. } => {
                         self.tally.files += 1;
                         self.tally.bytes = self.tally.bytes.saturating_add(size);
+                        self.tally.data_bytes += content.map_or(0, |content| content.data_bytes);
                     }
                     _ => {}
                 }
-                put_inode(out, inode, content);
+                put_inode(out, inode, content.map_or(Digest::NONE, |content| content.digest));
             }
         }
         self.hasher.update(out);
-    }
-
-    /// Bytes of content that were no holes.
-    pub(super) fn add_data(&mut self, bytes: u64) {
-        self.tally.data_bytes += bytes;
     }
 
     /// What was counted so far; its digest is not set yet.

@@ -7,10 +7,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::digest::{Digest, Summary};
+use super::digest::{BLOCK_BYTES, Digest, Summary};
 
-/// Version of the frame format and of the root digest.
-pub(super) const VERSION: u32 = 1;
+/// Version of the frame format.
+pub(super) const VERSION: u32 = 2;
 /// Longest name of one component.
 pub(super) const NAME_BYTES_MAX: usize = 255;
 /// Longest target of a symbolic link.
@@ -33,7 +33,7 @@ pub(super) const BATCH_BYTES_MAX: usize = 2 << 20;
 pub(super) const BATCH_ENTRIES_MAX: usize = 16_384;
 /// Data bytes in one chunk.
 pub(super) const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// Most extents in one chunk, and in an inline file.
+/// Most extents, and most spans, in one chunk, and in an inline file.
 pub(super) const EXTENTS_MAX: usize = 4096;
 
 /// A moment: whole seconds since 1970 (negative before) and the nanoseconds after them.
@@ -120,6 +120,13 @@ pub enum Body {
     },
     /// In the chunks that follow.
     Streamed,
+    /// What the base has at this place, unchanged; the entry takes the place of the base's, on the same inode.
+    Held {
+        /// Digest of the content.
+        digest: Digest,
+    },
+    /// What the base has at this place, with changes in the chunks that follow; on the same inode.
+    Patched,
 }
 
 /// Type of an inode, with what only this type has.
@@ -183,26 +190,74 @@ pub struct Entry {
 }
 
 /// Opens a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
     /// Format version.
     pub version: u32,
-    /// Bytes to expect, 0 when unknown.
+    /// Bytes of regular files to deal with, 0 when unknown.
     pub total_bytes: u64,
+    /// Regular files to deal with, 0 when unknown.
+    pub total_files: u64,
+    /// What the sender needs to know of the receiver's base before it goes on.
+    pub base: BaseUse,
 }
 
-/// Entries in walk order; only the last may be a streamed file.
+/// How the sender learns what the receiver has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BaseUse {
+    /// The receiver has nothing, or what it has is of no use: it begins with an empty directory.
+    #[default]
+    Nothing,
+    /// Sender and receiver have the same list.
+    Shared,
+    /// The receiver is asked for its list.
+    Listed,
+}
+
+/// What happens next, in walk order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// An entry that is new or has changed. Where the base has a directory, a directory is that one with other metadata.
+    Entry(Entry),
+    /// So many of the base's next entries stay as they are.
+    Keep(u64),
+    /// So many of the base's next entries go; a directory with all that is in it.
+    Drop(u64),
+}
+
+impl Step {
+    /// About how many bytes it takes in a message.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Entry(entry) => entry.weight(),
+            Self::Keep(_) | Self::Drop(_) => 16,
+        }
+    }
+}
+
+/// Steps in walk order; only the last may be a streamed file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
-    /// The entries.
-    pub entries: Vec<Entry>,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// A stretch of a file that is as it is in the base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Where it starts: at a block.
+    pub offset: u64,
+    /// How long it is: whole blocks, or up to the end of both files.
+    pub length: u64,
 }
 
 /// Next content of a streamed file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chunk {
-    /// Ascending pieces; what none covers is a hole.
+    /// Ascending pieces; what none covers, and no span, is a hole.
     pub extents: Vec<Extent>,
+    /// Ascending stretches that are as in the base; only in a patched file.
+    pub held: Vec<Span>,
     /// In the last chunk: digest of the whole content.
     pub end: Option<Digest>,
 }
@@ -217,7 +272,34 @@ pub enum Frame {
     /// Content of the file that ended the last batch.
     Chunk(Chunk),
     /// Last.
-    Trailer(Summary),
+    Trailer(Trailer),
+}
+
+impl Frame {
+    /// About how many bytes it takes as a message.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 64;
+        match self {
+            Self::Header(_) | Self::Trailer(_) => FIXED,
+            Self::Batch(batch) => batch.steps.iter().map(Step::weight).sum(),
+            Self::Chunk(chunk) => {
+                let data = chunk.extents.iter().map(|extent| extent.data.len() + 16).sum::<usize>();
+                data + chunk.held.len() * 16 + FIXED
+            }
+        }
+    }
+}
+
+/// Closes a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trailer {
+    /// What the sender read.
+    pub summary: Summary,
+    /// Regular files whose content it had to read.
+    pub files_read: u64,
+    /// Bytes of them.
+    pub bytes_read: u64,
 }
 
 /// The rules of a single entry that hold wherever it comes from; the reason when one is broken.
@@ -290,7 +372,7 @@ impl Kind {
     fn check(&self) -> Result<(), &'static str> {
         match self {
             Self::Regular { size, .. } if *size > FILE_BYTES_MAX => Err("file is larger than any file system allows"),
-            Self::Regular { size, body: Body::Inline { extents, .. } } => check_extents(extents, 0, *size).map(drop),
+            Self::Regular { size, body: Body::Inline { extents, .. } } => check_extents(extents, 0, *size),
             Self::Symlink { target } => check_target(target),
             _ => Ok(()),
         }
@@ -329,12 +411,12 @@ pub(super) fn check_target(target: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Extents that ascend from `from` and end within `size`; returns where the last one ends.
-pub(super) fn check_extents(extents: &[Extent], from: u64, size: u64) -> Result<u64, &'static str> {
+/// Extents that ascend from `from` and end within `size`.
+pub(super) fn check_extents(extents: &[Extent], from: u64, size: u64) -> Result<(), &'static str> {
     if extents.len() > EXTENTS_MAX {
         return Err("too many extents in one message");
     }
-    extents.iter().try_fold(from, |position, extent| {
+    let ascend = extents.iter().try_fold(from, |position, extent| {
         if extent.data.is_empty() {
             return Err("extent is empty");
         }
@@ -345,5 +427,24 @@ pub(super) fn check_extents(extents: &[Extent], from: u64, size: u64) -> Result<
             Some(end) if end <= size => Ok(end),
             _ => Err("extent ends past the end of its file"),
         }
-    })
+    });
+    ascend.map(drop)
+}
+
+/// Spans that ascend from `from`, begin at blocks, and end at blocks or with the file and its base.
+pub(super) fn check_spans(spans: &[Span], from: u64, size: u64, base_size: u64) -> Result<(), &'static str> {
+    if spans.len() > EXTENTS_MAX {
+        return Err("too many spans in one message");
+    }
+    let ascend = spans.iter().try_fold(from, |position, span| {
+        if span.length == 0 || span.offset < position || !span.offset.is_multiple_of(BLOCK_BYTES) {
+            return Err("spans are empty, overlap, or do not begin at blocks");
+        }
+        match span.offset.checked_add(span.length) {
+            Some(end) if end > size || end > base_size => Err("a span ends past the end of its file or of its base"),
+            Some(end) if end.is_multiple_of(BLOCK_BYTES) || (end == size && end == base_size) => Ok(end),
+            _ => Err("a span ends amid a block"),
+        }
+    });
+    ascend.map(drop)
 }

@@ -64,6 +64,12 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// What is known of the copy to build on is not true of it.
+    #[error("what is on disk is not what was noted of it ({cause}); the next transfer looks at all of it again")]
+    BaseLost {
+        /// What was found.
+        cause: String,
+    },
     /// The directory to write into already holds something.
     #[error("the volume to write into is not empty; clear it first")]
     NotEmpty,

@@ -115,6 +115,19 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> SysResult<OwnedFd> 
     }
 }
 
+/// Returns when every write to the file that is under way has ended: file systems hold the inode's lock during a write, and take
+/// it to look for data.
+pub(super) fn await_writers(file: BorrowedFd<'_>) {
+    // Its answer does not matter: "no data" is one, and some file systems have no other.
+    let _ = fs::seek(file, fs::SeekFrom::Data(0));
+}
+
+/// Opens a regular file that is there for writing.
+pub(super) fn open_file_to_write(dir: BorrowedFd<'_>, name: &[u8]) -> SysResult<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty())
+}
+
 /// Creates a regular file that did not exist.
 pub(super) fn create_file(dir: BorrowedFd<'_>, name: &[u8]) -> SysResult<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -164,6 +177,12 @@ impl Names {
         let &(start, length) = self.spans.get(self.next)?;
         self.next += 1;
         Some(Bytes::copy_from_slice(&self.bytes[start..start + usize::from(length)]))
+    }
+
+    /// The next name in order, which stays.
+    pub(super) fn peek(&self) -> Option<&[u8]> {
+        let &(start, length) = self.spans.get(self.next)?;
+        Some(&self.bytes[start..start + usize::from(length)])
     }
 
     pub(super) fn is_empty(&self) -> bool {

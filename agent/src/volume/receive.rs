@@ -1,28 +1,38 @@
-//! The receiving end: takes frames one by one and writes the tree they describe.
+//! The receiving end: takes frames one by one and makes the tree they describe, from nothing or from what is there.
 //!
 //! Owns every rule of the stream; see `volume_stream.proto` for them in prose. Trusts nothing in a frame: what breaks a rule,
-//! a digest or a limit is refused, and after a refusal nothing more is taken. Memory: the frame at hand, one name per level,
-//! and the path of each hard-linked inode whose other names have not come yet.
+//! a digest or a limit is refused, and after a refusal nothing more is taken. Nor does it trust its own notes of what is there:
+//! whatever is kept is looked at on disk, and read again where the notes prove nothing. Memory: the frame at hand, the names of
+//! the directories on the way, and the path of each hard-linked inode whose other names have not come yet.
 
-use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, os::unix::fs::FileExt as _};
+mod base;
+mod content;
+
+use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use bytes::Bytes;
 
 use super::{
     Error,
-    digest::{ContentHasher, Digest, Summary, TreeHasher},
+    digest::{ContentHasher, Summary, TreeHasher},
     entry::{
-        BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, Batch, Body, CHUNK_BYTES_MAX, Chunk, Entry, Extent, Frame, Header, Inode,
-        Kind, Metadata, Node, VERSION, check_extents,
+        BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, BaseUse, Batch, Body, Entry, Frame, Header, Inode, Kind, Node, Step,
+        Trailer, VERSION,
     },
     error::show,
+    inode::Identity,
+    manifest::{Reader, Record},
+    notes::Draft,
+    stamp::{Moment, Stamp},
     writer::TreeWriter,
 };
+use base::OwnBase;
+use content::OpenFile;
 
 /// What a volume may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of file content that are not holes.
+    /// Bytes of file content that are not holes, written by this stream.
     pub max_bytes: u64,
     /// Names.
     pub max_entries: u64,
@@ -39,31 +49,50 @@ impl Default for Limits {
 /// How far a transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Regular files written.
+    /// What is being done.
+    pub phase: Phase,
+    /// Regular files dealt with.
     pub files: u64,
-    /// Names written.
+    /// Names dealt with.
     pub entries: u64,
-    /// Apparent bytes of regular files written.
+    /// Apparent bytes of regular files dealt with.
     pub bytes: u64,
     /// The sender's estimate of all bytes, 0 when unknown.
     pub total_bytes_hint: u64,
+    /// The sender's estimate of all files, 0 when unknown.
+    pub total_files_hint: u64,
+    /// Bytes of messages that came; counted by whoever feeds the frames.
+    pub wire_bytes: u64,
 }
 
-/// A streamed or inline file while its content comes.
-struct OpenFile {
-    file: File,
-    entry: Entry,
-    metadata: Metadata,
-    size: u64,
-    /// End of what was written or skipped so far.
-    position: u64,
+/// What a transfer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Finding out what is there.
+    #[default]
+    Preparing,
+    /// Taking frames.
+    Receiving,
+    /// Bringing everything to disk.
+    Syncing,
+}
+
+/// How a received volume came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Regular files that were sent or got other metadata.
+    pub files_changed: u64,
+    /// Apparent bytes of them.
+    pub bytes_changed: u64,
+    /// Apparent bytes of content that was there.
+    pub bytes_reused: u64,
 }
 
 enum State {
     Start,
-    Entries,
+    Steps,
     Content(Box<OpenFile>),
-    Done(Summary),
+    Done(Trailer, Summary),
     /// A frame was refused.
     Failed,
 }
@@ -71,6 +100,18 @@ enum State {
 struct LinkSource {
     path: Vec<u8>,
     remaining: u32,
+    /// Of an inode that was there, with its position in the base.
+    noted: Option<(Identity, u64)>,
+}
+
+/// What a receiver begins with.
+pub(super) struct Onto {
+    pub(super) root: OwnedFd,
+    /// What is noted of what lies there; `None`: it must be empty.
+    pub(super) base: Option<Reader>,
+    /// Where this pass is noted.
+    pub(super) draft: Option<Draft>,
+    pub(super) limits: Limits,
 }
 
 /// Writes one volume from frames.
@@ -80,11 +121,25 @@ pub struct Receiver {
     state: State,
     tree: TreeHasher,
     content: ContentHasher,
+    moment: Moment,
+    base: Option<OwnBase>,
+    draft: Option<Draft>,
     /// For each directory on the way: the last name in it.
     last_names: Vec<Bytes>,
     links: BTreeMap<u64, LinkSource>,
     link_bytes: usize,
-    total_bytes_hint: u64,
+    written_bytes: u64,
+    changes: Changes,
+    hints: (u64, u64),
+}
+
+/// A volume that was received whole.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) trailer: Trailer,
+    pub(super) summary: Summary,
+    pub(super) changes: Changes,
+    pub(super) draft: Option<Draft>,
 }
 
 impl Receiver {
@@ -93,16 +148,28 @@ impl Receiver {
     /// # Errors
     /// [`Error::NotEmpty`], [`Error::Io`].
     pub fn new(root: OwnedFd, limits: Limits) -> Result<Self, Error> {
+        Self::onto(Onto { root, base: None, draft: None, limits })
+    }
+
+    /// Starts in an empty directory, or where everything is noted.
+    pub(super) fn onto(onto: Onto) -> Result<Self, Error> {
+        let Onto { root, base, draft, limits } = onto;
+        let writer = if base.is_some() { TreeWriter::begin_onto(root)? } else { TreeWriter::begin(root)? };
         Ok(Self {
-            writer: TreeWriter::begin(root)?,
+            writer,
             limits,
             state: State::Start,
             tree: TreeHasher::new(),
             content: ContentHasher::new(),
+            moment: Moment::now(),
+            base: base.map(OwnBase::new),
+            draft,
             last_names: Vec::new(),
             links: BTreeMap::new(),
             link_bytes: 0,
-            total_bytes_hint: 0,
+            written_bytes: 0,
+            changes: Changes::default(),
+            hints: (0, 0),
         })
     }
 
@@ -116,13 +183,13 @@ impl Receiver {
             (State::Start, Frame::Header(header)) => self.header(&header),
             (State::Start, _) => Err(self.refused(b"", "the stream does not begin with its header")),
             (State::Failed, _) => Err(self.refused(b"", "an earlier frame was refused already")),
-            (State::Done(_), _) => Err(self.refused(b"", "there is a frame after the trailer")),
-            (State::Content(open), Frame::Chunk(chunk)) => self.chunk(open, chunk),
+            (State::Done(..), _) => Err(self.refused(b"", "there is a frame after the trailer")),
+            (State::Content(open), Frame::Chunk(chunk)) => self.chunk(open, &chunk),
             (State::Content(open), _) => Err(self.refused(&open.entry.name, "the content of a file is incomplete")),
-            (State::Entries, Frame::Header(_)) => Err(self.refused(b"", "there is a second header")),
-            (State::Entries, Frame::Batch(batch)) => self.batch(batch),
-            (State::Entries, Frame::Chunk(_)) => Err(self.refused(b"", "there is content without a file")),
-            (State::Entries, Frame::Trailer(sent)) => self.trailer(sent),
+            (State::Steps, Frame::Header(_)) => Err(self.refused(b"", "there is a second header")),
+            (State::Steps, Frame::Batch(batch)) => self.batch(batch),
+            (State::Steps, Frame::Chunk(_)) => Err(self.refused(b"", "there is content without a file")),
+            (State::Steps, Frame::Trailer(trailer)) => self.trailer(trailer),
         };
         self.state = next.map_err(|error| self.with_needed_space(error))?;
         Ok(())
@@ -133,8 +200,15 @@ impl Receiver {
     /// # Errors
     /// [`Error::Truncated`] when the trailer has not come.
     pub fn finish(self) -> Result<Summary, Error> {
+        self.received().map(|received| received.summary)
+    }
+
+    /// The same, with everything there is to say about it.
+    pub(super) fn received(self) -> Result<Received, Error> {
         match self.state {
-            State::Done(summary) => Ok(summary),
+            State::Done(trailer, summary) => {
+                Ok(Received { trailer, summary, changes: self.changes, draft: self.draft })
+            }
             _ => Err(Error::Truncated { entries: self.tree.tally().entries }),
         }
     }
@@ -142,13 +216,16 @@ impl Receiver {
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let tally = if let State::Done(summary) = &self.state { summary } else { self.tree.tally() };
+        let tally = if let State::Done(_, summary) = &self.state { summary } else { self.tree.tally() };
         let open = if let State::Content(open) = &self.state { open.position } else { 0 };
         Progress {
+            phase: Phase::Receiving,
             files: tally.files,
             entries: tally.entries,
             bytes: tally.bytes.saturating_add(open),
-            total_bytes_hint: self.total_bytes_hint,
+            total_files_hint: self.hints.0,
+            total_bytes_hint: self.hints.1,
+            wire_bytes: 0,
         }
     }
 
@@ -156,44 +233,55 @@ impl Receiver {
         if header.version != VERSION {
             return Err(self.refused(b"", "its format version is unknown here; upgrade the older agent"));
         }
-        self.total_bytes_hint = header.total_bytes;
-        Ok(State::Entries)
+        if self.base.is_none() && header.base != BaseUse::Nothing {
+            return Err(self.refused(b"", "it builds on something, and there is nothing here"));
+        }
+        self.hints = (header.total_files, header.total_bytes);
+        Ok(State::Steps)
     }
 
     fn batch(&mut self, batch: Batch) -> Result<State, Error> {
-        if batch.entries.is_empty() || batch.entries.len() > BATCH_ENTRIES_MAX {
+        if batch.steps.is_empty() || batch.steps.len() > BATCH_ENTRIES_MAX {
             return Err(self.refused(b"", "a batch is empty or has too many entries"));
         }
-        if batch.entries.iter().map(Entry::weight).sum::<usize>() > BATCH_BYTES_MAX {
+        if batch.steps.iter().map(Step::weight).sum::<usize>() > BATCH_BYTES_MAX {
             return Err(self.refused(b"", "a batch is too large"));
         }
-        let mut state = State::Entries;
-        for entry in batch.entries {
+        let mut state = State::Steps;
+        for step in batch.steps {
             if let State::Content(open) = state {
                 return Err(self.refused(&open.entry.name, "a streamed file is followed by another entry"));
             }
-            state = self.entry(entry)?;
+            state = match step {
+                Step::Entry(entry) => self.entry(entry)?,
+                Step::Keep(count) => self.keep(count)?,
+                Step::Drop(count) => self.drop_entries(count)?,
+            };
         }
         Ok(state)
     }
 
     fn entry(&mut self, entry: Entry) -> Result<State, Error> {
+        self.count_entry()?;
+        entry.check().map_err(|problem| self.refused(&entry.name, problem))?;
+        self.nothing_passed_over(&entry)?;
+        self.go_to_directory_of(&entry)?;
+        match entry.node.clone() {
+            Node::HardLink { first } => {
+                self.place_is_free(&entry)?;
+                self.hard_link(&entry.name, first)?;
+                self.add(Record::new(entry, None, None));
+                Ok(State::Steps)
+            }
+            Node::Inode(inode) => self.inode(entry, inode),
+        }
+    }
+
+    fn count_entry(&self) -> Result<(), Error> {
         if self.tree.tally().entries >= self.limits.max_entries {
             return Err(Error::TooLarge { what: "entries", limit: self.limits.max_entries });
         }
-        entry.check().map_err(|problem| self.refused(&entry.name, problem))?;
-        self.go_to_directory_of(&entry)?;
-        match &entry.node {
-            Node::HardLink { first } => {
-                self.hard_link(&entry.name, *first)?;
-                self.tree.add(&entry, NO_CONTENT);
-                Ok(State::Entries)
-            }
-            Node::Inode(inode) => {
-                let inode = inode.clone();
-                self.inode(entry, inode)
-            }
-        }
+        Ok(())
     }
 
     /// Leaves directories until the entry's own is the current one, and checks the order of names.
@@ -210,8 +298,7 @@ impl Receiver {
             return Err(self.refused(&entry.name, "it lies in no directory of the stream"));
         }
         while self.writer.depth() > depth {
-            self.writer.leave()?;
-            self.last_names.pop();
+            self.leave()?;
         }
         if self.last_names.last().is_some_and(|last| *last >= entry.name) {
             return Err(self.refused(&entry.name, "names are out of order"));
@@ -222,91 +309,60 @@ impl Receiver {
         Ok(())
     }
 
+    fn leave(&mut self) -> Result<(), Error> {
+        self.writer.leave()?;
+        self.last_names.pop();
+        Ok(())
+    }
+
     fn inode(&mut self, entry: Entry, inode: Inode) -> Result<State, Error> {
         let Inode { metadata, links, kind } = inode;
         match kind {
             Kind::Directory => {
-                if entry.depth == 0 {
+                if self.is_noted_directory(&entry)? {
+                    self.change_directory(&entry, &metadata)?;
+                } else if entry.depth == 0 {
                     self.writer.set_directory_metadata(metadata);
                 } else {
+                    self.place_is_free(&entry)?;
                     self.writer.create_directory(entry.name.clone(), metadata)?;
                 }
                 self.last_names.push(Bytes::new());
-                self.tree.add(&entry, NO_CONTENT);
-                Ok(State::Entries)
+                self.add(Record::new(entry, None, None));
+                Ok(State::Steps)
             }
+            Kind::Regular { body: Body::Held { digest }, .. } => self.change_file(entry, &metadata, links, digest),
+            Kind::Regular { size, body: Body::Patched } => self.begin_patch(entry, metadata, links, size),
             Kind::Regular { size, body } => {
-                self.remember_link(&entry.name, links)?;
+                self.place_is_free(&entry)?;
+                self.remember_link(&entry.name, links, None)?;
                 let file = self.writer.create_file(&entry.name)?;
-                let mut open = Box::new(OpenFile { file, entry, metadata, size, position: 0 });
+                let open = Box::new(OpenFile { file, entry, metadata, size, position: 0, older: None });
                 match body {
-                    Body::Streamed => Ok(State::Content(open)),
-                    Body::Inline { extents, digest } => {
-                        self.extents(&mut open, &extents)?;
-                        self.end_of_content(*open, digest)
-                    }
+                    Body::Inline { extents, digest } => self.inline(open, &extents, digest),
+                    _ => Ok(State::Content(open)),
                 }
             }
             kind => {
-                self.remember_link(&entry.name, links)?;
-                self.writer.create_special(&entry.name, &kind, &metadata)?;
-                self.tree.add(&entry, NO_CONTENT);
-                Ok(State::Entries)
+                self.place_is_free(&entry)?;
+                self.remember_link(&entry.name, links, None)?;
+                let status = self.writer.create_special(&entry.name, &kind, &metadata)?;
+                let stamp = Stamp::of_own(&status, self.moment);
+                self.add(Record::new(entry, None, Some(stamp)));
+                Ok(State::Steps)
             }
         }
     }
 
-    fn chunk(&mut self, mut open: Box<OpenFile>, chunk: Chunk) -> Result<State, Error> {
-        let bytes: usize = chunk.extents.iter().map(|extent| extent.data.len()).sum();
-        if bytes > CHUNK_BYTES_MAX {
-            return Err(self.refused(&open.entry.name, "a chunk is too large"));
-        }
-        if chunk.extents.is_empty() && chunk.end.is_none() {
-            return Err(self.refused(&open.entry.name, "a chunk is empty"));
-        }
-        self.extents(&mut open, &chunk.extents)?;
-        match chunk.end {
-            Some(digest) => self.end_of_content(*open, digest),
-            None => Ok(State::Content(open)),
+    /// An entry is done.
+    fn add(&mut self, record: Record) {
+        self.tree.add(&record.entry, record.content.as_ref());
+        if let Some(draft) = &mut self.draft {
+            draft.add(&record);
         }
     }
 
-    /// Writes pieces of a file, and hashes them with the holes between them.
-    fn extents(&mut self, open: &mut OpenFile, extents: &[Extent]) -> Result<(), Error> {
-        check_extents(extents, open.position, open.size).map_err(|problem| self.refused(&open.entry.name, problem))?;
-        for extent in extents {
-            let length = extent.data.len() as u64;
-            self.tree.add_data(length);
-            if self.tree.tally().data_bytes > self.limits.max_bytes {
-                return Err(Error::TooLarge { what: "bytes of data", limit: self.limits.max_bytes });
-            }
-            self.content.zeros(extent.offset - open.position);
-            self.content.update(&extent.data);
-            open.file
-                .write_all_at(&extent.data, extent.offset)
-                .map_err(|error| self.writer.failed("write the file", &open.entry.name, error))?;
-            open.position = extent.offset + length;
-        }
-        Ok(())
-    }
-
-    fn end_of_content(&mut self, open: OpenFile, expected: Digest) -> Result<State, Error> {
-        let OpenFile { file, entry, metadata, size, position } = open;
-        self.content.zeros(size - position);
-        let digest = self.content.finish();
-        if digest != expected {
-            return Err(Error::Corrupt { path: show(&self.writer.path_of(&entry.name)) });
-        }
-        if position < size {
-            // A hole at the end.
-            file.set_len(size).map_err(|error| self.writer.failed("write the file", &entry.name, error))?;
-        }
-        self.writer.finish_file(&entry.name, &file, &metadata, size)?;
-        self.tree.add(&entry, digest);
-        Ok(State::Entries)
-    }
-
-    fn remember_link(&mut self, name: &[u8], links: u32) -> Result<(), Error> {
+    fn remember_link(&mut self, name: &[u8], links: u32, noted: Option<(Identity, u64)>) -> Result<(), Error> {
         if links < 2 {
             return Ok(());
         }
@@ -316,35 +372,52 @@ impl Receiver {
             let limit = self.limits.max_link_bytes as u64;
             return Err(Error::TooLarge { what: "bytes of paths of hard-linked files", limit });
         }
-        self.links.insert(self.tree.tally().entries, LinkSource { path, remaining: links - 1 });
+        let now = self.tree.tally().entries;
+        if let (Some((_, position)), Some(base)) = (noted, &mut self.base) {
+            base.held.insert(position, now);
+        }
+        self.links.insert(now, LinkSource { path, remaining: links - 1, noted });
         Ok(())
     }
 
     fn hard_link(&mut self, name: &[u8], first: u64) -> Result<(), Error> {
-        let Some(source) = self.links.get_mut(&first) else {
+        let Some(source) = self.links.get(&first) else {
             return Err(self.refused(name, "a hard link names no earlier entry that may have one"));
         };
         self.writer.create_link(&source.path, name)?;
-        source.remaining -= 1;
-        if source.remaining == 0 {
-            self.link_bytes -= source.path.len() + LINK_BYTES;
-            self.links.remove(&first);
-        }
+        self.forget_link(first);
         Ok(())
     }
 
-    fn trailer(&mut self, sent: Summary) -> Result<State, Error> {
+    /// One more name of a hard-linked inode has come.
+    fn forget_link(&mut self, first: u64) {
+        let Some(source) = self.links.get_mut(&first) else { return };
+        source.remaining -= 1;
+        if source.remaining == 0 {
+            self.link_bytes -= source.path.len() + LINK_BYTES;
+            if let (Some((_, position)), Some(base)) = (source.noted, &mut self.base) {
+                base.held.remove(&position);
+            }
+            self.links.remove(&first);
+        }
+    }
+
+    fn trailer(&mut self, trailer: Trailer) -> Result<State, Error> {
         if self.tree.tally().entries == 0 {
             return Err(self.refused(b"", "the stream has no root"));
         }
+        self.nothing_left()?;
         self.writer.finish()?;
         let tree = std::mem::replace(&mut self.tree, TreeHasher::new());
         // The receiver never sees a socket; all else is its own count.
-        let received = tree.finish(sent.skipped_sockets);
-        if received != sent {
-            return Err(Error::Disagree { sent: Box::new(sent), received: Box::new(received) });
+        let received = tree.finish(trailer.summary.skipped_sockets);
+        if !received.same_content(&trailer.summary) {
+            return Err(Error::Disagree { sent: Box::new(trailer.summary), received: Box::new(received) });
         }
-        Ok(State::Done(received))
+        if let Some(draft) = &mut self.draft {
+            draft.finish(&received);
+        }
+        Ok(State::Done(trailer, received))
     }
 
     fn refused(&self, name: &[u8], problem: &'static str) -> Error {
@@ -355,7 +428,7 @@ impl Receiver {
     fn with_needed_space(&self, error: Error) -> Error {
         match error {
             Error::NoSpace { path, free_bytes, .. } => {
-                let needed_bytes = self.total_bytes_hint.saturating_sub(self.tree.tally().bytes);
+                let needed_bytes = self.hints.1.saturating_sub(self.tree.tally().bytes);
                 Error::NoSpace { path, free_bytes, needed_bytes }
             }
             other => other,
@@ -363,7 +436,5 @@ impl Receiver {
     }
 }
 
-/// Stands for the content of what has none.
-const NO_CONTENT: Digest = Digest([0; 32]);
 /// What a remembered link takes beside its path.
 const LINK_BYTES: usize = 64;

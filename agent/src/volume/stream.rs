@@ -16,25 +16,55 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Error, Expect, Frame, Limits, Progress, Receiver, Summary, read_tar, send, write_tar};
+use super::{
+    Changes, Digest, Error, Expect, Frame, Limits, Listing, Phase, Progress, Summary, Trailer, Trust, Volume,
+    ends::Told, read_tar, receive::Received, stamp::Moment, write_tar,
+};
 
 /// Frames or pieces on the way between a thread and its async end, each at most about 1 MiB.
 const IN_FLIGHT: usize = 4;
 /// Size of the pieces of an archive.
 const PIECE_BYTES: usize = 256 * 1024;
 
+/// A pass that was received whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transferred {
+    /// What the sender said at the end.
+    pub trailer: Trailer,
+    /// What is on disk.
+    pub received: Summary,
+    /// How it came about.
+    pub changes: Changes,
+}
+
 /// The error of whoever feeds a stream.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Reads a still volume as frames. `total_bytes` is a hint for the receiver's progress, 0 when unknown.
+/// One pass over a volume, as frames.
+pub struct Sending {
+    /// Which.
+    pub volume: Volume,
+    /// Its directory.
+    pub root: OwnedFd,
+    /// Whether it is in use.
+    pub expect: Expect,
+    /// Root digest of what the receiver has; `None` when it has nothing.
+    pub base: Option<Digest>,
+    /// Its list, in case it is asked for.
+    pub listing: mpsc::Receiver<Result<Listing, Error>>,
+}
+
+/// Reads a volume as frames.
 ///
 /// The stream ends after the trailer or after its first error. Must be called within a Tokio runtime. Dropping the stream
 /// ends the reading thread at its next frame.
-pub fn frames(root: OwnedFd, total_bytes: u64) -> impl Stream<Item = Result<Frame, Error>> + Send + Unpin + 'static {
+pub fn frames(sending: Sending) -> impl Stream<Item = Result<Frame, Error>> + Send + Unpin + 'static {
+    let Sending { volume, root, expect, base, mut listing } = sending;
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     task::spawn_blocking(move || {
+        let told = Told { digest: base, listing: Box::new(move || listing.blocking_recv()) };
         let mut sink = |frame| sender.blocking_send(Ok(frame)).map_err(|_| Error::Cancelled);
-        if let Err(error) = send(root, total_bytes, &mut sink) {
+        if let Err(error) = volume.send(root, expect, Moment::now(), told, &mut sink) {
             // Nobody listens any more when the caller gave up.
             let _ = sender.blocking_send(Err(error));
         }
@@ -42,33 +72,76 @@ pub fn frames(root: OwnedFd, total_bytes: u64) -> impl Stream<Item = Result<Fram
     ReceiverStream::new(receiver)
 }
 
-/// Writes the volume that `frames` describes into an empty directory; returns after everything is on disk.
+/// The list of what a receiver has, as [`Volume::prepare`] left it.
+///
+/// The stream ends after the last part or after its first error. Must be called within a Tokio runtime.
+pub fn listing(volume: Volume, root: OwnedFd) -> impl Stream<Item = Result<Listing, Error>> + Send + Unpin + 'static {
+    let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+    task::spawn_blocking(move || {
+        let mut sink = |part| sender.blocking_send(Ok(part)).map_err(|_| Error::Cancelled);
+        if let Err(error) = volume.list(&root, &mut sink) {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// Where a pass is received.
+pub struct Receiving {
+    /// Which.
+    pub volume: Volume,
+    /// Its directory.
+    pub root: OwnedFd,
+    /// What [`Volume::prepare`] found there.
+    pub base: Option<Digest>,
+    /// What it may take.
+    pub limits: Limits,
+}
+
+/// Makes the volume that `frames` describe; returns after everything is on disk.
 ///
 /// Dropping the future ends the writing thread at its next frame; the directory then holds a part of a volume that must not
-/// be used, as after any error.
+/// be used, as after any error. The next pass builds on it.
 ///
 /// # Errors
-/// [`Error::Transport`] with what `frames` failed with, and everything that [`Receiver`] refuses.
+/// [`Error::Transport`] with what `frames` failed with, and everything that the receiver refuses.
 pub async fn receive<S, E>(
     frames: S,
-    root: OwnedFd,
-    limits: Limits,
+    receiving: Receiving,
     progress: watch::Sender<Progress>,
-) -> Result<Summary, Error>
+) -> Result<Transferred, Error>
 where
     S: Stream<Item = Result<Frame, E>> + Send,
     E: Into<Cause>,
 {
     let (sender, mut receiver) = mpsc::channel(IN_FLIGHT);
     let writing = task::spawn_blocking(move || {
-        let mut volume = Receiver::new(root, limits)?;
+        let Receiving { volume, root, base, limits } = receiving;
+        let mut volume_receiver = volume.receiver(root, base, limits)?;
         while let Some(frame) = receiver.blocking_recv() {
-            volume.push(frame)?;
-            progress.send_replace(volume.progress());
+            if matches!(frame, Frame::Trailer(_)) {
+                progress.send_modify(|now| now.phase = Phase::Syncing);
+            }
+            volume_receiver.push(frame)?;
+            let wire_bytes = progress.borrow().wire_bytes;
+            progress.send_replace(Progress { wire_bytes, ..volume_receiver.progress() });
         }
-        volume.finish()
+        let Received { trailer, summary, changes, draft } = volume_receiver.received()?;
+        match draft {
+            Some(draft) => draft.publish(&volume.notes, &volume.name),
+            None => volume.notes.forget(&volume.name),
+        }
+        Ok(Transferred { trailer, received: summary, changes })
     });
     feed(frames, sender, writing).await
+}
+
+/// Finds out what a receiver has.
+///
+/// # Errors
+/// As [`Volume::prepare`].
+pub async fn prepare(volume: Volume, root: OwnedFd, trust: Trust) -> Result<Option<Digest>, Error> {
+    task::spawn_blocking(move || volume.prepare(&root, trust)).await.unwrap_or(Err(Error::Panicked))
 }
 
 /// Reads a volume as a tar archive that `podman volume import` reads, in pieces of at most 1 MiB.
@@ -114,11 +187,7 @@ where
 }
 
 /// Passes items on to the thread until they end, fail, or the thread has given up; then its result.
-async fn feed<S, T, E>(
-    items: S,
-    sender: mpsc::Sender<T>,
-    writing: JoinHandle<Result<Summary, Error>>,
-) -> Result<Summary, Error>
+async fn feed<S, T, R, E>(items: S, sender: mpsc::Sender<T>, writing: JoinHandle<Result<R, Error>>) -> Result<R, Error>
 where
     S: Stream<Item = Result<T, E>> + Send,
     E: Into<Cause>,

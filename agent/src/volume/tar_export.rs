@@ -103,7 +103,7 @@ impl Archive<'_> {
         // A hard link has no attributes of its own.
         let metadata = match item.found {
             Found::HardLink(_) => item.status.metadata(Vec::new()),
-            _ => self.walk.metadata(item, None)?,
+            _ => self.walk.metadata(item, &item.status, None)?,
         };
         self.remember(item, &name);
         fields.name = name;
@@ -111,12 +111,12 @@ impl Archive<'_> {
     }
 
     fn regular(&mut self, item: &Item, name: Vec<u8>) -> Result<(), Error> {
-        let Some(file) = self.walk.open(item)? else {
+        let Some((file, _)) = self.walk.open(item)? else {
             self.done.changed += 1;
             return Ok(());
         };
         let size = item.status.size;
-        let metadata = self.walk.metadata(item, Some(file.as_fd()))?;
+        let metadata = self.walk.metadata(item, &item.status, Some(file.as_fd()))?;
         self.remember(item, &name);
         let map = self.sparse_map(item, &file)?;
         let mut records = Records::default();
@@ -145,7 +145,7 @@ impl Archive<'_> {
         }
         let padding = padding(fields.size);
         self.zeros(padding)?;
-        self.walk.check_unchanged(item, file.as_fd())?;
+        self.walk.is_unchanged(item, &item.status, file.as_fd())?;
         self.done.bytes += size;
         self.done.changed += u64::from(!whole);
         Ok(())

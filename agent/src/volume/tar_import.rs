@@ -266,7 +266,7 @@ impl Import<'_> {
             _ => return Err(self.refused("its type is not known (a part of a split or incremental archive?)")),
         };
         let created = self.writer.create_special(name, &kind, &metadata);
-        created.map_err(|error| self.explained(error))
+        created.map(drop).map_err(|error| self.explained(error))
     }
 
     fn metadata(&self, fields: &Fields, extensions: &mut Extensions) -> Result<Metadata, Error> {

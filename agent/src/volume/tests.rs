@@ -2,6 +2,7 @@
 
 mod archive;
 mod archive_hostile;
+mod delta;
 mod ends;
 mod faults;
 mod hostile;
@@ -9,9 +10,9 @@ mod round_trip;
 mod tree;
 mod wire;
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc};
 
-use super::{Error, Frame, Limits, Receiver, Summary, open_root, send};
+use super::{Error, Frame, Limits, Notes, Receiver, Summary, Volume, open_root, send};
 
 fn open(path: &Path) -> OwnedFd {
     open_root(path).unwrap()
@@ -20,7 +21,7 @@ fn open(path: &Path) -> OwnedFd {
 /// All frames of a volume.
 fn frames_of(path: &Path) -> Vec<Frame> {
     let mut frames = Vec::new();
-    let sent = send(open(path), 0, &mut |frame| {
+    let sent = send(open(path), &mut |frame| {
         frames.push(frame);
         Ok(())
     });
@@ -35,4 +36,9 @@ fn receive_into(path: &Path, limits: Limits, frames: impl IntoIterator<Item = Fr
         receiver.push(frame)?;
     }
     receiver.finish()
+}
+
+/// A volume whose notes are in this directory.
+fn noted(notes: &Path) -> Volume {
+    Volume { name: "volume".to_owned(), notes: Arc::new(Notes::new(notes.to_owned())) }
 }

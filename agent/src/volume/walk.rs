@@ -109,43 +109,55 @@ impl Walk {
         Ok(None)
     }
 
-    /// Opens the regular file that was returned last; `None` when it has vanished from a live source.
-    pub(super) fn open(&self, item: &Item) -> Result<Option<OwnedFd>, Error> {
+    /// Opens the regular file that was returned last, and looks at what was opened; `None` when it has vanished from a live
+    /// source.
+    pub(super) fn open(&self, item: &Item) -> Result<Option<(OwnedFd, Status)>, Error> {
         let Some((directory, _)) = self.descent.current() else { return Ok(None) };
         let Some(file) = self.still_there(inode::open_file(directory, &item.name), "open", &item.name)? else {
             return Ok(None);
         };
+        if self.expect == Expect::Live {
+            // A write that began before has set its time then, and may still be under way: this waits for its end.
+            inode::await_writers(file.as_fd());
+        }
         let opened = inode::status(file.as_fd()).map_err(|errno| Error::io("look at", &self.path_of(item), errno))?;
         match self.expect {
             Expect::Still if !opened.unchanged(&item.status) => Err(Error::changed(&self.path_of(item), "changed")),
             Expect::Live if opened.file_type != FileType::RegularFile => Ok(None),
-            _ => Ok(Some(file)),
+            _ => Ok(Some((file, opened))),
         }
     }
 
-    /// Owner, mode, time and attributes of the item returned last; `file` is its descriptor when it is a regular file.
-    pub(super) fn metadata(&self, item: &Item, file: Option<BorrowedFd<'_>>) -> Result<Metadata, Error> {
-        let Some((directory, _)) = self.descent.current() else { return Ok(item.status.metadata(Vec::new())) };
+    /// Owner, mode, time (from `status`) and attributes of the item returned last; `file` is its descriptor when it is a regular
+    /// file.
+    pub(super) fn metadata(
+        &self,
+        item: &Item,
+        status: &Status,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<Metadata, Error> {
+        let Some((directory, _)) = self.descent.current() else { return Ok(status.metadata(Vec::new())) };
         let place = match (&item.found, file) {
             (Found::Directory, _) => Place::Open(directory),
             (_, Some(file)) => Place::Open(file),
             (_, None) => Place::Named(directory, &item.name),
         };
         let xattrs = self.still_there(place.xattrs(), "read the extended attributes of", &item.name)?;
-        let metadata = item.status.metadata(xattrs.unwrap_or_default());
+        let metadata = status.metadata(xattrs.unwrap_or_default());
         metadata
             .check()
             .map_err(|problem| Error::Unsupported { path: super::error::show(&self.path_of(item)), problem })?;
         Ok(metadata)
     }
 
-    /// Fails when a still source was written to since the item was returned.
-    pub(super) fn check_unchanged(&self, item: &Item, file: BorrowedFd<'_>) -> Result<(), Error> {
+    /// Whether nobody wrote to the file since `before`; in a still source an error if somebody did.
+    pub(super) fn is_unchanged(&self, item: &Item, before: &Status, file: BorrowedFd<'_>) -> Result<bool, Error> {
         let now = inode::status(file).map_err(|errno| Error::io("look at", &self.path_of(item), errno))?;
-        if self.expect == Expect::Still && !now.unchanged(&item.status) {
+        let unchanged = now.unchanged(before);
+        if self.expect == Expect::Still && !unchanged {
             return Err(Error::changed(&self.path_of(item), "changed"));
         }
-        Ok(())
+        Ok(unchanged)
     }
 
     /// The item's path, for display and for archives.
@@ -265,6 +277,8 @@ impl Walk {
 pub struct Usage {
     /// Names, hard links included.
     pub entries: u64,
+    /// Regular files; a hard-linked one counts once.
+    pub files: u64,
     /// Apparent bytes of regular files.
     pub bytes: u64,
     /// Bytes on disk, directories included.
@@ -279,14 +293,26 @@ pub fn measure(root: OwnedFd) -> Result<Usage, Error> {
     let mut walk = Walk::new(root, Expect::Live);
     let mut usage = Usage::default();
     while let Some(item) = walk.next()? {
-        usage.entries += 1;
-        if matches!(item.found, Found::HardLink(_)) {
-            continue;
-        }
-        usage.disk_bytes += item.status.allocated;
-        if item.found == Found::Regular {
-            usage.bytes = usage.bytes.saturating_add(item.status.size);
-        }
+        usage.count(&item);
     }
     Ok(usage)
+}
+
+impl Usage {
+    pub(super) fn count(&mut self, item: &Item) {
+        self.entries += 1;
+        if matches!(item.found, Found::HardLink(_)) {
+            return;
+        }
+        self.disk_bytes += item.status.allocated;
+        self.files += u64::from(item.found == Found::Regular);
+        self.bytes = self.bytes.saturating_add(item.regular_bytes());
+    }
+}
+
+impl Item {
+    /// Apparent bytes of a regular file; 0 of anything else.
+    pub(super) fn regular_bytes(&self) -> u64 {
+        if self.found == Found::Regular { self.status.size } else { 0 }
+    }
 }

@@ -5,11 +5,13 @@
 
 use bytes::Bytes;
 use feather_proto::pb::{agent::v1 as pb, types::v1 as types};
-use pb::{volume_entry, volume_frame};
+use pb::{volume_entry, volume_frame, volume_step};
 
 use super::{
-    Batch, Body, Chunk, DeviceNumber, Digest, Entry, Error, Extent, Frame, Header, Inode, Kind, Metadata, Node,
-    Summary, Timestamp, Xattr,
+    BaseUse, Batch, Body, Chunk, DeviceNumber, Digest, Entry, Error, Extent, Frame, Header, Inode, Kind, Listing,
+    Metadata, Node, Span, Step, Summary, Timestamp, Trailer, Xattr,
+    digest::{BLOCK_BYTES, Content},
+    manifest::Record,
 };
 
 fn malformed(problem: &'static str) -> Error {
@@ -19,19 +21,22 @@ fn malformed(problem: &'static str) -> Error {
 impl From<Frame> for pb::VolumeFrame {
     fn from(frame: Frame) -> Self {
         let frame = match frame {
-            Frame::Header(Header { version, total_bytes }) => {
-                volume_frame::Frame::Header(pb::VolumeHeader { version, total_bytes })
+            Frame::Header(Header { version, total_bytes, total_files, base }) => {
+                let base = pb::VolumeBase::from(base).into();
+                volume_frame::Frame::Header(pb::VolumeHeader { version, total_bytes, total_files, base })
             }
-            Frame::Batch(Batch { entries }) => {
-                volume_frame::Frame::Batch(pb::VolumeBatch { entries: entries.into_iter().map(Into::into).collect() })
+            Frame::Batch(Batch { steps }) => {
+                volume_frame::Frame::Batch(pb::VolumeBatch { steps: steps.into_iter().map(Into::into).collect() })
             }
-            Frame::Chunk(Chunk { extents, end }) => volume_frame::Frame::Chunk(pb::VolumeChunk {
+            Frame::Chunk(Chunk { extents, held, end }) => volume_frame::Frame::Chunk(pb::VolumeChunk {
                 extents: extents.into_iter().map(Into::into).collect(),
+                held: held.into_iter().map(|Span { offset, length }| pb::VolumeSpan { offset, length }).collect(),
                 last: end.is_some(),
                 digest: end.map_or_else(Bytes::new, Into::into),
             }),
-            Frame::Trailer(summary) => {
-                volume_frame::Frame::Trailer(pb::VolumeTrailer { summary: Some(summary.into()) })
+            Frame::Trailer(Trailer { summary, files_read, bytes_read }) => {
+                let summary = Some(summary.into());
+                volume_frame::Frame::Trailer(pb::VolumeTrailer { summary, files_read, bytes_read })
             }
         };
         Self { frame: Some(frame) }
@@ -43,24 +48,114 @@ impl TryFrom<pb::VolumeFrame> for Frame {
 
     fn try_from(message: pb::VolumeFrame) -> Result<Self, Error> {
         Ok(match message.frame.ok_or(malformed("it is empty, or of an unknown kind"))? {
-            volume_frame::Frame::Header(pb::VolumeHeader { version, total_bytes }) => {
-                Self::Header(Header { version, total_bytes })
+            volume_frame::Frame::Header(pb::VolumeHeader { version, total_bytes, total_files, base }) => {
+                let base = match pb::VolumeBase::try_from(base) {
+                    Ok(pb::VolumeBase::Nothing | pb::VolumeBase::Unspecified) => BaseUse::Nothing,
+                    Ok(pb::VolumeBase::Shared) => BaseUse::Shared,
+                    Ok(pb::VolumeBase::Listed) => BaseUse::Listed,
+                    Err(_) => return Err(malformed("the header has an unknown use of the base")),
+                };
+                Self::Header(Header { version, total_bytes, total_files, base })
             }
-            volume_frame::Frame::Batch(pb::VolumeBatch { entries }) => {
-                let entries = entries.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?;
-                Self::Batch(Batch { entries })
+            volume_frame::Frame::Batch(pb::VolumeBatch { steps }) => {
+                Self::Batch(Batch { steps: steps.into_iter().map(Step::try_from).collect::<Result<_, _>>()? })
             }
-            volume_frame::Frame::Chunk(pb::VolumeChunk { extents, last, digest }) => {
+            volume_frame::Frame::Chunk(pb::VolumeChunk { extents, held, last, digest }) => {
                 if !last && !digest.is_empty() {
                     return Err(malformed("there is a digest before the end of a file"));
                 }
                 let end = last.then(|| Digest::try_from(digest)).transpose()?;
-                Self::Chunk(Chunk { extents: extents.into_iter().map(Into::into).collect(), end })
+                Self::Chunk(Chunk {
+                    extents: extents.into_iter().map(Into::into).collect(),
+                    held: held.into_iter().map(|pb::VolumeSpan { offset, length }| Span { offset, length }).collect(),
+                    end,
+                })
             }
-            volume_frame::Frame::Trailer(pb::VolumeTrailer { summary }) => {
-                Self::Trailer(summary.ok_or(malformed("the trailer has no summary"))?.try_into()?)
+            volume_frame::Frame::Trailer(pb::VolumeTrailer { summary, files_read, bytes_read }) => {
+                let summary = summary.ok_or(malformed("the trailer has no summary"))?.try_into()?;
+                Self::Trailer(Trailer { summary, files_read, bytes_read })
             }
         })
+    }
+}
+
+impl From<BaseUse> for pb::VolumeBase {
+    fn from(base: BaseUse) -> Self {
+        match base {
+            BaseUse::Nothing => Self::Nothing,
+            BaseUse::Shared => Self::Shared,
+            BaseUse::Listed => Self::Listed,
+        }
+    }
+}
+
+impl From<Step> for pb::VolumeStep {
+    fn from(step: Step) -> Self {
+        let step = match step {
+            Step::Entry(entry) => volume_step::Step::Entry(entry.into()),
+            Step::Keep(count) => volume_step::Step::Keep(count),
+            Step::Drop(count) => volume_step::Step::Drop(count),
+        };
+        Self { step: Some(step) }
+    }
+}
+
+impl TryFrom<pb::VolumeStep> for Step {
+    type Error = Error;
+
+    fn try_from(message: pb::VolumeStep) -> Result<Self, Error> {
+        Ok(match message.step.ok_or(malformed("a step is empty, or of an unknown kind"))? {
+            volume_step::Step::Entry(entry) => Self::Entry(entry.try_into()?),
+            volume_step::Step::Keep(count) => Self::Keep(count),
+            volume_step::Step::Drop(count) => Self::Drop(count),
+        })
+    }
+}
+
+/// An entry of the receiver's list, as the sender sees it.
+impl TryFrom<pb::VolumeBaseEntry> for Record {
+    type Error = Error;
+
+    fn try_from(message: pb::VolumeBaseEntry) -> Result<Self, Error> {
+        let pb::VolumeBaseEntry { entry, blocks } = message;
+        let entry = Entry::try_from(entry.ok_or(malformed("an entry of the base is empty"))?)?;
+        entry.check().map_err(malformed)?;
+        let content = match &entry.node {
+            Node::Inode(Inode { kind: Kind::Regular { size, body: Body::Held { digest } }, .. }) => {
+                if !blocks.is_empty() && blocks.len() as u64 != size.div_ceil(BLOCK_BYTES).saturating_mul(32) {
+                    return Err(malformed("an entry of the base has too many or too few block digests"));
+                }
+                let blocks = blocks.chunks_exact(32).filter_map(|block| block.try_into().ok().map(Digest)).collect();
+                Some(Content { digest: *digest, blocks, data_bytes: 0 })
+            }
+            Node::Inode(Inode { kind: Kind::Regular { .. }, .. }) => {
+                return Err(malformed("an entry of the base has content"));
+            }
+            _ => None,
+        };
+        Ok(Self { entry, content, stamp: None })
+    }
+}
+
+impl From<Record> for pb::VolumeBaseEntry {
+    fn from(record: Record) -> Self {
+        let blocks = record.content.map(|content| content.blocks.iter().flat_map(|block| block.0).collect());
+        Self { entry: Some(record.entry.into()), blocks: blocks.unwrap_or_default() }
+    }
+}
+
+impl TryFrom<pb::SendVolumeBase> for Listing {
+    type Error = Error;
+
+    fn try_from(message: pb::SendVolumeBase) -> Result<Self, Error> {
+        let pb::SendVolumeBase { entries, last } = message;
+        Ok(Self { records: entries.into_iter().map(Record::try_from).collect::<Result<_, _>>()?, last })
+    }
+}
+
+impl From<Listing> for pb::SendVolumeBase {
+    fn from(Listing { records, last }: Listing) -> Self {
+        Self { entries: records.into_iter().map(Into::into).collect(), last }
     }
 }
 
@@ -103,9 +198,19 @@ impl From<Kind> for volume_entry::Node {
             Kind::Regular { size, body: Body::Streamed } => {
                 Self::RegularFile(pb::VolumeRegularFile { size, streamed: true, ..Default::default() })
             }
+            Kind::Regular { size, body: Body::Patched } => {
+                Self::RegularFile(pb::VolumeRegularFile { size, streamed: true, held: true, ..Default::default() })
+            }
+            Kind::Regular { size, body: Body::Held { digest } } => Self::RegularFile(pb::VolumeRegularFile {
+                size,
+                held: true,
+                digest: digest.into(),
+                ..Default::default()
+            }),
             Kind::Regular { size, body: Body::Inline { extents, digest } } => {
                 let extents = extents.into_iter().map(Into::into).collect();
-                Self::RegularFile(pb::VolumeRegularFile { size, streamed: false, extents, digest: digest.into() })
+                let digest = digest.into();
+                Self::RegularFile(pb::VolumeRegularFile { size, extents, digest, ..Default::default() })
             }
             Kind::Symlink { target } => Self::Symlink(pb::VolumeSymlink { target }),
             Kind::Fifo => Self::Fifo(pb::VolumeFifo {}),
@@ -123,14 +228,16 @@ impl TryFrom<volume_entry::Node> for Kind {
         Ok(match node {
             volume_entry::Node::Directory(_) => Self::Directory,
             volume_entry::Node::RegularFile(file) => {
-                let pb::VolumeRegularFile { size, streamed, extents, digest } = file;
-                let body = if !streamed {
-                    let extents = extents.into_iter().map(Into::into).collect();
-                    Body::Inline { extents, digest: digest.try_into()? }
-                } else if extents.is_empty() && digest.is_empty() {
-                    Body::Streamed
-                } else {
-                    return Err(malformed("a streamed file has content in its entry"));
+                let pb::VolumeRegularFile { size, streamed, held, extents, digest } = file;
+                let body = match (streamed, held) {
+                    (false, false) => {
+                        let extents = extents.into_iter().map(Into::into).collect();
+                        Body::Inline { extents, digest: digest.try_into()? }
+                    }
+                    (false, true) if extents.is_empty() => Body::Held { digest: digest.try_into()? },
+                    (true, false) if extents.is_empty() && digest.is_empty() => Body::Streamed,
+                    (true, true) if extents.is_empty() && digest.is_empty() => Body::Patched,
+                    _ => return Err(malformed("a streamed or held file has content in its entry")),
                 };
                 Self::Regular { size, body }
             }

@@ -1,8 +1,9 @@
-//! Building a tree below an empty directory, through descriptors only.
+//! Building a tree, below an empty directory or onto one that is there, through descriptors only.
 //!
-//! Owns creation, metadata and the order in which both are safe: a file's at its end, a directory's when it is left for the
-//! last time. Refuses to judge what comes: callers check names and order. Nothing here follows a symbolic link, and nothing
-//! that exists is opened for writing.
+//! Owns creation, removal, metadata and the order in which they are safe: a file's metadata at its end, a directory's when it is
+//! left for the last time. Refuses to judge what comes: callers check names and order, and say what must be there already.
+//! Nothing here follows a symbolic link. What exists is opened for writing only after it was found to be the very inode that
+//! was noted there; what else is found than was noted ends the work.
 
 use std::{
     fs::File,
@@ -21,13 +22,29 @@ use super::{
     entry::{Kind, Metadata},
     error::show,
     inode::{self, Names, Place, Status},
+    stamp::Stamp,
 };
+
+/// One directory on the way.
+struct Level {
+    /// What it gets when it is left.
+    metadata: Metadata,
+    /// It was written to, and hands nothing down to what is created in it.
+    changed: bool,
+    /// What was in it before and has not been accounted for; nothing in a new directory.
+    before: Names,
+}
+
+impl Level {
+    fn new_directory(metadata: Metadata) -> Self {
+        Self { metadata, changed: true, before: Names::default() }
+    }
+}
 
 /// A tree under construction. The way down from the root to the current directory is open.
 pub(super) struct TreeWriter {
     root: OwnedFd,
-    /// With each directory on the way: what it gets when it is left.
-    descent: Descent<Metadata>,
+    descent: Descent<Level>,
 }
 
 impl TreeWriter {
@@ -38,10 +55,15 @@ impl TreeWriter {
         if !names.is_empty() {
             return Err(Error::NotEmpty);
         }
-        let mut writer =
-            Self { root: root.try_clone().map_err(|error| Error::io("open", b"", error))?, descent: Descent::new() };
+        let mut writer = Self::begin_onto(root)?;
+        let root = writer.root.try_clone().map_err(|error| Error::io("open", b"", error))?;
         writer.enter(Bytes::new(), root)?;
         Ok(writer)
+    }
+
+    /// Starts in a directory with something in it. Nothing is entered yet, not even the root.
+    pub(super) fn begin_onto(root: OwnedFd) -> Result<Self, Error> {
+        Ok(Self { root, descent: Descent::new() })
     }
 
     /// Number of directories on the way, the root included.
@@ -61,18 +83,158 @@ impl TreeWriter {
 
     /// Sets what the current directory gets when it is left.
     pub(super) fn set_directory_metadata(&mut self, metadata: Metadata) {
-        if let Some((_, pending)) = self.descent.current_mut() {
-            *pending = metadata;
+        if let Some((_, level)) = self.descent.current_mut() {
+            level.metadata = metadata;
         }
+    }
+
+    /// Goes into a directory that must be there as noted; with other metadata, if it is to have some.
+    pub(super) fn enter_noted(&mut self, name: &Bytes, noted: &Metadata, now: Option<&Metadata>) -> Result<(), Error> {
+        let opened = match self.descent.current() {
+            Some((directory, _)) => inode::open_directory(directory, name),
+            None => self.root.try_clone().map_err(|error| Error::io("open", b"", error)).map(Ok)?,
+        };
+        let read = opened.and_then(|directory| {
+            let status = inode::status(directory.as_fd())?;
+            let metadata = status.metadata(Place::Open(directory.as_fd()).xattrs()?);
+            Ok((Names::read(directory.as_fd())?, status, metadata, directory))
+        });
+        let (before, status, metadata, directory) = match read {
+            Ok(read) => read,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(self.lost(name, "is no directory")),
+            Err(errno) => return Err(self.failed("look into the directory", name, errno)),
+        };
+        if metadata != *noted {
+            return Err(self.lost(name, "has other metadata"));
+        }
+        self.descent.push(name.clone(), status.identity, directory, Level { metadata, changed: false, before });
+        if let Some(now) = now {
+            self.begin_change()?;
+            self.set_directory_metadata(now.clone());
+        }
+        Ok(())
+    }
+
+    /// Accounts for a name that must have been in the current directory. What is there beside what was noted must be sockets.
+    pub(super) fn account_for(&mut self, name: &[u8]) -> Result<(), Error> {
+        self.clear_strays(|stray| stray < name)?;
+        let Some((_, level)) = self.descent.current_mut() else { return Ok(()) };
+        if level.before.peek() != Some(name) {
+            return Err(self.lost(name, "is gone"));
+        }
+        level.before.take();
+        Ok(())
+    }
+
+    /// Status of a name that must be the inode of the stamp, untouched.
+    pub(super) fn noted(&self, name: &[u8], stamp: &Stamp) -> Result<Status, Error> {
+        match inode::status_at(self.current()?, name) {
+            Ok(status) if stamp.fits(&status) => Ok(status),
+            Ok(_) | Err(Errno::NOENT) => Err(self.lost(name, "has changed")),
+            Err(errno) => Err(self.failed("look at", name, errno)),
+        }
+    }
+
+    /// Opens a regular file that must be the inode of the stamp, untouched.
+    pub(super) fn open_noted(&self, name: &[u8], stamp: &Stamp, for_writing: bool) -> Result<(File, Status), Error> {
+        let directory = self.current()?;
+        let opened =
+            if for_writing { inode::open_file_to_write(directory, name) } else { inode::open_file(directory, name) };
+        let file = match opened {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
+                return Err(self.lost(name, "is no regular file"));
+            }
+            Err(errno) => return Err(self.failed("open", name, errno)),
+        };
+        let status = inode::status(file.as_fd()).map_err(|errno| self.failed("look at", name, errno))?;
+        if status.file_type != FileType::RegularFile || !stamp.fits(&status) {
+            return Err(self.lost(name, "has changed"));
+        }
+        Ok((File::from(file), status))
+    }
+
+    /// Whether a name and another are the same inode.
+    pub(super) fn status_of(&self, name: &[u8]) -> Result<Status, Error> {
+        inode::status_at(self.current()?, name).map_err(|errno| self.failed("look at", name, errno))
+    }
+
+    /// Removes a name that must have been in the current directory, with everything below it.
+    pub(super) fn remove_noted(&mut self, name: &[u8]) -> Result<(), Error> {
+        self.account_for(name)?;
+        self.begin_change()?;
+        self.remove(name)
+    }
+
+    fn remove(&self, name: &[u8]) -> Result<(), Error> {
+        let directory = self.current()?;
+        let removed = match remove(directory, name, AtFlags::empty()) {
+            // Linux answers the first for a directory, POSIX the second.
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let inner =
+                    inode::open_directory(directory, name).map_err(|errno| self.failed("delete", name, errno))?;
+                let mount = |fd| inode::status(fd).map(|status| status.mount);
+                if mount(inner.as_fd()).ok() != mount(directory).ok() {
+                    return Err(Error::MountInside { path: show(&self.path_of(name)) });
+                }
+                clear(inner)?;
+                remove(directory, name, AtFlags::REMOVEDIR)
+            }
+            removed => removed,
+        };
+        removed.map_err(|errno| self.failed("delete", name, errno))
+    }
+
+    /// Sockets have no meaning without their process and are noted nowhere: what is left of an earlier stay goes. Anything else
+    /// that was not noted ends the work.
+    fn clear_strays(&mut self, which: impl Fn(&[u8]) -> bool) -> Result<(), Error> {
+        loop {
+            let Some((directory, level)) = self.descent.current_mut() else { return Ok(()) };
+            if !level.before.peek().is_some_and(&which) {
+                return Ok(());
+            }
+            let Some(stray) = level.before.take() else { return Ok(()) };
+            match inode::status_at(directory, &stray).map(|status| status.file_type) {
+                Ok(FileType::Socket) => {
+                    self.begin_change()?;
+                    self.remove(&stray)?;
+                }
+                _ => return Err(self.lost(&stray, "was never noted")),
+            }
+        }
+    }
+
+    /// Before the first change in a directory that was there: it must not hand down a default ACL or its group to what is
+    /// created in it. It gets back what it has when it is left.
+    fn begin_change(&mut self) -> Result<(), Error> {
+        let Some((directory, level)) = self.descent.current_mut() else { return Ok(()) };
+        if level.changed {
+            return Ok(());
+        }
+        level.changed = true;
+        let neutral = if level.metadata.xattrs.is_empty() { Ok(()) } else { inode::strip_xattrs(directory) };
+        let neutral = neutral.and_then(|()| fs::fchmod(directory, Mode::RWXU));
+        neutral.map_err(|errno| self.failed("prepare the directory", b"", errno))
+    }
+
+    /// Before something new gets a name.
+    fn begin_name(&mut self, name: &[u8]) -> Result<(), Error> {
+        self.clear_strays(|stray| stray <= name)?;
+        self.begin_change()
+    }
+
+    fn lost(&self, name: &[u8], what: &str) -> Error {
+        Error::BaseLost { cause: format!("`{}` {what}", show(&self.path_of(name))) }
     }
 
     /// Creates a directory in the current one and goes into it.
     pub(super) fn create_directory(&mut self, name: Bytes, metadata: Metadata) -> Result<(), Error> {
+        self.begin_name(&name)?;
         let created = fs::mkdirat(self.current()?, &name[..], Mode::RWXU)
             .and_then(|()| inode::open_directory(self.current_or_root(), &name))
             .and_then(|directory| inode::status(directory.as_fd()).map(|status| (directory, status)));
         let (directory, status) = created.map_err(|errno| self.failed("create the directory", &name, errno))?;
-        self.descent.push(name, status.identity, directory, metadata);
+        self.descent.push(name, status.identity, directory, Level::new_directory(metadata));
         Ok(())
     }
 
@@ -85,33 +247,52 @@ impl TreeWriter {
         }
     }
 
-    /// Leaves the current directory, which gets its metadata now.
+    /// Leaves the current directory, which gets its metadata now if anything in it was changed.
     pub(super) fn leave(&mut self) -> Result<(), Error> {
-        let Some((name, directory, metadata)) = self.descent.pop()? else { return Ok(()) };
+        self.clear_strays(|_| true)?;
+        let Some((name, directory, level)) = self.descent.pop()? else { return Ok(()) };
+        if !level.changed {
+            return Ok(());
+        }
+        let metadata = level.metadata;
         self.seal(Place::Open(directory.as_fd()), &name, &metadata, false)?;
         let status = inode::status(directory.as_fd()).map_err(|errno| self.failed("look at", &name, errno))?;
         self.check_kept(&name, &metadata, &status)
     }
 
     /// Creates an empty regular file in the current directory.
-    pub(super) fn create_file(&self, name: &[u8]) -> Result<File, Error> {
+    pub(super) fn create_file(&mut self, name: &[u8]) -> Result<File, Error> {
+        self.begin_name(name)?;
         inode::create_file(self.current()?, name)
             .map(File::from)
             .map_err(|errno| self.failed("create the file", name, errno))
     }
 
+    /// Takes the attributes from a file that was there, so that it gets no others than it shall have.
+    pub(super) fn strip_file(&self, name: &[u8], file: &File) -> Result<(), Error> {
+        inode::strip_xattrs(file.as_fd()).map_err(|errno| self.failed("prepare", name, errno))
+    }
+
     /// Gives a written file its metadata and makes sure that it is what was meant.
-    pub(super) fn finish_file(&self, name: &[u8], file: &File, metadata: &Metadata, size: u64) -> Result<(), Error> {
+    pub(super) fn finish_file(
+        &self,
+        name: &[u8],
+        file: &File,
+        metadata: &Metadata,
+        size: u64,
+    ) -> Result<Status, Error> {
         self.seal(Place::Open(file.as_fd()), name, metadata, false)?;
         let status = inode::status(file.as_fd()).map_err(|errno| self.failed("look at", name, errno))?;
         if status.size != size {
             return Err(Error::NotKept { path: show(&self.path_of(name)), what: "size" });
         }
-        self.check_kept(name, metadata, &status)
+        self.check_kept(name, metadata, &status)?;
+        Ok(status)
     }
 
     /// Creates a symbolic link, fifo or device node in the current directory.
-    pub(super) fn create_special(&self, name: &[u8], kind: &Kind, metadata: &Metadata) -> Result<(), Error> {
+    pub(super) fn create_special(&mut self, name: &[u8], kind: &Kind, metadata: &Metadata) -> Result<Status, Error> {
+        self.begin_name(name)?;
         let directory = self.current()?;
         let make = |file_type, number| fs::mknodat(directory, name, file_type, Mode::RUSR | Mode::WUSR, number);
         let made = match kind {
@@ -127,11 +308,13 @@ impl TreeWriter {
         self.seal(Place::Named(directory, name), name, metadata, is_symlink)?;
         let status = inode::status_at(directory, name).map_err(|errno| self.failed("look at", name, errno))?;
         let kept = Metadata { mode: if is_symlink { status.mode } else { metadata.mode }, ..metadata.clone() };
-        self.check_kept(name, &kept, &status)
+        self.check_kept(name, &kept, &status)?;
+        Ok(status)
     }
 
     /// Gives the inode at `first`, a path below the root, one more name in the current directory.
-    pub(super) fn create_link(&self, first: &[u8], name: &[u8]) -> Result<(), Error> {
+    pub(super) fn create_link(&mut self, first: &[u8], name: &[u8]) -> Result<(), Error> {
+        self.begin_name(name)?;
         let (directories, last) = match first.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&first[..slash], &first[slash + 1..]),
             None => (&first[..0], first),
@@ -181,7 +364,7 @@ impl TreeWriter {
         neutral
             .and_then(|()| fs::fchmod(&directory, Mode::RWXU))
             .map_err(|errno| self.failed("prepare the directory", &name, errno))?;
-        self.descent.push(name, status.identity, directory, status.metadata(xattrs));
+        self.descent.push(name, status.identity, directory, Level::new_directory(status.metadata(xattrs)));
         Ok(())
     }
 

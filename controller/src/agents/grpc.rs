@@ -33,8 +33,8 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
-    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, SignUp, SignUps, TransferProgress,
-    Tried,
+    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, Reading, SignUp, SignUps,
+    TransferProgress, Tried,
 };
 use crate::world::Password;
 
@@ -341,9 +341,13 @@ impl Agent for GrpcAgent {
         }
     }
 
-    async fn verify_volume(&self, tenant: &TenantName) -> Result<VolumeSummary, Error> {
+    async fn verify_volume(&self, tenant: &TenantName, reading: Reading) -> Result<VolumeSummary, Error> {
         // No deadline of its own: a volume takes what it takes, and a dead connection is noticed by its keep-alive.
-        let message = pb::VerifyVolumeRequest { tenant: tenant.to_string(), mode: pb::VerifyMode::Full.into() };
+        let mode = match reading {
+            Reading::Everything => pb::VerifyMode::Full,
+            Reading::WhatMayHaveChanged => pb::VerifyMode::Metadata,
+        };
+        let message = pb::VerifyVolumeRequest { tenant: tenant.to_string(), mode: mode.into() };
         let reply = self.value(self.volumes().verify_volume(message).await)?;
         required(reply.summary, "summary")?.try_into()
     }

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{operator, reader};
 use crate::{
+    agents::Reading,
     store::{TenantRow, tenant_not_found},
     world::World,
 };
@@ -136,7 +137,7 @@ impl VolumeService for Volumes {
         operator(&request)?;
         let tenant: TenantName = request.get_ref().tenant.parse()?;
         let (_, server) = self.holder(&tenant).await?;
-        let summary = self.world.agent(&server).await?.verify_volume(&tenant).await?;
+        let summary = self.world.agent(&server).await?.verify_volume(&tenant, Reading::Everything).await?;
         Ok(Response::new(pb::VerifyVolumeResponse { server: server.to_string(), summary: Some(summary.into()) }))
     }
 }

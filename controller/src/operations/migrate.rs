@@ -18,7 +18,7 @@ use time::Duration;
 
 use super::{Context, Outcome, Procedure, Step};
 use crate::{
-    agents::{PullFrom, TransferProgress},
+    agents::{PullFrom, Reading, TransferProgress},
     store::{TenantState, TenantUpdate},
 };
 
@@ -69,8 +69,8 @@ pub enum Steps {
     Stop,
     /// Agent to agent. Behind the stop, so that what is copied no longer changes.
     Transfer,
-    /// Both ends read everything again from disk and compare. Apart from the transfer, because it proves what lies on disk, not
-    /// what went over the wire.
+    /// Both ends look at everything on disk once more, read what may have changed since it was hashed, and compare. Apart from the
+    /// transfer, because it proves what lies on disk, not what went over the wire.
     Verify,
     /// The target's copy must run and answer before anyone depends on it; no public request reaches it yet.
     Start,
@@ -228,8 +228,11 @@ async fn transfer(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outc
 async fn verify(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     let (world, plan) = (context.world, context.plan);
     let (source, target) = (world.agent(&plan.source).await?, world.agent(&plan.target).await?);
-    let (source, target) =
-        tokio::try_join!(source.verify_volume(context.tenant()), target.verify_volume(context.tenant()))?;
+    let reading = Reading::WhatMayHaveChanged;
+    let (source, target) = tokio::try_join!(
+        source.verify_volume(context.tenant(), reading),
+        target.verify_volume(context.tenant(), reading)
+    )?;
     if source.root_digest != target.root_digest {
         return Err(differs(context, &source, &target));
     }

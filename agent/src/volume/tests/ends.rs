@@ -9,11 +9,14 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use rustix::fs::{FlockOperation, flock};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
-    super::{Error, Expect, Frame, Header, Limits, Progress, export_tar, frames, import_tar, receive, scan},
-    open,
+    super::{
+        Error, Expect, Frame, Header, Limits, Progress, Receiving, Sending, export_tar, frames, import_tar, receive,
+        scan,
+    },
+    noted, open,
     tree::{assert_same, facts},
 };
 
@@ -40,6 +43,16 @@ async fn released(path: &Path) {
     waiting.await.unwrap().unwrap();
 }
 
+/// All of a still volume, for somebody who has nothing.
+fn sending(root: OwnedFd) -> Sending {
+    let (_, listing) = mpsc::channel(1);
+    Sending { volume: noted(Path::new("/dev/null")), root, expect: Expect::Still, base: None, listing }
+}
+
+fn receiving(root: OwnedFd) -> Receiving {
+    Receiving { volume: noted(Path::new("/dev/null")), root, base: None, limits: Limits::default() }
+}
+
 fn progress() -> watch::Sender<Progress> {
     watch::Sender::new(Progress::default())
 }
@@ -48,12 +61,12 @@ fn progress() -> watch::Sender<Progress> {
 async fn a_volume_goes_through_both_ends() {
     let (source, target) = (source(), tempfile::tempdir().unwrap());
     let (sender, watcher) = watch::channel(Progress::default());
-    let received = receive(frames(open(source.path()), 99), open(target.path()), Limits::default(), sender).await;
-    let received = received.unwrap();
+    let received = receive(frames(sending(open(source.path()))), receiving(open(target.path())), sender).await;
+    let received = received.unwrap().received;
     assert_eq!(received, scan(open(source.path())).unwrap());
     assert_same(&facts(source.path()), &facts(target.path()));
     let last = *watcher.borrow();
-    assert_eq!((last.files, last.bytes, last.total_bytes_hint), (received.files, received.bytes, 99));
+    assert_eq!((last.files, last.bytes, last.total_bytes_hint), (received.files, received.bytes, received.bytes));
 }
 
 #[tokio::test]
@@ -67,7 +80,7 @@ async fn an_archive_goes_through_both_ends() {
 #[tokio::test]
 async fn dropping_the_frames_ends_the_reading_thread() {
     let source = source();
-    let mut frames = frames(locked(source.path()), 0);
+    let mut frames = frames(sending(locked(source.path())));
     assert!(matches!(frames.next().await, Some(Ok(Frame::Header(_)))));
     drop(frames);
     released(source.path()).await;
@@ -85,10 +98,10 @@ async fn dropping_the_archive_ends_the_reading_thread() {
 #[tokio::test]
 async fn dropping_the_receiver_ends_the_writing_thread() {
     let target = tempfile::tempdir().unwrap();
-    let header: Result<Frame, Error> = Ok(Frame::Header(Header { version: 1, total_bytes: 7 }));
+    let header: Result<Frame, Error> = Ok(Frame::Header(Header { version: 2, total_bytes: 7, ..Header::default() }));
     let endless = stream::iter([header]).chain(stream::pending());
     let (sender, mut watcher) = watch::channel(Progress::default());
-    let receiving = tokio::spawn(receive(endless, locked(target.path()), Limits::default(), sender));
+    let receiving = tokio::spawn(receive(endless, receiving(locked(target.path())), sender));
     // The thread has taken the header, and waits for more that will never come.
     watcher.wait_for(|progress| progress.total_bytes_hint == 7).await.unwrap();
     receiving.abort();
@@ -110,11 +123,11 @@ async fn dropping_the_import_ends_the_writing_thread() {
 #[tokio::test]
 async fn a_failing_stream_is_a_transport_error_with_its_cause() {
     let (source, target) = (source(), tempfile::tempdir().unwrap());
-    let cut = frames(open(source.path()), 0)
+    let cut = frames(sending(open(source.path())))
         .take(3)
         .map(|frame| frame.map_err(|error| error.to_string()))
         .chain(stream::iter([Err("connection reset".to_owned())]));
-    let error = receive(cut, open(target.path()), Limits::default(), progress()).await.unwrap_err();
+    let error = receive(cut, receiving(open(target.path())), progress()).await.unwrap_err();
     let Error::Transport(cause) = &error else { panic!("{error:?}") };
     assert_eq!(cause.to_string(), "connection reset");
     assert!(!error.to_string().contains("connection reset"));
@@ -123,17 +136,17 @@ async fn a_failing_stream_is_a_transport_error_with_its_cause() {
 #[tokio::test]
 async fn a_stream_that_just_ends_is_truncated() {
     let (source, target) = (source(), tempfile::tempdir().unwrap());
-    let cut = frames(open(source.path()), 0).take(3);
-    let error = receive(cut, open(target.path()), Limits::default(), progress()).await.unwrap_err();
+    let cut = frames(sending(open(source.path()))).take(3);
+    let error = receive(cut, receiving(open(target.path())), progress()).await.unwrap_err();
     assert!(matches!(error, Error::Truncated { .. }), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_refusal_is_told_although_the_sender_stays_silent() {
     let target = tempfile::tempdir().unwrap();
-    let wrong: Result<Frame, Error> = Ok(Frame::Header(Header { version: 9, total_bytes: 0 }));
+    let wrong: Result<Frame, Error> = Ok(Frame::Header(Header { version: 9, ..Header::default() }));
     let silent = stream::iter([wrong]).chain(stream::pending());
-    let error = receive(silent, open(target.path()), Limits::default(), progress()).await.unwrap_err();
+    let error = receive(silent, receiving(open(target.path())), progress()).await.unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
 }
 
@@ -141,10 +154,10 @@ async fn a_refusal_is_told_although_the_sender_stays_silent() {
 async fn a_source_that_cannot_be_read_ends_the_stream_with_its_error() {
     let target = tempfile::tempdir().unwrap();
     let file = OwnedFd::from(fs::File::open("/dev/null").unwrap());
-    let all: Vec<_> = frames(file, 0).collect().await;
+    let all: Vec<_> = frames(sending(file)).collect().await;
     assert!(matches!(all.last(), Some(Err(Error::Io { .. }))));
     let failing = stream::iter(all);
-    let error = receive(failing, open(target.path()), Limits::default(), progress()).await.unwrap_err();
+    let error = receive(failing, receiving(open(target.path())), progress()).await.unwrap_err();
     assert!(matches!(error, Error::Transport(_)), "{error:?}");
 }
 

@@ -40,7 +40,7 @@ impl Drop for Disk {
 /// Sends a volume, and does something to it when the first content passes by.
 fn disturbed(source: &Path, disturb: impl Fn()) -> Error {
     let mut done = false;
-    let sent = send(open(source), 0, &mut |frame| {
+    let sent = send(open(source), &mut |frame| {
         if matches!(frame, Frame::Chunk(Chunk { end: None, .. })) && !done {
             done = true;
             disturb();
@@ -212,7 +212,8 @@ fn a_time_that_the_disk_does_not_keep_is_an_error() {
     fs::write(source.path().join("a"), b"x").unwrap();
     let mut frames = frames_of(source.path());
     let Frame::Batch(batch) = &mut frames[1] else { panic!() };
-    let super::super::Node::Inode(inode) = &mut batch.entries[1].node else { panic!() };
+    let super::super::Step::Entry(entry) = &mut batch.steps[1] else { panic!() };
+    let super::super::Node::Inode(inode) = &mut entry.node else { panic!() };
     inode.metadata.mtime.seconds = i64::MAX / 4;
     let target = tempfile::tempdir().unwrap();
     let error = receive_into(target.path(), Limits::default(), frames).unwrap_err();

@@ -30,7 +30,9 @@ fn refused(frame: pb::volume_frame::Frame) -> &'static str {
 }
 
 fn entry(entry: pb::VolumeEntry) -> &'static str {
-    refused(pb::volume_frame::Frame::Batch(pb::VolumeBatch { entries: vec![entry] }))
+    refused(pb::volume_frame::Frame::Batch(pb::VolumeBatch {
+        steps: vec![pb::VolumeStep { step: Some(pb::volume_step::Step::Entry(entry)) }],
+    }))
 }
 
 #[test]
@@ -74,7 +76,8 @@ fn a_digest_before_the_last_chunk_is_refused() {
 
 #[test]
 fn a_trailer_without_a_readable_digest_is_refused() {
-    let trailer = |summary| refused(pb::volume_frame::Frame::Trailer(pb::VolumeTrailer { summary }));
+    let trailer =
+        |summary| refused(pb::volume_frame::Frame::Trailer(pb::VolumeTrailer { summary, ..Default::default() }));
     assert_eq!(trailer(None), "the trailer has no summary");
     let problem = trailer(Some(Default::default()));
     assert_eq!(problem, "a root digest is not 64 hexadecimal digits");
