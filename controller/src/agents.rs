@@ -67,13 +67,26 @@ pub struct TransferProgress {
     pub total_bytes: u64,
 }
 
+/// What a pass over a volume is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The tenant may run; nothing is ever started on what arrives.
+    Live,
+    /// The tenant is sealed.
+    Final,
+}
+
 /// Both ends' summaries after a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
     /// What the source sent.
     pub sent: VolumeSummary,
-    /// What the target wrote.
+    /// What the target has.
     pub received: VolumeSummary,
+    /// Files that were sent or got other metadata.
+    pub files_changed: u64,
+    /// Bytes between both agents.
+    pub wire_bytes: u64,
 }
 
 /// How much of a volume is read to verify it.
@@ -198,7 +211,13 @@ pub trait Agent: Send + Sync {
     /// Lets a peer fetch the volume.
     async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error>;
     /// Fetches the volume from a peer.
-    async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error>;
+    async fn pull_volume(
+        &self,
+        call: &Call,
+        from: &PullFrom,
+        pass: Pass,
+        progress: OnProgress,
+    ) -> Result<Pulled, Error>;
     /// Goes over the whole volume again.
     async fn verify_volume(&self, tenant: &TenantName, reading: Reading) -> Result<VolumeSummary, Error>;
     /// The volume as a tar archive.

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
     agents::{
-        Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, Reading, SignUp, SignUps, Tried,
+        Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, PullFrom, Pulled, Reading, SignUp, SignUps,
+        Tried,
     },
     world::Password,
 };
@@ -241,8 +242,14 @@ impl Agent for FaultyAgent {
         through!(self, "grant_transfer", self.inner.grant_transfer(call, peer, ticket))
     }
 
-    async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error> {
-        through!(self, "pull_volume", self.inner.pull_volume(call, from, progress.clone()))
+    async fn pull_volume(
+        &self,
+        call: &Call,
+        from: &PullFrom,
+        pass: Pass,
+        progress: OnProgress,
+    ) -> Result<Pulled, Error> {
+        through!(self, "pull_volume", self.inner.pull_volume(call, from, pass, progress.clone()))
     }
 
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error> {

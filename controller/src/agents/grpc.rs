@@ -33,7 +33,7 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
-    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, PullFrom, Pulled, Reading, SignUp, SignUps,
+    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, PullFrom, Pulled, Reading, SignUp, SignUps,
     TransferProgress, Tried,
 };
 use crate::world::Password;
@@ -302,7 +302,17 @@ impl Agent for GrpcAgent {
         self.value(self.volumes().grant_transfer(within(message, QUICK)).await).map(drop)
     }
 
-    async fn pull_volume(&self, call: &Call, from: &PullFrom, progress: OnProgress) -> Result<Pulled, Error> {
+    async fn pull_volume(
+        &self,
+        call: &Call,
+        from: &PullFrom,
+        pass: Pass,
+        progress: OnProgress,
+    ) -> Result<Pulled, Error> {
+        let pass = match pass {
+            Pass::Live => pb::TransferPass::Live,
+            Pass::Final => pb::TransferPass::Final,
+        };
         let (request_id, tenant, generation) = fields(call);
         let message = pb::PullVolumeRequest {
             request_id,
@@ -311,7 +321,7 @@ impl Agent for GrpcAgent {
             source_address: from.address.clone(),
             source_server: from.server.to_string(),
             ticket: from.ticket.clone(),
-            pass: pb::TransferPass::Final.into(),
+            pass: pass.into(),
             bytes_per_second_max: 0,
             relayed: false,
         };
@@ -331,9 +341,12 @@ impl Agent for GrpcAgent {
                     progress(TransferProgress { files: now.files, bytes: now.bytes, total_bytes: now.total_bytes });
                 }
                 Some(Event::Done(done)) => {
+                    let statistics = done.statistics.unwrap_or_default();
                     return Ok(Pulled {
                         sent: required(done.sent, "sent")?.try_into()?,
                         received: required(done.received, "received")?.try_into()?,
+                        files_changed: statistics.files_changed,
+                        wire_bytes: statistics.wire_bytes,
                     });
                 }
                 None => return Err(invalid_field("event", "present")),

@@ -7,6 +7,8 @@
 //! - the source starts again only under a higher generation, and only after the target said that it holds nothing any more
 //!   (or was never asked to start anything).
 
+mod rounds;
+
 use async_trait::async_trait;
 use feather_proto::{
     error::{Code, Error, reason},
@@ -18,9 +20,11 @@ use time::Duration;
 
 use super::{Context, Outcome, Procedure, Step};
 use crate::{
-    agents::{PullFrom, Reading, TransferProgress},
+    agents::{Pass, PullFrom, Pulled, Reading, TransferProgress},
     store::{TenantState, TenantUpdate},
 };
+use rounds::Next;
+pub use rounds::Round;
 
 /// What is decided beforehand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +54,9 @@ pub struct Facts {
     pub stopped_ms: Option<i64>,
     /// When both routes led to the target.
     pub released_ms: Option<i64>,
+    /// Passes while the tenant ran.
+    #[serde(default)]
+    pub rounds: Vec<Round>,
     /// Duration of the transfer.
     pub transfer_ms: Option<u64>,
     /// The source's volume, read again after the stop.
@@ -65,6 +72,9 @@ pub enum Steps {
     Plan,
     /// Holds port and disk on the target. Before the stop, because a target that refuses must not cost an outage.
     Reserve,
+    /// Copies what there is while the tenant runs, so that little is left to copy while it does not. Behind the reservation,
+    /// which has made room for it.
+    Precopy,
     /// Seals the source: durable before its process ends, so that no reboot starts it again.
     Stop,
     /// Agent to agent. Behind the stop, so that what is copied no longer changes.
@@ -89,6 +99,7 @@ impl Step for Steps {
     const ALL: &'static [Self] = &[
         Steps::Plan,
         Steps::Reserve,
+        Steps::Precopy,
         Steps::Stop,
         Steps::Transfer,
         Steps::Verify,
@@ -104,6 +115,7 @@ impl Step for Steps {
         match self {
             Steps::Plan => "plan",
             Steps::Reserve => "reserve",
+            Steps::Precopy => "pre-copy",
             Steps::Stop => "stop",
             Steps::Transfer => "transfer",
             Steps::Verify => "verify",
@@ -136,6 +148,7 @@ impl Procedure for Migrate {
                 facts.port = Some(port);
                 Ok(Outcome::note(format!("port {port} and {} bytes of disk on {}", plan.volume_bytes, plan.target)))
             }
+            Steps::Precopy => precopy(context, facts).await,
             Steps::Stop => stop(context, facts).await,
             Steps::Transfer => transfer(context, facts).await,
             Steps::Verify => verify(context, facts).await,
@@ -160,7 +173,7 @@ impl Procedure for Migrate {
             Steps::Reserve => abandon(context, "reserve").await,
             // What was received goes with the reservation, behind the source's restart: its users must not wait for a target
             // that may be gone.
-            Steps::Transfer | Steps::Verify => {
+            Steps::Precopy | Steps::Transfer | Steps::Verify => {
                 debug_assert!(begun.contains(&Steps::Reserve), "a transfer without a reservation");
                 Ok(Outcome::default())
             }
@@ -204,24 +217,55 @@ async fn stop(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome,
     Ok(Outcome::note(format!("sealed on {}", context.plan.source)))
 }
 
-async fn transfer(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+/// Rounds of what has changed since the one before, until the last pass will be short or will not get shorter.
+async fn precopy(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+    if !context.plan.running {
+        return Ok(Outcome::note("it is stopped anyway"));
+    }
+    // Rounds of a driver before this one count for nothing: what they brought is found by the first round of this one.
+    facts.rounds.clear();
+    let reason = loop {
+        if let Next::Enough(reason) = rounds::next(&facts.rounds) {
+            break reason;
+        }
+        let began = tokio::time::Instant::now();
+        let pulled = match pass(context, Pass::Live, "pre-copy").await {
+            // The volume changed in a way that this pass could not follow: what has come is still of use.
+            Err(error) if error.is(reason::WRONG_STATE) && !facts.rounds.is_empty() => break "the volume is too lively",
+            pulled => pulled?,
+        };
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        facts.rounds.push(Round { files: pulled.files_changed, wire_bytes: pulled.wire_bytes, duration_ms });
+    };
+    let sent: u64 = facts.rounds.iter().map(|round| round.wire_bytes).sum();
+    let last = facts.rounds.last().map_or(0, |round| round.duration_ms);
+    let count = facts.rounds.len();
+    let rounds = if count == 1 { "round" } else { "rounds" };
+    Ok(Outcome::note(format!("{sent} bytes in {count} {rounds}, the last of {last} ms; {reason}")))
+}
+
+/// One pass over the volume, by a ticket of its own.
+async fn pass(context: &Context<'_, Plan>, pass: Pass, name: &str) -> Result<Pulled, Error> {
     let (world, plan) = (context.world, context.plan);
-    let began = tokio::time::Instant::now();
     let ticket = super::engine::new_ticket();
     let source = world.agent(&plan.source).await?;
     source.grant_transfer(&context.call("grant"), &plan.target, &ticket).await?;
     let row = world.store.server(&plan.source).await?.ok_or_else(|| crate::store::server_not_found(&plan.source))?;
     let from = PullFrom { server: plan.source.clone(), address: row.address, ticket };
-    let progress = context.on_progress();
     let target = world.agent(&plan.target).await?;
-    let pulled = target.pull_volume(&context.call("transfer"), &from, progress).await?;
+    target.pull_volume(&context.call(name), &from, pass, context.on_progress()).await
+}
+
+async fn transfer(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
+    let began = tokio::time::Instant::now();
+    let pulled = pass(context, Pass::Final, "transfer").await?;
     facts.transfer_ms = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     if pulled.sent.root_digest != pulled.received.root_digest {
         return Err(differs(context, &pulled.sent, &pulled.received));
     }
     Ok(Outcome::note(format!(
-        "{} bytes in {} files, received with root digest {}",
-        pulled.received.bytes, pulled.received.files, pulled.received.root_digest
+        "{} bytes in {} files with root digest {}, of which {} bytes were sent now",
+        pulled.received.bytes, pulled.received.files, pulled.received.root_digest, pulled.wire_bytes
     )))
 }
 

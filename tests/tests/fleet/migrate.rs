@@ -30,7 +30,7 @@ async fn a_moved_tenant_has_the_same_data_and_ran_once_at_a_time() {
     }
     assert_eq!(
         outcome.steps("done"),
-        ["plan", "reserve", "stop", "transfer", "verify", "start", "commit", "release", "dns", "retire"]
+        ["plan", "reserve", "pre-copy", "stop", "transfer", "verify", "start", "commit", "release", "dns", "retire"]
     );
 }
 
