@@ -59,7 +59,7 @@ pub enum Route {
         /// Loopback port that the tenant was served from; what is under way there stays countable.
         port: u16,
     },
-    /// Go to another server's Caddy, host name kept, with a hop mark; a request that carries the mark already is answered 508.
+    /// Go to another server's Caddy, host name kept, with a hop mark; a request that carries [`HOPS_MAX`] already is answered 508.
     Forward {
         /// A [`ForwardTarget`](feather_proto::forward::ForwardTarget).
         to: String,
@@ -92,8 +92,13 @@ impl std::fmt::Debug for Route {
 
 /// Name of the header that opens a probe route.
 pub const PROBE_HEADER: &str = "Feather-Probe";
-/// Name of the header that marks a forwarded request.
+/// Name of the header that marks a forwarded request: the name of each server that sent it on, and [`HOP_MARK`].
 pub const HOP_HEADER: &str = "Feather-Forwarded-By";
+/// Ends each name in [`HOP_HEADER`].
+pub const HOP_MARK: char = '>';
+/// A request is sent on so often. While a tenant moves, whoever has not heard of it yet sends its requests to where it lived, and
+/// that server sends them on: several hops in a row are no loop. A gate and its own proxy count as one each.
+pub const HOPS_MAX: usize = 5;
 /// Name of the header that marks this server's own requests to its own proxy: they need no certificate. Heard from loopback
 /// addresses only.
 pub const INSIDE_HEADER: &str = "Feather-Inside";

@@ -5,9 +5,12 @@
 
 mod authority;
 mod command;
+mod damage;
 mod holdings;
 mod http;
+mod load;
 mod secrets;
+pub mod soak;
 mod streams;
 pub mod tree;
 
@@ -25,6 +28,7 @@ use tokio::sync::MutexGuard;
 
 pub use authority::Authority;
 pub use command::Ran;
+pub use damage::Damage;
 pub use holdings::Holdings;
 pub use http::{Answer, Login, Visitor, Writer, journal_is_whole, one_at_a_time};
 pub use streams::Streams;
@@ -51,6 +55,7 @@ pub struct Real {
     prefix: String,
     directory: PathBuf,
     subnet: String,
+    controller_port: u16,
     servers: BTreeMap<String, Ipv4Addr>,
     secrets: Mutex<Vec<String>>,
     logs: Mutex<String>,
@@ -105,6 +110,7 @@ impl Real {
             prefix: format!("feather-{name}-"),
             directory,
             subnet,
+            controller_port: port,
             servers: BTreeMap::new(),
             secrets: Mutex::new(vec![API_KEY.to_owned()]),
             logs: Mutex::new(String::new()),
@@ -514,9 +520,11 @@ fn binaries() -> PathBuf {
     binaries
 }
 
-/// Tests lie in target/PROFILE/deps.
+/// Tests lie in target/PROFILE/deps, programs beside that.
 fn ancestor_of_test(levels: usize) -> PathBuf {
     let own = std::env::current_exe().expect("a test has a path");
+    let is_program = own.parent().is_some_and(|folder| !folder.ends_with("deps"));
+    let levels = levels - usize::from(is_program);
     own.ancestors().nth(levels).expect("tests lie in target/PROFILE/deps").to_owned()
 }
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
 
-use super::{Error, Route, Router};
+use super::{Error, HOP_HEADER, HOP_MARK, HOPS_MAX, Route, Router};
 
 /// What the public gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,7 @@ pub async fn all(world: &dyn World) {
     a_lost_configuration_is_made_again(world).await;
     a_tenant_that_does_not_run_is_unavailable(world).await;
     a_forward_reaches_the_other_server(world).await;
+    a_request_is_sent_on_by_several_servers(world).await;
     a_forwarding_loop_ends(world).await;
     a_probe_opens_to_its_token_only(world).await;
     a_proxy_that_does_not_answer_is_unreachable(world).await;
@@ -202,7 +203,22 @@ pub async fn a_forward_reaches_the_other_server(world: &dyn World) {
     router.ensure(&BTreeMap::new()).await.unwrap();
 }
 
-/// At the second server, not after a timeout.
+/// Who sends it on may have been told of a move, while who sent it there has not.
+pub async fn a_request_is_sent_on_by_several_servers(world: &dyn World) {
+    let router = world.router();
+    router.ensure(&routes([("alice", Route::Forward { to: world.elsewhere() })])).await.unwrap();
+    for hops in 0..HOPS_MAX {
+        let marks = format!("fra{HOP_MARK}").repeat(hops);
+        let answer = world.get(&tenant("alice"), &[(HOP_HEADER, &marks)]).await;
+        assert_eq!(answer, Answer { status: 200, served: true }, "after {hops} hops");
+    }
+    let marks = format!("fra{HOP_MARK}").repeat(HOPS_MAX);
+    let answer = world.get(&tenant("alice"), &[(HOP_HEADER, &marks)]).await;
+    assert_eq!(answer, Answer { status: 508, served: false });
+    router.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// After a few hops, not after a timeout.
 pub async fn a_forwarding_loop_ends(world: &dyn World) {
     let router = world.router();
     router.ensure(&routes([("alice", Route::Forward { to: world.itself() })])).await.unwrap();

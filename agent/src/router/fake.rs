@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
 
-use super::{Error, Link, Route, Router};
+use super::{Error, HOP_MARK, HOPS_MAX, Link, Route, Router};
 use crate::runtime;
 
 /// A call that can be made to fail; named like the method of [`Router`].
@@ -41,6 +41,12 @@ pub struct Request {
     pub probe: Option<String>,
     /// Value of the header that marks a forwarded request.
     pub forwarded_by: Option<String>,
+}
+
+impl Request {
+    fn hops(&self) -> usize {
+        self.forwarded_by.iter().flat_map(|marks| marks.chars()).filter(|char| *char == HOP_MARK).count()
+    }
 }
 
 /// What became of a request.
@@ -195,9 +201,11 @@ impl Fake {
             Route::Serve { port } => self.serve(*port),
             Route::Probe { port, token, .. } if request.probe.as_ref() == Some(token) => self.serve(*port),
             Route::Probe { otherwise, .. } => self.answer(tenant, otherwise.as_deref(), request)?,
-            Route::Forward { .. } if request.forwarded_by.is_some() => Answer::bare(508),
+            Route::Forward { .. } if request.hops() >= HOPS_MAX => Answer::bare(508),
             Route::Forward { to } => {
-                let hop = Request { forwarded_by: Some(self.server.clone()), ..request.clone() };
+                let before = request.forwarded_by.as_deref().unwrap_or_default();
+                let hop =
+                    Request { forwarded_by: Some(format!("{before}{}{HOP_MARK}", self.server)), ..request.clone() };
                 self.peers.get(to).map_or(Answer::bare(502), |peer| peer.request(tenant, &hop))
             }
         })

@@ -74,9 +74,23 @@ impl Visitor {
         self.send(self.client.get(self.url(path))).await
     }
 
+    /// The same for what is no text.
+    pub async fn get_bytes(&self, path: &str) -> Result<Vec<u8>, String> {
+        let request =
+            self.client.get(self.url(path)).header("host", &self.login.host).bearer_auth(&self.login.password);
+        let response = request.send().await.map_err(|error| format!("{error:?}"))?;
+        let bytes = response.bytes().await.map_err(|error| format!("{error:?}"))?;
+        Ok(bytes.to_vec())
+    }
+
     /// One numbered line; acknowledged when the status is 200.
     pub async fn append(&self, line: &str) -> Result<Answer, String> {
         self.send(self.client.post(self.url("/append")).body(line.to_owned())).await
+    }
+
+    /// A file of the tenant's, replaced.
+    pub async fn put(&self, path: &str, content: Vec<u8>) -> Result<Answer, String> {
+        self.send(self.client.put(self.url(path)).body(content)).await
     }
 
     fn url(&self, path: &str) -> String {

@@ -14,6 +14,8 @@ use super::Login;
 
 /// Nothing of a stream takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// But for its beginning, which may have to wait until its tenant has moved.
+const OPENING: Duration = Duration::from_secs(90);
 const PACE: Duration = Duration::from_millis(20);
 /// So much has to come after each change before a stream counts as uncut.
 const MORE: u64 = 3;
@@ -36,11 +38,11 @@ impl Streams {
         let stop = CancellationToken::new();
         let (echoed, echoes) = watch::channel(0);
         let (seen, events) = watch::channel(0);
-        let until = stop.clone();
-        let socket = echo(through, login.clone(), echoed);
+        let (until, user) = (stop.clone(), login.clone());
+        let socket = async move { echo(Kind::Socket.open(through, &user).await?, echoed).await };
         let socket = tokio::spawn(async move { until.run_until_cancelled(socket).await.unwrap_or(Ok(())) });
-        let until = stop.clone();
-        let listener = listen(through, login.clone(), seen);
+        let (until, user) = (stop.clone(), login.clone());
+        let listener = async move { listen(Kind::Events.open(through, &user).await?, seen).await };
         let listener = tokio::spawn(async move { until.run_until_cancelled(listener).await.unwrap_or(Ok(())) });
         let open = vec![
             Stream { name: "the WebSocket", count: echoes, task: socket },
@@ -72,9 +74,13 @@ impl Streams {
 }
 
 async fn bounded<T>(what: &str, work: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    within(PATIENCE, what, work).await
+}
+
+async fn within<T>(bound: Duration, what: &str, work: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(bound, work).await {
         Ok(done) => done.map_err(|error| format!("{what}: {error}")),
-        Err(_) => Err(format!("{what}: nothing for {PATIENCE:?}")),
+        Err(_) => Err(format!("{what}: nothing for {bound:?}")),
     }
 }
 
@@ -94,7 +100,7 @@ async fn head(stream: &mut BufReader<TcpStream>) -> Result<String, String> {
     let (mut first, mut line) = (String::new(), String::new());
     loop {
         line.clear();
-        bounded("the head", stream.read_line(&mut line)).await?;
+        within(OPENING, "the head", stream.read_line(&mut line)).await?;
         if first.is_empty() {
             first.clone_from(&line);
         }
@@ -104,14 +110,40 @@ async fn head(stream: &mut BufReader<TcpStream>) -> Result<String, String> {
     }
 }
 
-async fn echo(through: Ipv4Addr, login: Login, count: watch::Sender<u64>) -> Result<(), String> {
-    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let mut stream = ask(through, &login, "/ws", upgrade).await?;
-    let first = head(&mut stream).await?;
-    if !first.contains(" 101 ") {
-        return Err(first);
+/// The two ways to keep a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Socket,
+    Events,
+}
+
+impl Kind {
+    /// Asks for the stream; an answer that is none is an error.
+    pub(super) async fn open(self, through: Ipv4Addr, login: &Login) -> Result<BufReader<TcpStream>, String> {
+        let (path, more, wanted) = match self {
+            Kind::Socket => {
+                let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+                ("/ws", upgrade, " 101 ")
+            }
+            Kind::Events => ("/sse", "Accept: text/event-stream\r\n", " 200 "),
+        };
+        let mut stream = ask(through, login, path, more).await?;
+        let first = head(&mut stream).await?;
+        if first.contains(wanted) { Ok(stream) } else { Err(first) }
     }
+
+    /// Uses it until it ends.
+    pub(super) async fn follow(self, stream: BufReader<TcpStream>) -> Result<(), String> {
+        let (count, _) = watch::channel(0);
+        match self {
+            Kind::Socket => echo(stream, count).await,
+            Kind::Events => listen(stream, count).await,
+        }
+    }
+}
+
+async fn echo(mut stream: BufReader<TcpStream>, count: watch::Sender<u64>) -> Result<(), String> {
     for number in 0_u64.. {
         // A text of up to 125 bytes in one frame; ours are masked, with a mask of zeroes.
         let text = number.to_string();
@@ -130,12 +162,7 @@ async fn echo(through: Ipv4Addr, login: Login, count: watch::Sender<u64>) -> Res
     Ok(())
 }
 
-async fn listen(through: Ipv4Addr, login: Login, count: watch::Sender<u64>) -> Result<(), String> {
-    let mut stream = ask(through, &login, "/sse", "Accept: text/event-stream\r\n").await?;
-    let first = head(&mut stream).await?;
-    if !first.contains(" 200 ") {
-        return Err(first);
-    }
+async fn listen(mut stream: BufReader<TcpStream>, count: watch::Sender<u64>) -> Result<(), String> {
     let (mut wanted, mut line) = (0_u64, String::new());
     loop {
         line.clear();

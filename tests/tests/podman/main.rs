@@ -12,6 +12,7 @@ mod lifecycle;
 mod local;
 mod migrate;
 mod refusals;
+mod soak;
 mod streams;
 mod swap;
 mod tls;

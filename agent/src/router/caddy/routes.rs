@@ -15,7 +15,7 @@ use feather_proto::{ids::TenantName, tls::Principal};
 use serde_json::{Value, json};
 
 use super::{CaddyOptions, files::Files};
-use crate::router::{HOP_HEADER, INSIDE_HEADER, PROBE_HEADER, Route};
+use crate::router::{HOP_HEADER, HOP_MARK, HOPS_MAX, INSIDE_HEADER, PROBE_HEADER, Route};
 
 /// `@id` of our route.
 const OURS: &str = "feather_tenants";
@@ -28,6 +28,8 @@ const BY_HAND_PREFIX: &str = "tenant-";
 const STREAM_CLOSE_DELAY: &str = "720h";
 /// How long a tenant that does not accept connections is asked again: long enough for its restart to go unnoticed.
 const DIAL_AGAIN: &str = "1s";
+/// The same for another server: long enough for a short cut in between, or for a reboot that has nearly ended.
+const DIAL_SERVER_AGAIN: &str = "10s";
 /// The same for the gate: an agent that is being restarted opens it again in a moment.
 const DIAL_GATE_AGAIN: &str = "20s";
 /// How long another server may take to show who it is.
@@ -148,7 +150,7 @@ pub(super) fn admin(style: &Style<'_>) -> Value {
     json!({
         "@id": ADMIN,
         "match": [{ "file": { "root": style.work, "try_files": ["/*"] } }],
-        "handle": [words, patient("127.0.0.1:{feather_admin}", style)],
+        "handle": [words, patient("127.0.0.1:{feather_admin}", DIAL_AGAIN, style)],
         "terminal": true,
     })
 }
@@ -289,7 +291,7 @@ fn serve(style: &Style<'_>) -> Value {
     let never =
         |port| json!({ "match": [{ "not": [{}] }], "handle": [proxy(&by_hand(port), style)], "terminal": true });
     let mut routes: Vec<Value> = style.ports.clone().map(never).collect();
-    routes.push(json!({ "handle": [patient("127.0.0.1:{feather_to}", style)], "terminal": true }));
+    routes.push(json!({ "handle": [patient("127.0.0.1:{feather_to}", DIAL_AGAIN, style)], "terminal": true }));
     json!({ "handler": "subroute", "routes": routes })
 }
 
@@ -305,7 +307,8 @@ pub(super) fn by_hand(port: u16) -> String {
 /// proxy when it goes on by TLS.
 fn gated(style: &Style<'_>) -> Value {
     let label = style.domain_suffix.split('.').count();
-    let mut proxy = proxy(&format!("unix/{}/{{http.request.host.labels.{label}}}", style.gates.display()), style);
+    let socket = format!("unix/{}/{{http.request.host.labels.{label}}}", style.gates.display());
+    let mut proxy = proxy(&socket, style);
     proxy["headers"] = hop();
     proxy["headers"]["request"]["set"][INSIDE_HEADER] = json!(["gate"]);
     proxy["load_balancing"] = json!({ "try_duration": DIAL_GATE_AGAIN, "try_interval": "100ms" });
@@ -313,7 +316,7 @@ fn gated(style: &Style<'_>) -> Value {
 }
 
 fn forward(style: &Style<'_>) -> Value {
-    let mut onward = proxy("{feather_to}", style);
+    let mut onward = patient("{feather_to}", DIAL_SERVER_AGAIN, style);
     onward["headers"] = onward_headers();
     unless_looped(&onward)
 }
@@ -325,7 +328,7 @@ fn forward_by_tls(style: &Style<'_>) -> Value {
         return json!([answer(503, "this server cannot recognise the one where this tenant lives\n", Some("2"))]);
     };
     let words = words(&["{feather_server}", "{feather_address}"], "/tls:([^@/]+)@([^/]*)$", &["${1}", "${2}"]);
-    let mut onward = proxy("{feather_address}", style);
+    let mut onward = patient("{feather_address}", DIAL_SERVER_AGAIN, style);
     onward["headers"] = onward_headers();
     // By TLS, Caddy would name the other server instead of the tenant.
     onward["headers"]["request"]["set"]["Host"] = json!(["{http.request.hostport}"]);
@@ -338,11 +341,10 @@ fn forward_by_tls(style: &Style<'_>) -> Value {
     json!([words, unless_looped(&onward)])
 }
 
-/// Anyone can send the mark; all they get is this answer to their own request. What comes from this server's own gate was marked
-/// there.
+/// Anyone can send the marks; all they get is this answer to their own request.
 fn unless_looped(onward: &Value) -> Value {
-    let looped = json!([answer(508, "two servers forward this tenant to each other\n", None)]);
-    let matcher = json!({ "header": { HOP_HEADER: ["*"] }, "not": [{ "header": { INSIDE_HEADER: ["*"] } }] });
+    let looped = json!([answer(508, "servers forward this tenant to each other in a circle\n", None)]);
+    let matcher = json!({ "header_regexp": { HOP_HEADER: { "pattern": format!("(?:{HOP_MARK}[^{HOP_MARK}]*){{{HOPS_MAX}}}") } } });
     let marked = json!({ "match": [matcher], "handle": looped, "terminal": true });
     json!({ "handler": "subroute", "routes": [marked, { "handle": [onward] }] })
 }
@@ -354,7 +356,8 @@ fn onward_headers() -> Value {
 }
 
 fn hop() -> Value {
-    json!({ "request": { "set": { HOP_HEADER: ["{system.hostname}"] } } })
+    let marks = format!("{{http.request.header.{HOP_HEADER}}}{{system.hostname}}{HOP_MARK}");
+    json!({ "request": { "set": { HOP_HEADER: [marks] } } })
 }
 
 /// Every request has a connection of its own to where it goes. One that is kept may be closed by the other end in the moment in
@@ -373,10 +376,10 @@ fn proxy(upstream: &str, style: &Style<'_>) -> Value {
     proxy
 }
 
-/// Asks again for a moment who accepts no connection. Nothing is sent twice by that.
-fn patient(upstream: &str, style: &Style<'_>) -> Value {
+/// Asks again for a while who accepts no connection. Nothing is sent twice by that.
+fn patient(upstream: &str, again: &str, style: &Style<'_>) -> Value {
     let mut proxy = proxy(upstream, style);
-    proxy["load_balancing"] = json!({ "try_duration": DIAL_AGAIN, "try_interval": "50ms" });
+    proxy["load_balancing"] = json!({ "try_duration": again, "try_interval": "50ms" });
     proxy
 }
 
