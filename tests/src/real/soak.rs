@@ -97,6 +97,9 @@ pub async fn run(moves: usize, seed: u64, tell: impl Fn(String)) -> Report {
     // Disks of their own, so that one can be full.
     let fleet = Real::start(&SERVERS, &[("FEATHER_BIRTH_DISK_MIB", "1300")]).await;
     let login = fleet.add(TENANT, &["--server", "nyc"]).await;
+    // Names in DNS may be old, so her users come through every server that she has ever lived on.
+    fleet.migrate(TENANT, "fra").await;
+    fleet.migrate(TENANT, "ams").await;
     let copies = Copies::watch(&login.password);
     let load = Load::start(&fleet, &SERVERS, &login);
     let mut soak = Soak {

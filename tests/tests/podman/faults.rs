@@ -16,9 +16,6 @@ enum Victim {
 async fn whatever_is_killed_during_a_move_one_copy_runs_and_no_line_is_lost() {
     let fleet = Real::start(&["fra", "nyc"], &[]).await;
     let login = fleet.add("alice", &["--server", "nyc"]).await;
-    let home = fleet.volume("nyc", "alice").await;
-    let file = format!("head -c 3000000 /dev/urandom > {}/ballast", home.display());
-    fleet.run("bash", &["-c", &file]).await.ok();
     let writer = Writer::start("writer", fleet.visit("fra", &login));
     writer.goes_on(20).await;
 
@@ -42,9 +39,13 @@ async fn kill_during_a_move(fleet: &Real, victim: Victim) {
     let source = fleet.server_of("alice").await;
     let target = if source == "nyc" { "fra" } else { "nyc" };
     let before = fleet.holdings().await;
+    // Three seconds' worth of what the target does not have, whatever it has kept of earlier moves.
+    let home = fleet.volume(&source, "alice").await;
+    let ballast = format!("head -c 3000000 /dev/urandom > {}/ballast", home.display());
+    fleet.run("bash", &["-c", &ballast]).await.ok();
     fleet.slow_down(&source, true).await;
     let operation = fleet.begin(&["tenant", "migrate", "alice", "--to", target]).await;
-    fleet.comes_to(&operation, "transfer").await;
+    fleet.comes_to(&operation, "pre-copy").await;
     match victim {
         Victim::Controller => fleet.kill_controller().await,
         Victim::SourceAgent => fleet.kill_agent(&source).await,

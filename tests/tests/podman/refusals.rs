@@ -44,7 +44,7 @@ async fn a_full_disk_on_the_target_costs_nothing() {
     fleet.run("bash", &["-c", &fill(40)]).await.ok();
     fleet.slow_down("nyc", true).await;
     let operation = fleet.begin(&["tenant", "migrate", "eve", "--to", "fra"]).await;
-    fleet.comes_to(&operation, "transfer").await;
+    fleet.comes_to(&operation, "pre-copy").await;
     let others = "head -c 1000M /dev/zero > /var/lib/containers/others || true; sync";
     fleet.inside("fra", others).await;
     fleet.slow_down("nyc", false).await;
