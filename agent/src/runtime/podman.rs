@@ -260,12 +260,22 @@ fn told(attempt: &str, failure: Failure) -> Error {
 
 fn taken(port: u16, name: &str) -> Error {
     Error::Conflict(format!(
-        "port {port} is taken, so that {name} cannot be started; `ss -ltnp 'sport = :{port}'` in the birth says by whom"
+        "port {port} is taken, so that {name} cannot be started; `podman ps` or `ss -ltnp 'sport = :{port}'` in the birth \
+         says by whom"
     ))
 }
 
 fn port_is_taken(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+impl Podman {
+    /// Does a container that runs publish the port?
+    async fn somebody_has(&self, port: u16) -> Result<bool, Error> {
+        let all = self.list("").await?;
+        let has = |one: &Container| one.state == ContainerState::Running && one.host_port == Some(port);
+        Ok(all.iter().any(has))
+    }
 }
 
 #[async_trait]
@@ -395,8 +405,12 @@ impl Runtime for Podman {
         if container.state == ContainerState::Running {
             return Ok(());
         }
-        // In the network of the birth Podman would let both run, and the other one would be taken for this one.
-        if let Some(port) = observed::own_port(&container).filter(|port| port_is_taken(*port)) {
+        // Podman would let both run, and whoever has the port would be taken for this one: it reserves no ports in a birth, where
+        // nothing would answer at a reserved one while its container starts.
+        let port = observed::own_port(&container).or(container.host_port);
+        if let Some(port) = port
+            && (port_is_taken(port) || self.somebody_has(port).await?)
+        {
             return Err(taken(port, name));
         }
         if let Some(volume) = container.labels.get(observed::VOLUME_LABEL) {
