@@ -4,7 +4,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WORK := --manifest-path tests/work-image/Cargo.toml --target-dir $(TARGET)/work-image/build --locked
 
-.PHONY: demo demo-down test bench check fmt setup build images birth-image clean
+.PHONY: demo demo-down test soak bench check fmt setup build images birth-image clean
 
 demo: ## a fleet of two servers, and a tenant that moves
 	@scripts/demo
@@ -15,6 +15,9 @@ demo-down: ## removes all of it
 test: images ## everything: in-process, and on real Podman and Caddy
 	cargo test --workspace
 	cargo test $(WORK)
+
+soak: images ## moves under load with faults on real Podman and Caddy: MOVES=30 SEED=1; ends with one line of JSON
+	@MOVES="$(MOVES)" SEED="$(SEED)" $(TARGET)/debug/feather-soak
 
 bench: images ## measures moves of a release build against what people use today, writes target/bench.json
 	cargo build --release --workspace --bins

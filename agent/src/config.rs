@@ -110,6 +110,8 @@ impl Config {
     /// Directory of what happened here.
     pub fn history_dir(&self) -> PathBuf {
         self.state_dir.join("history")
+    }
+
     /// What is noted of volumes.
     pub fn notes_dir(&self) -> PathBuf {
         self.state_dir.join("manifests")
