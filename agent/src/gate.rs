@@ -97,6 +97,8 @@ pub(crate) struct Gates {
     directory: PathBuf,
     limits: GateLimits,
     gates: Arc<Mutex<BTreeMap<TenantName, Gate>>>,
+    /// What the last hold of each tenant cost.
+    held: Mutex<BTreeMap<TenantName, Held>>,
     /// Ends with this all pipes, as the end of the process would.
     ended: CancellationToken,
     _ends: DropGuard,
@@ -105,7 +107,14 @@ pub(crate) struct Gates {
 impl Gates {
     pub(crate) fn new(directory: PathBuf, limits: GateLimits) -> Self {
         let ended = CancellationToken::new();
-        Self { directory, limits, gates: Arc::default(), _ends: ended.clone().drop_guard(), ended }
+        Self {
+            directory,
+            limits,
+            gates: Arc::default(),
+            held: Mutex::default(),
+            _ends: ended.clone().drop_guard(),
+            ended,
+        }
     }
 
     fn socket(&self, tenant: &TenantName) -> PathBuf {
@@ -162,7 +171,15 @@ impl Gates {
             *current = decision;
             changed
         });
+        if let Some(held) = held {
+            locked(&self.held).insert(tenant.clone(), held);
+        }
         held
+    }
+
+    /// What the tenant's last hold cost, if this process has released one.
+    pub(crate) fn last_held(&self, tenant: &TenantName) -> Option<Held> {
+        locked(&self.held).get(tenant).copied()
     }
 
     /// Connections that wait at the tenant's gate now.

@@ -20,7 +20,7 @@ use feather_proto::ids::TenantName;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use record::{Desired, FailedAdd, Incoming, Provisioning, Record, Residence, Spec, Volume};
+pub use record::{Desired, FailedAdd, Hold, Incoming, Provisioning, Record, Residence, Spec, Volume};
 pub use storage::{Directory, Storage};
 
 /// What can go wrong with the ledger.

@@ -142,16 +142,17 @@ impl Peers {
         let (ask, asked) = mpsc::channel(IN_FLIGHT);
         let requests = stream::iter([begin]).chain(ReceiverStream::new(asked));
         let attempt = format!("the volume of {tenant} cannot be fetched from {} at {}", source.server, source.address);
-        let failed = |status| Error::from(status).context(&attempt);
-        let mut stream = client.send_volume(requests).await.map_err(failed)?.into_inner();
-        let first = stream.message().await.map_err(failed)?.and_then(|message| message.event);
+        let relayed = source.relayed;
+        let failed = move |status| out_of_reach(Error::from(status), relayed).context(&attempt);
+        let mut stream = client.send_volume(requests).await.map_err(&failed)?.into_inner();
+        let first = stream.message().await.map_err(&failed)?.and_then(|message| message.event);
         let Some(pb::send_volume_response::Event::Spec(spec)) = first else {
             return Err(bad_stream("it does not begin with the tenant's spec"));
         };
         let spec = SourceSpec::try_from(spec)?;
         let mut has = has;
         let frames = stream.map(move |message| {
-            let message = message.map_err(Error::from)?;
+            let message = message.map_err(&failed)?;
             has.count(&message);
             let Some(pb::send_volume_response::Event::Frame(frame)) = message.event else {
                 return Err(bad_stream("something else than a frame follows"));
@@ -215,6 +216,15 @@ impl From<SourceSpec> for pb::TenantSpec {
             image_digest: spec.image_digest,
             created: Some(model::to_timestamp(spec.created)),
         }
+    }
+}
+
+/// Says which of the two ways is closed: whoever asked for the transfer may reach both ends.
+fn out_of_reach(error: Error, relayed: bool) -> Error {
+    let closed = if relayed { reason::CONTROLLER_UNREACHABLE } else { reason::PEER_UNREACHABLE };
+    match error.is(reason::SERVER_UNREACHABLE) {
+        true => Error { reason: closed.into(), ..error },
+        false => error,
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) use adopting::admit_adopt;
 pub(crate) use data::{admit_grant, admit_import, admit_remove_volume, admit_send};
 pub(crate) use living::{
     AddFacts, AddRequest, admit_add, admit_remove, admit_reset, admit_restart, admit_start, admit_stop, failed_add,
+    holding,
 };
 pub(crate) use moving::{
     Abandon, ReserveFacts, ReserveRequest, abandoned, admit_abandon, admit_activate, admit_hand_off, admit_pull,

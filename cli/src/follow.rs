@@ -12,7 +12,7 @@ use crate::{
     arguments::Context,
     connect::{Connection, interrupt},
     error::{Failure, Kind},
-    output::Progress,
+    output::{Amount, Progress},
     units,
     view::operation::{LogEntryView, OperationView, State},
 };
@@ -75,6 +75,19 @@ pub(crate) async fn follow(
             format!("`featherctl operation watch {id}` follows it again, `featherctl operation cancel {id}` undoes it"),
         ).with("operation", id)),
     }
+}
+
+/// The same without a word and without an ear for Ctrl-C, for whoever follows several at once.
+pub(crate) async fn follow_quietly(context: &Context, connection: &Connection, id: &str) -> Result<Outcome, Failure> {
+    let mut watch = Watch {
+        progress: Progress::silent(),
+        stuck: Stuck::GiveUp,
+        last_sequence: 0,
+        last_step: String::new(),
+        stuck_told: String::new(),
+        last_word: Instant::now(),
+    };
+    watch.until_the_end(connection, id, context.global.timeout).await
 }
 
 struct Watch {
@@ -142,6 +155,8 @@ impl Watch {
         let operation = OperationView::from(message.operation.unwrap_or_default());
         self.tell(&operation);
         if let Some(transfer) = message.progress {
+            let files = Amount { done: transfer.files, total: transfer.total_files };
+            self.progress.pass(&passing(&operation, &transfer), transfer.round, files);
             self.progress.transfer(transfer.bytes, transfer.total_bytes);
         }
         let ended = match operation.state {
@@ -185,6 +200,20 @@ impl Watch {
                 false
             }
         }
+    }
+}
+
+/// What a transfer is at.
+fn passing(operation: &OperationView, transfer: &pb::TransferProgress) -> String {
+    let step = operation.step.as_deref().unwrap_or("transfer");
+    let phase = match transfer.phase() {
+        pb::TransferPhase::Preparing => ", looking at what is there",
+        pb::TransferPhase::Syncing => ", writing to disk",
+        pb::TransferPhase::Unspecified | pb::TransferPhase::Receiving => "",
+    };
+    match transfer.round {
+        0 => format!("{step}{phase}"),
+        round => format!("{step} round {round}{phase}"),
     }
 }
 

@@ -8,8 +8,7 @@ use crate::{
     connect::Connection,
     error::Failure,
     follow::Outcome,
-    units,
-    view::operation::{MigrationView, OperationView},
+    view::{migration::MigrationView, operation::OperationView},
 };
 
 #[derive(Serialize)]
@@ -114,22 +113,10 @@ fn moved(context: &Context, operation: &OperationView) -> Result<(), Failure> {
             operation.target.as_deref().unwrap_or("?"),
         );
         match &operation.migration {
-            Some(migration) => format!("{ends}: {}", measured(migration)),
+            Some(migration) => migration.told(&ends),
             None => ends,
         }
     })
-}
-
-/// `1.2 MiB in 34 files, root digest 5f3a... equal on both sides, outage 812 ms`
-pub(crate) fn measured(migration: &MigrationView) -> String {
-    format!(
-        "{} in {}, root digest {}… {}, outage {} ms",
-        units::bytes(migration.bytes),
-        units::counted(migration.files, "file"),
-        migration.root_digest.get(..16).unwrap_or(&migration.root_digest),
-        if migration.equal { "equal on both sides" } else { "NOT equal on both sides" },
-        migration.outage_ms,
-    )
 }
 
 fn show(

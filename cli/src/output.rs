@@ -11,7 +11,7 @@ use crate::error::{Failure, Kind};
 mod progress;
 mod table;
 
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Amount, Progress};
 pub(crate) use table::{pairs, table};
 
 /// Form of the output.

@@ -92,6 +92,33 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// Reads `20MiB`, `512KiB/s`, `1GiB`: bytes per second.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 16 * 1024;
+    let wrong = || format!("{text:?} is not a rate: write a whole number and KiB, MiB or GiB, for example 20MiB");
+    let amount = text.strip_suffix("/s").unwrap_or(text);
+    let digits = amount.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let size = match &amount[digits.len()..] {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let rate = digits.trim_end().parse().ok().and_then(|count: u64| count.checked_mul(size)).ok_or_else(wrong)?;
+    if rate < LEAST {
+        return Err("it must be at least 16KiB, or the tenant would be kept waiting for days".into());
+    }
+    Ok(rate)
+}
+
+/// `812 ms`, `3.200 s`, `3 min 5 s`: as short as it can be said.
+pub(crate) fn brief(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        _ => span(time::Duration::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX))),
+    }
+}
+
 /// RFC 3339 in UTC, to the millisecond at most.
 pub(crate) fn rfc3339(time: OffsetDateTime) -> String {
     let whole_milliseconds = time.millisecond();
@@ -138,6 +165,16 @@ mod tests {
         assert_eq!(super::spelled(Duration::from_secs(10_800)), "3 hours");
         assert_eq!(super::spelled(Duration::from_secs(86_400)), "1 day");
         assert_eq!(super::spelled(Duration::from_secs(90)), "90 seconds");
+    }
+
+    #[test]
+    fn rates_read_as_they_are_typed() {
+        for (text, rate) in [("20MiB", 20 << 20), ("512KiB/s", 512 << 10), ("1GiB", 1 << 30), ("16KiB", 16 << 10)] {
+            assert_eq!(super::parse_rate(text), Ok(rate));
+        }
+        for text in ["", "20", "MiB", "20MB", "1.5MiB", "-1MiB", "15KiB", "0MiB", "99999999999999GiB", "20mib"] {
+            assert!(super::parse_rate(text).is_err(), "{text:?} was accepted");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::units;
 pub(crate) mod adoption;
 pub(crate) mod image;
 pub(crate) mod life;
+pub(crate) mod migration;
 pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod tenant;

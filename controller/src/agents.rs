@@ -23,6 +23,8 @@ use crate::world::Password;
 
 pub mod grpc;
 
+pub use grpc::{Asked, SentVolume};
+
 /// A mutating call's identity: which tenant, under which generation, keyed by operation and step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -56,15 +58,37 @@ pub struct Tried {
     pub healthy_after_ms: u64,
 }
 
-/// How far a transfer is.
+/// How far a pass over a volume is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TransferProgress {
-    /// Files written.
+    /// Files dealt with.
     pub files: u64,
-    /// Bytes written.
+    /// Their bytes.
     pub bytes: u64,
     /// Estimate of the whole, 0 when unknown.
     pub total_bytes: u64,
+    /// The same in files.
+    pub total_files: u64,
+    /// Bytes from the network so far.
+    pub wire_bytes: u64,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Which pass while the tenant runs, from 1; 0 for the last one.
+    pub round: u32,
+}
+
+/// What a pass is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It did not say.
+    #[default]
+    Unknown,
+    /// The target looks at what it has.
+    Preparing,
+    /// The source sends.
+    Receiving,
+    /// Everything has come and is brought to disk.
+    Syncing,
 }
 
 /// What a pass over a volume is for.
@@ -85,8 +109,27 @@ pub struct Pulled {
     pub received: VolumeSummary,
     /// Files that were sent or got other metadata.
     pub files_changed: u64,
+    /// Bytes in them.
+    pub bytes_changed: u64,
     /// Bytes between both agents.
     pub wire_bytes: u64,
+}
+
+/// A volume as it is on disk now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeNow {
+    /// As its server knows it.
+    pub report: VolumeReport,
+    /// Bytes that it takes on disk.
+    pub disk_bytes: u64,
+    /// Names in it.
+    pub entries: u64,
+    /// Bytes in its files.
+    pub bytes: u64,
+    /// Of them: in files that have changed since the last pass.
+    pub bytes_changed: u64,
+    /// What both ends of that pass had then; `None` when there was none.
+    pub pass_digest: Option<String>,
 }
 
 /// How much of a volume is read to verify it.
@@ -103,10 +146,14 @@ pub enum Reading {
 pub struct PullFrom {
     /// Server name; its certificate must carry it.
     pub server: ServerName,
-    /// `host:port` of its agent.
+    /// `host:port` of its agent, or of the controller that relays.
     pub address: String,
+    /// The controller is at that address, and passes on what the source says.
+    pub relayed: bool,
     /// Granted on the source; a secret.
     pub ticket: String,
+    /// What the source sends in a second at most.
+    pub bytes_per_second_max: Option<u64>,
 }
 
 /// One line of a tenant's output.
@@ -201,15 +248,17 @@ pub trait Agent: Send + Sync {
     async fn abandon(&self, call: &Call) -> Result<(), Error>;
     /// Makes the trial (or, for a tenant that its operator stopped, what was received) the tenant.
     async fn activate(&self, call: &Call, running: bool) -> Result<(), Error>;
-    /// Forwards requests from now on, or (no address) no more.
-    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error>;
+    /// Forwards requests from now on, or (no address) no more; milliseconds for which it held them before.
+    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<Option<u64>, Error>;
     /// Removes the container, keeps the volume for a time.
     async fn retire(&self, call: &Call, keep_until: OffsetDateTime) -> Result<(), Error>;
 
-    /// The volume and the bytes it takes on disk.
-    async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error>;
-    /// Lets a peer fetch the volume.
-    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error>;
+    /// The volume, measured.
+    async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error>;
+    /// Lets a peer fetch the volume, or (`relayed`) the controller in its place.
+    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error>;
+    /// What a target asks of this source, passed on by a controller that relays.
+    async fn send_volume(&self, asked: Asked) -> Result<SentVolume, Error>;
     /// Fetches the volume from a peer.
     async fn pull_volume(
         &self,

@@ -13,6 +13,7 @@ pub mod member;
 pub mod operation;
 pub mod server;
 pub mod tenant;
+pub mod transfer;
 pub mod volume;
 pub mod waitlist;
 

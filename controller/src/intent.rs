@@ -8,19 +8,22 @@ use std::sync::Arc;
 use feather_proto::{
     error::{Code, Error, reason},
     ids::{Generation, OperationId, ServerName, TenantName},
-    model::{Residence, TenantReport, VolumeState, invalid_field},
+    model::{Residence, TenantReport, VolumeState},
 };
 use serde_json::json;
 
 use crate::{
     fleet::{self, Observed, Reachability},
-    operations::{Kind, Subject, add, engine::Engine, migrate, power, remove},
-    placement::{self, Decision, Verdict},
+    operations::{Kind, Subject, add, engine::Engine, migrate::Prediction, power, remove},
+    placement::{self, Candidate, Decision, Verdict},
     store::{Begin, NewOperation, TenantRow, TenantState, server_not_found, tenant_not_found},
     world::World,
 };
 
+mod moving;
 mod swap;
+
+pub use moving::{Destination, Move};
 
 /// A request for a change.
 #[derive(Debug, Clone)]
@@ -64,6 +67,10 @@ pub struct Planned {
     pub target: Option<ServerName>,
     /// Bytes of the volume on disk.
     pub volume_bytes: u64,
+    /// What a move will take, or why nobody can say; `None` for everything else.
+    pub prediction: Option<Result<Prediction, String>>,
+    /// What its target has left then.
+    pub left: Option<Candidate>,
 }
 
 /// Plans and begins operations.
@@ -74,11 +81,6 @@ pub struct Intent {
     /// Only tenants that live there may be changed.
     within: Option<ServerName>,
 }
-
-/// How long a move's source copy is kept unless the caller says otherwise.
-const KEEP_SOURCE_DEFAULT_SECONDS: u64 = 7 * 24 * 3600;
-/// Longer than any fleet, and far from what a calendar cannot hold.
-const KEEP_SOURCE_MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
 pub(crate) struct Proposal {
     kind: Kind,
@@ -191,72 +193,6 @@ impl Intent {
         self.begin(request, Proposal::of(kind, asked, server, plan, explanation, row)).await
     }
 
-    /// Moves a tenant.
-    pub async fn migrate(
-        &self,
-        request: &Request,
-        to: Destination,
-        keep_source_seconds: u64,
-    ) -> Result<Planned, Error> {
-        if keep_source_seconds > KEEP_SOURCE_MAX_SECONDS {
-            return Err(invalid_field("keep_source_seconds", "at most 315360000 (ten years)"));
-        }
-        let asked = json!({ "migrate": request.tenant, "to": to.word(), "keep": keep_source_seconds });
-        if let Some(known) = self.known(request, &asked).await? {
-            return Ok(known);
-        }
-        let (row, source) = self.living(&request.tenant).await?;
-        let only = match to {
-            Destination::Server(server) => Some(server),
-            Destination::Placement => None,
-            Destination::Back => Some(row.previous_server.clone().ok_or_else(|| never_moved(&request.tenant))?),
-        };
-        if only.as_ref() == Some(&source) {
-            return Err(Error::refused(
-                reason::WRONG_STATE,
-                format!("{} lives on {source} already; nothing to do", request.tenant),
-            ));
-        }
-        if let Some(only) = &only {
-            self.member(only).await?;
-        }
-        let report = self.movable(&request.tenant, &source).await?;
-        let image_digest = report.image_digest.ok_or_else(|| Error::bug("a living tenant without an image"))?;
-        let (_, volume_bytes) =
-            self.world.agent(&source).await?.volume(&request.tenant).await.map_err(nothing_began)?;
-        let need = placement::Need {
-            volume_bytes,
-            image_digest: Some(image_digest.clone()),
-            only,
-            except: Some(source.clone()),
-            ..fleet::need(&self.world)
-        };
-        let decision = placement::choose(self.candidates().await?, &need);
-        let target = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
-        let keep_source_seconds =
-            if keep_source_seconds == 0 { KEEP_SOURCE_DEFAULT_SECONDS } else { keep_source_seconds };
-        let plan = migrate::Plan {
-            source: source.clone(),
-            target: target.clone(),
-            image_digest,
-            source_generation: row.generation,
-            volume_bytes,
-            running: row.running,
-            keep_source_seconds,
-        };
-        let mut explanation = decision.explanation();
-        explanation.push(format!("{volume_bytes} bytes on disk to move from {source} to {target}"));
-        self.begin(
-            request,
-            Proposal {
-                target: Some(target),
-                volume_bytes,
-                ..Proposal::of(Kind::Migrate, asked, source, to_json(&plan)?, explanation, row)
-            },
-        )
-        .await
-    }
-
     async fn begin(&self, request: &Request, proposal: Proposal) -> Result<Planned, Error> {
         self.begin_on(Subject::Tenant(request.tenant.clone()), &request.asker(), proposal).await
     }
@@ -273,6 +209,8 @@ impl Intent {
             source: proposal.source.clone(),
             target: proposal.target.clone(),
             volume_bytes: proposal.volume_bytes,
+            prediction: None,
+            left: None,
         };
         if request.dry_run {
             return Ok(planned);
@@ -335,6 +273,8 @@ impl Intent {
             source: row.source,
             target: row.target,
             volume_bytes: 0,
+            prediction: None,
+            left: None,
         }))
     }
 
@@ -445,27 +385,6 @@ impl Intent {
     }
 }
 
-/// Where a move goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// There.
-    Server(ServerName),
-    /// Wherever placement says.
-    Placement,
-    /// To where it came from.
-    Back,
-}
-
-impl Destination {
-    fn word(&self) -> String {
-        match self {
-            Destination::Server(server) => server.to_string(),
-            Destination::Placement => String::new(),
-            Destination::Back => "<back>".into(),
-        }
-    }
-}
-
 impl Proposal {
     /// About something on one server.
     pub(crate) fn on(
@@ -511,13 +430,6 @@ fn lives_elsewhere(tenant: &TenantName, server: &ServerName) -> Error {
     )
     .with("tenant", tenant)
     .with("server", server)
-}
-
-fn never_moved(tenant: &TenantName) -> Error {
-    Error::refused(
-        reason::WRONG_STATE,
-        format!("{tenant} has not moved yet, so there is nothing to go back to; say where with --to"),
-    )
 }
 
 fn unreachable_now(server: &ServerName, why: &str) -> Error {

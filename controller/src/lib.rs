@@ -14,6 +14,7 @@ pub mod forwards;
 pub mod intent;
 pub mod operations;
 pub mod placement;
+pub mod relay;
 pub mod store;
 pub mod waitlist;
 pub mod world;
@@ -21,6 +22,7 @@ pub mod world;
 use std::{sync::Arc, time::Duration};
 
 use feather_proto::{
+    pb::agent::v1::transfer_service_server::TransferServiceServer,
     pb::controller::v1::{
         enrollment_service_server::EnrollmentServiceServer, image_service_server::ImageServiceServer,
         member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
@@ -41,6 +43,7 @@ use crate::{
     fleet::Fleet,
     intent::Intent,
     operations::engine::Engine,
+    relay::Relays,
     store::Store,
     waitlist::Waitlist,
     world::{Clock, Settings, Volatile, World},
@@ -84,7 +87,7 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::image_service_server::SERVICE_NAME,
@@ -94,6 +97,7 @@ const SERVICES: [&str; 9] = [
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::waitlist_service_server::SERVICE_NAME,
+    feather_proto::pb::agent::v1::transfer_service_server::SERVICE_NAME,
 ];
 /// Requests are small; archives come in pieces of at most 1 MiB.
 const MESSAGE_MAX_BYTES: usize = 4 << 20;
@@ -121,6 +125,8 @@ pub async fn serve(
         clock: seams.clock,
         settings,
         volatile: Arc::new(Volatile::default()),
+        relays: Relays::default(),
+        advertise: advertise.clone(),
         desired: tokio::sync::watch::Sender::new(0),
     });
     let engine = Engine::new(world.clone(), shutdown.clone());
@@ -151,7 +157,12 @@ pub async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll.clone())))
-        .add_service(MemberServiceServer::new(api::member::Members::new(world.clone(), intent.clone(), enroll)))
+        .add_service(MemberServiceServer::new(api::member::Members::new(world.clone(), intent.clone(), enroll.clone())))
+        .add_service(
+            TransferServiceServer::new(api::transfer::Transfers::new(world.clone(), enroll))
+                .max_decoding_message_size(relay::MESSAGE_MAX_BYTES)
+                .max_encoding_message_size(relay::MESSAGE_MAX_BYTES),
+        )
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
         .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))

@@ -88,6 +88,27 @@ pub fn with_headroom(volume_bytes: u64) -> u64 {
     volume_bytes.saturating_add(volume_bytes / 10)
 }
 
+/// A move that was planned and has not begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promise {
+    /// To where.
+    pub target: ServerName,
+    /// Bytes of its volume.
+    pub volume_bytes: u64,
+}
+
+/// The same candidates without the room that is promised already.
+pub fn without(mut candidates: Vec<Candidate>, promised: &[Promise], memory_bytes: u64) -> Vec<Candidate> {
+    for candidate in &mut candidates {
+        for promise in promised.iter().filter(|promise| promise.target == candidate.server) {
+            candidate.slots_free = candidate.slots_free.saturating_sub(1);
+            candidate.memory_free_bytes = candidate.memory_free_bytes.saturating_sub(memory_bytes);
+            candidate.disk_free_bytes = candidate.disk_free_bytes.saturating_sub(promise.volume_bytes);
+        }
+    }
+    candidates
+}
+
 /// Judges one candidate; filters in the order in which a person would ask.
 pub fn judge(candidate: &Candidate, need: &Need) -> Verdict {
     let wanted = need.only.as_ref().is_none_or(|only| *only == candidate.server);
@@ -175,7 +196,7 @@ impl Decision {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Candidate, Need, Verdict, choose, judge};
+    use super::{Candidate, Need, Promise, Verdict, choose, judge, without};
 
     fn candidate(name: &str, slots: u32, memory: u64) -> Candidate {
         Candidate {
@@ -204,6 +225,15 @@ mod tests {
         let later = Candidate { joined_ms: 5, ..candidate("a", 2, 12) };
         assert_eq!(chosen(vec![later, candidate("b", 2, 12)]), "b");
         assert_eq!(chosen(vec![candidate("b", 2, 12), candidate("a", 2, 12)]), "a");
+    }
+
+    #[test]
+    fn what_is_promised_is_not_there_for_the_next() {
+        let promise = |target: &str| Promise { target: target.parse().unwrap(), volume_bytes: 1 << 29 };
+        let left = without(vec![candidate("a", 2, 25), candidate("b", 1, 99)], &[promise("a"), promise("a")], 10);
+        assert_eq!((left[0].slots_free, left[0].memory_free_bytes, left[0].disk_free_bytes), (0, 5, 0));
+        assert_eq!(left[1], candidate("b", 1, 99));
+        assert_eq!(choose(left, &need()).chosen.unwrap().as_str(), "b");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
     dns::Dns,
     fleet::Fleet,
     operations::Subject,
+    relay::Relays,
     store::Store,
 };
 
@@ -170,6 +171,10 @@ pub struct World {
     pub settings: Settings,
     /// In memory only.
     pub volatile: Arc<Volatile>,
+    /// Passes over volumes that this controller may relay now.
+    pub relays: Relays,
+    /// `host:port` at which agents reach this controller.
+    pub advertise: String,
     /// Rung when desired state changed: reconcilers look again.
     pub desired: watch::Sender<u64>,
 }

@@ -78,6 +78,8 @@ pub mod reason {
     pub const BAD_STREAM: &str = "BAD_STREAM";
     /// The server's agent cannot be reached.
     pub const SERVER_UNREACHABLE: &str = "SERVER_UNREACHABLE";
+    /// An agent does not reach another agent.
+    pub const PEER_UNREACHABLE: &str = "PEER_UNREACHABLE";
     /// The controller cannot be reached.
     pub const CONTROLLER_UNREACHABLE: &str = "CONTROLLER_UNREACHABLE";
     /// Podman does not answer or refused.
@@ -283,6 +285,10 @@ fn from_foreign(code: tonic::Code, message: String) -> Error {
             Error::unavailable(reason::SERVER_UNREACHABLE, format!("the connection broke: {message}"))
         }
         tonic::Code::DeadlineExceeded => Error::timeout(reason::SERVER_UNREACHABLE, message),
+        // Only the transport says so, of a message beyond its limit.
+        tonic::Code::OutOfRange => {
+            Error::invalid(reason::BAD_STREAM, format!("the other side sent more at once than is taken: {message}"))
+        }
         tonic::Code::Unimplemented => Error::refused(
             reason::WRONG_STATE,
             "the other side does not know this call; bring agent, controller and featherctl to the same version",

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
     agents::{
-        Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, PullFrom, Pulled, Reading, SignUp, SignUps,
-        Tried,
+        Added, Agent, Agents, Asked, Call, ImageWanted, LogLine, OnProgress, Pass, PullFrom, Pulled, Reading,
+        SentVolume, SignUp, SignUps, Tried, VolumeNow,
     },
     world::Password,
 };
@@ -21,7 +21,7 @@ use feather_proto::{
     email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
-    model::{Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary},
+    model::{Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary},
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -35,14 +35,19 @@ pub enum Fault {
     LoseRequest,
     /// The agent does it; the caller learns nothing.
     LoseReply,
+    /// The agent is at it still when the caller learns that the connection broke, and ends it while the caller tries again.
+    Late,
     /// The agent does it, twice, as if a copy of the request had been under way.
     Repeat,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 4] = [Fault::Refuse, Fault::LoseRequest, Fault::LoseReply, Fault::Repeat];
+    pub const ALL: [Fault; 5] = [Fault::Refuse, Fault::LoseRequest, Fault::LoseReply, Fault::Late, Fault::Repeat];
 }
+
+/// Long enough for a request to arrive, and for most of them too short to be done.
+const LATE: Duration = Duration::from_millis(3);
 
 /// A call that was made: to which server, and which.
 pub type Made = (String, &'static str);
@@ -151,6 +156,10 @@ macro_rules! through {
                 drop($call.await);
                 Err(lost(&$self.server))
             }
+            Some(Fault::Late) => {
+                drop(tokio::time::timeout(LATE, $call).await);
+                Err(lost(&$self.server))
+            }
             Some(Fault::Repeat) => {
                 drop($call.await);
                 $call.await
@@ -226,7 +235,7 @@ impl Agent for FaultyAgent {
         through!(self, "activate", self.inner.activate(call, running))
     }
 
-    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error> {
+    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<Option<u64>, Error> {
         through!(self, "hand_off", self.inner.hand_off(call, forward_to))
     }
 
@@ -234,12 +243,16 @@ impl Agent for FaultyAgent {
         through!(self, "retire", self.inner.retire(call, keep_until))
     }
 
-    async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error> {
+    async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error> {
         self.inner.volume(tenant).await
     }
 
-    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error> {
-        through!(self, "grant_transfer", self.inner.grant_transfer(call, peer, ticket))
+    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error> {
+        through!(self, "grant_transfer", self.inner.grant_transfer(call, peer, ticket, relayed))
+    }
+
+    async fn send_volume(&self, asked: Asked) -> Result<SentVolume, Error> {
+        self.inner.send_volume(asked).await
     }
 
     async fn pull_volume(

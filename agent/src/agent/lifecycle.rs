@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Agent;
 use crate::{
-    ledger::{Record, Residence, Spec, Volume},
+    ledger::{Hold, Record, Residence, Spec, Volume},
     password::Password,
     transition::{self, AddFacts, AddRequest, Next},
 };
@@ -221,7 +221,8 @@ impl Agent {
             (Next::Write(record), StopReason::Move) => self.count_streams(record).await,
             _ => 0,
         };
-        let record = self.commit(next).await?;
+        let sealed = Hold { since: self.clock.now(), boot_id: self.boot_id.clone(), lasted_ms: None };
+        let record = self.commit(transition::holding(record.as_ref(), next, sealed)).await?;
         // First the route, so that people wait or read "unavailable" rather than meet a broken connection; but a router that
         // does not answer must not keep the tenant running. The reconciler tries again.
         match self.apply_routes().await {

@@ -16,7 +16,7 @@ use super::{
     lifecycle::{Started, spec_of},
 };
 use crate::{
-    ledger::{Desired, Record, Residence, Spec, Volume},
+    ledger::{Desired, Hold, Record, Residence, Spec, Volume},
     transition::{self, Abandon, Next, ReserveFacts, ReserveRequest},
 };
 
@@ -130,13 +130,14 @@ impl Agent {
         Ok(self.report(&record).await)
     }
 
-    /// After the commit, on the source: requests go to where the tenant lives now.
+    /// After the commit, on the source: requests go to where the tenant lives now. Also says how long they were held, in milliseconds;
+    /// in the record, so that whoever missed the answer gets the same one.
     pub(crate) async fn hand_off(
         &self,
         tenant: &TenantName,
         generation: Generation,
         forward_to: Option<String>,
-    ) -> Result<TenantReport, Error> {
+    ) -> Result<(TenantReport, Option<u64>), Error> {
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;
         let next = transition::admit_hand_off(record.as_ref(), tenant, generation, forward_to)?;
@@ -145,7 +146,25 @@ impl Agent {
         let record = self.commit(next).await?;
         self.grants.revoke(tenant);
         self.apply_routes().await?;
-        Ok(self.report(&record).await)
+        let record = self.note_hold(record).await?;
+        let held_ms = record.hold.as_ref().and_then(|hold| hold.lasted_ms);
+        Ok((self.report(&record).await, held_ms))
+    }
+
+    /// Behind the release: how long the hold of a tenant that has left was.
+    async fn note_hold(&self, record: Record) -> Result<Record, Error> {
+        let (Residence::Departed { .. }, Some(hold)) = (&record.residence, &record.hold) else { return Ok(record) };
+        if hold.lasted_ms.is_some() {
+            return Ok(record);
+        }
+        let measured = self.gates.last_held(&record.tenant).filter(|_| hold.boot_id == self.boot_id);
+        let lasted = match measured {
+            Some(held) => held.time.as_millis(),
+            // The gate was opened anew when this process started: only the clock on the wall knows the whole.
+            None => u128::try_from((self.clock.now() - hold.since).whole_milliseconds()).unwrap_or(0),
+        };
+        let hold = Hold { lasted_ms: Some(u64::try_from(lasted).unwrap_or(u64::MAX).max(1)), ..hold.clone() };
+        self.write(Record { hold: Some(hold), ..record }).await
     }
 
     /// Last step on the source: only the volume stays.

@@ -132,8 +132,8 @@ impl TenantService for Api {
         let agent = self.agent.clone();
         let work = async move {
             match mode {
-                StartMode::Serve => agent.start(&tenant, generation).await,
-                StartMode::Trial => agent.trial(&tenant, generation).await,
+                StartMode::Serve => Box::pin(agent.start(&tenant, generation)).await,
+                StartMode::Trial => Box::pin(agent.trial(&tenant, generation)).await,
             }
         };
         let started = self.call("start_tenant", (request.tenant, request.generation), work).await?;
@@ -151,7 +151,9 @@ impl TenantService for Api {
         let why = request.reason.try_into()?;
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        let report = self.call("stop_tenant", about, async move { agent.stop(&tenant, generation, why).await }).await?;
+        let report = self
+            .call("stop_tenant", about, async move { Box::pin(agent.stop(&tenant, generation, why)).await })
+            .await?;
         Ok(Response::new(pb::StopTenantResponse { tenant: reported(report) }))
     }
 
@@ -262,8 +264,8 @@ impl TenantService for Api {
         let forward_to = forward_target(request.forward_to)?;
         let agent = self.agent.clone();
         let work = async move { agent.hand_off(&tenant, generation, forward_to).await };
-        let report = self.call("hand_off_tenant", (request.tenant, request.generation), work).await?;
-        Ok(Response::new(pb::HandOffTenantResponse { tenant: reported(report) }))
+        let (report, held_ms) = self.call("hand_off_tenant", (request.tenant, request.generation), work).await?;
+        Ok(Response::new(pb::HandOffTenantResponse { tenant: reported(report), held_ms: held_ms.unwrap_or(0) }))
     }
 
     async fn retire_tenant(
@@ -275,7 +277,7 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let keep_until = model::from_timestamp(&model::required(request.keep_until, "keep_until")?)?;
         let agent = self.agent.clone();
-        let work = async move { agent.retire(&tenant, generation, keep_until).await };
+        let work = async move { Box::pin(agent.retire(&tenant, generation, keep_until)).await };
         let report = self.call("retire_tenant", (request.tenant, request.generation), work).await?;
         Ok(Response::new(pb::RetireTenantResponse { tenant: reported(report) }))
     }

@@ -36,6 +36,22 @@ pub struct Record {
     /// The request that set the password last, so that a repeated call gets the same password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<Uuid>,
+    /// How its requests were held when it was last sealed; none while it lives here unsealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// Requests wait, or waited, because their tenant was sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// When it was sealed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The run of the agent that sealed it: only that one's gate saw the whole of the hold.
+    pub boot_id: String,
+    /// How long it lasted, in milliseconds, once those that waited were let go to where the tenant lives now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted_ms: Option<u64>,
 }
 
 /// Where a tenant stands.
@@ -164,6 +180,7 @@ impl Record {
             volume: Volume::None,
             failed_add: None,
             last_reset: None,
+            hold: None,
         }
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Next, data_missing, fence, incomplete, not_found, require_whole, stale, wrong_state};
 use crate::{
-    ledger::{Desired, FailedAdd, Provisioning, Record, Residence, Spec, Volume},
+    ledger::{Desired, FailedAdd, Hold, Provisioning, Record, Residence, Spec, Volume},
     password::Password,
 };
 
@@ -88,6 +88,7 @@ pub(crate) fn admit_add(record: Option<&Record>, add: &AddRequest, facts: &AddFa
         volume: kept.unwrap_or(Volume::None),
         failed_add: None,
         last_reset: None,
+        hold: None,
     }))
 }
 
@@ -169,6 +170,7 @@ pub(crate) fn admit_start(record: Option<&Record>, tenant: &TenantName, generati
         Residence::Sealed if generation > current.generation => Record {
             generation,
             residence: Residence::Active { desired: Desired::Run, provisioning: None },
+            hold: None,
             ..current.clone()
         },
         Residence::Sealed => return Err(stale_seal(current, generation)),
@@ -241,7 +243,19 @@ pub(crate) fn admit_stop(
             return Err(wrong_state(current, "only a tenant that lives here can be stopped"));
         }
     };
-    Ok(Next::of(record, Record { generation, residence, ..current.clone() }))
+    let hold = current.hold.clone().filter(|_| residence == Residence::Sealed);
+    Ok(Next::of(record, Record { generation, residence, hold, ..current.clone() }))
+}
+
+/// The same with the beginning of the hold, if it is this decision that seals the tenant.
+pub(crate) fn holding(before: Option<&Record>, next: Next, hold: Hold) -> Next {
+    let sealed = |record: &Record| record.residence == Residence::Sealed;
+    match next {
+        Next::Write(record) if sealed(&record) && !before.is_some_and(sealed) => {
+            Next::Write(Record { hold: Some(hold), ..record })
+        }
+        next => next,
+    }
 }
 
 /// A tenant shall have another password.

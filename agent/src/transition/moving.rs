@@ -263,6 +263,7 @@ pub(crate) fn admit_activate(
         volume: current.volume.clone().kept_until(None),
         failed_add: None,
         last_reset: None,
+        hold: None,
         ..current.clone()
     }))
 }

@@ -23,6 +23,15 @@ pub(crate) struct Progress {
     /// Quarters of a transfer that plain lines have told of.
     quarters_told: u64,
     measuring: bool,
+    /// Pass that is being measured.
+    round: u32,
+}
+
+/// How much of something is through. The total may be unknown (0) or too small.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Amount {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
 }
 
 impl Progress {
@@ -36,12 +45,13 @@ impl Progress {
         Self::new(Display::Plain, false)
     }
 
-    pub(super) fn silent() -> Self {
+    /// Nothing, whatever happens.
+    pub(crate) fn silent() -> Self {
         Self::new(Display::Silent, false)
     }
 
     fn new(display: Display, colour: bool) -> Self {
-        Self { display, colour, quarters_told: 0, measuring: false }
+        Self { display, colour, quarters_told: 0, measuring: false, round: 0 }
     }
 
     /// A line that stays.
@@ -66,6 +76,18 @@ impl Progress {
         }
     }
 
+    /// Which pass of a transfer what follows is about, and how many files are through.
+    pub(crate) fn pass(&mut self, name: &str, round: u32, files: Amount) {
+        let next = std::mem::replace(&mut self.round, round) != round;
+        if let Display::Bars(bar) = &self.display {
+            if next {
+                bar.reset();
+                self.measuring = false;
+            }
+            bar.set_message(printable(&format!("{name}{}", counted(files))));
+        }
+    }
+
     /// How much of a transfer is through. The total may be unknown (0) or too small.
     pub(crate) fn transfer(&mut self, done: u64, total: u64) {
         match &self.display {
@@ -85,6 +107,14 @@ impl Progress {
             }
             Display::Plain | Display::Silent => {}
         }
+    }
+}
+
+fn counted(files: Amount) -> String {
+    match (files.done, files.total) {
+        (0, 0) => String::new(),
+        (done, 0) => format!(" ({})", units::counted(done, "file")),
+        (done, total) => format!(" ({done} of {})", units::counted(total.max(done), "file")),
     }
 }
 

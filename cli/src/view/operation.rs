@@ -3,9 +3,8 @@
 use feather_proto::pb::controller::v1 as pb;
 use serde::Serialize;
 
-use super::{Moment, moment, or_empty, set};
+use super::{Moment, migration::MigrationView, moment, or_empty, set};
 use crate::{
-    outcome,
     output::{pairs, table},
     units,
 };
@@ -63,34 +62,6 @@ pub(crate) struct LogEntryView {
     pub(crate) step: String,
     pub(crate) event: String,
     pub(crate) message: String,
-}
-
-/// What a move did, as measured.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct MigrationView {
-    pub(crate) bytes: u64,
-    pub(crate) files: u64,
-    /// On the target.
-    pub(crate) root_digest: String,
-    /// Are both sides' root digests there, and the same?
-    pub(crate) equal: bool,
-    pub(crate) outage_ms: u64,
-    pub(crate) transfer_ms: u64,
-}
-
-impl From<pb::MigrationResult> for MigrationView {
-    fn from(pb: pb::MigrationResult) -> Self {
-        let source = pb.source.unwrap_or_default();
-        let target = pb.target.unwrap_or_default();
-        Self {
-            bytes: target.bytes,
-            files: target.files,
-            equal: !target.root_digest.is_empty() && source.root_digest == target.root_digest,
-            root_digest: target.root_digest,
-            outage_ms: pb.outage_ms,
-            transfer_ms: pb.transfer_ms,
-        }
-    }
 }
 
 impl From<pb::Operation> for OperationView {
@@ -154,6 +125,7 @@ impl OperationView {
     pub(crate) fn details(&self, times: Times) -> String {
         let moment = |moment: Option<Moment>| moment.map(|moment| moment.to_string()).unwrap_or_default();
         let took = self.created.zip(self.ended).map(|(created, ended)| units::span(ended - created));
+        let of_move = |words: &dyn Fn(&MigrationView) -> String| self.migration.as_ref().map(words).unwrap_or_default();
         let mut text = pairs(&[
             ("operation", self.id.clone()),
             ("kind", self.kind.to_owned()),
@@ -166,8 +138,10 @@ impl OperationView {
             ("began", moment(self.created)),
             ("ended", moment(self.ended)),
             ("took", took.unwrap_or_default()),
-            ("result", self.migration.as_ref().map(outcome::measured).unwrap_or_default()),
-            ("root digest", self.migration.as_ref().map(|migration| migration.root_digest.clone()).unwrap_or_default()),
+            ("result", of_move(&MigrationView::measured)),
+            ("sent", of_move(&MigrationView::sent)),
+            ("predicted", of_move(&MigrationView::foretold)),
+            ("root digest", of_move(&|migration| migration.root_digest.clone())),
             ("error", or_empty(self.error.as_ref())),
             ("next", or_empty(self.hint.as_ref())),
         ]);

@@ -66,7 +66,7 @@ async fn tenant_verbs_are_listed() {
       add       Add a tenant, and print its address and password
       list      Show all tenants, and where they live
       show      Show everything about one tenant
-      migrate   Move a tenant with all its data to another server
+      migrate   Move tenants with all their data to another server
       remove    Remove a tenant; its data is kept
       start     Start a stopped tenant
       stop      Stop a tenant
@@ -91,26 +91,33 @@ async fn tenant_verbs_are_listed() {
 #[tokio::test]
 async fn migrate_explains_its_promise() {
     assert_snapshot!(help("tenant migrate").await, @r"
-    Move a tenant with all its data to another server
+    Move tenants with all their data to another server
 
-    The data is proved identical on both sides before anything is switched; until then every failure
-    puts the tenant back where it was. The copy on the old server is kept for a while: --undo moves
-    back.
+    A tenant runs on while its data is copied; then its requests wait while the rest is. The data is
+    proved identical on both sides before anything is switched; until then every failure puts the tenant
+    back where it was. The copy on the old server is kept for a while: --undo moves back.
 
-    Usage: featherctl tenant migrate [OPTIONS] <TENANT>
+    Usage: featherctl tenant migrate [OPTIONS] [TENANT]...
 
     Arguments:
-      <TENANT>  Which tenant
+      [TENANT]...  Which tenants
 
     Options:
-          --to <SERVER>             Server to move to, instead of the one with most room
-          --undo                    Move back to the server it came from
-          --keep-source <DURATION>  How long the old server keeps its copy [default: 7d]
-          --dry-run                 Only print what would move, and what the new server has left then
-          --wait                    Follow the operation to its end (this is the default)
-          --no-wait                 Print the operation's id on stdout as soon as it is recorded, and
-                                    leave it to itself
-      -h, --help                    Print help
+          --all-from <SERVER>        All that live on this server
+          --to <SERVER>              Server to move to, instead of the one with most room
+          --undo                     Move back to the server it came from
+          --parallel <COUNT>         Moves at once, of several [default: 2]
+          --bwlimit <RATE>           Bytes per second to send at most, as 20MiB; also while requests
+                                     wait, which may take longer then
+          --via <direct|controller>  Data goes from server to server, or through the controller if they
+                                     do not reach each other [default: direct]
+          --keep-source <DURATION>   How long the old server keeps its copy [default: 7d]
+          --dry-run                  Only print what would move, what that takes, and what the new
+                                     server has left then
+          --wait                     Follow the operation to its end (this is the default)
+          --no-wait                  Print the operation's id on stdout as soon as it is recorded, and
+                                     leave it to itself
+      -h, --help                     Print help
 
     Global options:
           --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]

@@ -11,6 +11,7 @@ mod help;
 mod identity;
 mod images;
 mod lists;
+mod moves;
 mod swap;
 mod tenants;
 mod volumes;

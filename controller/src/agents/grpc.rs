@@ -14,15 +14,16 @@ use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model::{
-        Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeReport, VolumeSummary, from_timestamp,
-        invalid_field, required, to_timestamp,
+        Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary, from_timestamp, invalid_field,
+        required, to_timestamp,
     },
     pb::{
         agent::v1::{
             self as pb, adoption_service_client::AdoptionServiceClient, image_service_client::ImageServiceClient,
             pull_volume_response::Event, server_service_client::ServerServiceClient,
-            tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
-            waitlist_service_client::WaitlistServiceClient, work_service_client::WorkServiceClient,
+            tenant_service_client::TenantServiceClient, transfer_service_client::TransferServiceClient,
+            volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
+            work_service_client::WorkServiceClient,
         },
         types::v1 as types,
     },
@@ -33,8 +34,8 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
-    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, PullFrom, Pulled, Reading, SignUp, SignUps,
-    TransferProgress, Tried,
+    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, Phase, PullFrom, Pulled, Reading, SignUp,
+    SignUps, TransferProgress, Tried, VolumeNow,
 };
 use crate::world::Password;
 
@@ -46,6 +47,11 @@ const SLOW: Duration = Duration::from_secs(180);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// A snapshot of a full server is some tens of KiB.
 const MESSAGE_MAX_BYTES: usize = 8 << 20;
+
+/// What a target asks of a source, message by message, unread.
+pub type Asked = BoxStream<'static, pb::SendVolumeRequest>;
+/// What the source sends, likewise.
+pub type SentVolume = BoxStream<'static, Result<pb::SendVolumeResponse, Error>>;
 
 /// Channels to agents, one for each server and address.
 pub struct GrpcAgents {
@@ -274,11 +280,12 @@ impl Agent for GrpcAgent {
         self.value(self.tenants().activate_tenant(within(message, SLOW)).await).map(drop)
     }
 
-    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<(), Error> {
+    async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<Option<u64>, Error> {
         let (request_id, tenant, generation) = fields(call);
         let forward_to = forward_to.unwrap_or_default().to_owned();
         let message = pb::HandOffTenantRequest { request_id, tenant, generation, forward_to };
-        self.value(self.tenants().hand_off_tenant(within(message, SLOW)).await).map(drop)
+        let reply = self.value(self.tenants().hand_off_tenant(within(message, SLOW)).await)?;
+        Ok(Some(reply.held_ms).filter(|held_ms| *held_ms > 0))
     }
 
     async fn retire(&self, call: &Call, keep_until: OffsetDateTime) -> Result<(), Error> {
@@ -288,18 +295,34 @@ impl Agent for GrpcAgent {
         self.value(self.tenants().retire_tenant(within(message, SLOW)).await).map(drop)
     }
 
-    async fn volume(&self, tenant: &TenantName) -> Result<(VolumeReport, u64), Error> {
+    async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error> {
         let message = pb::GetVolumeRequest { tenant: tenant.to_string() };
         let reply = self.value(self.volumes().get_volume(within(message, SLOW)).await)?;
-        Ok((required(reply.volume, "volume")?.try_into()?, reply.disk_bytes))
+        Ok(VolumeNow {
+            report: required(reply.volume, "volume")?.try_into()?,
+            disk_bytes: reply.disk_bytes,
+            entries: reply.entries,
+            bytes: reply.bytes,
+            bytes_changed: reply.bytes_changed,
+            pass_digest: Some(reply.pass_digest).filter(|digest| !digest.is_empty()),
+        })
     }
 
-    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str) -> Result<(), Error> {
+    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
         let (peer, ticket) = (peer.to_string(), ticket.to_owned());
-        let (ttl_seconds, relayed) = (600, false);
+        let ttl_seconds = 600;
         let message = pb::GrantTransferRequest { request_id, tenant, generation, peer, ticket, ttl_seconds, relayed };
         self.value(self.volumes().grant_transfer(within(message, QUICK)).await).map(drop)
+    }
+
+    async fn send_volume(&self, asked: Asked) -> Result<SentVolume, Error> {
+        let mut client = TransferServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES);
+        // No deadline: whoever fetches notices silence.
+        let stream = self.value(client.send_volume(passed_on(asked)).await)?;
+        Ok(stream.map(|message| message.map_err(Error::from)).boxed())
     }
 
     async fn pull_volume(
@@ -322,8 +345,8 @@ impl Agent for GrpcAgent {
             source_server: from.server.to_string(),
             ticket: from.ticket.clone(),
             pass: pass.into(),
-            bytes_per_second_max: 0,
-            relayed: false,
+            bytes_per_second_max: from.bytes_per_second_max.unwrap_or(0),
+            relayed: from.relayed,
         };
         let mut stream = self.value(self.volumes().pull_volume(message).await)?;
         loop {
@@ -338,7 +361,15 @@ impl Agent for GrpcAgent {
                 .map_err(|status| self.error(status))?;
             match required(message, "event")?.event {
                 Some(Event::Progress(now)) => {
-                    progress(TransferProgress { files: now.files, bytes: now.bytes, total_bytes: now.total_bytes });
+                    progress(TransferProgress {
+                        phase: phase(now.phase()),
+                        files: now.files,
+                        bytes: now.bytes,
+                        total_bytes: now.total_bytes,
+                        total_files: now.total_files,
+                        wire_bytes: now.wire_bytes,
+                        round: 0,
+                    });
                 }
                 Some(Event::Done(done)) => {
                     let statistics = done.statistics.unwrap_or_default();
@@ -346,6 +377,7 @@ impl Agent for GrpcAgent {
                         sent: required(done.sent, "sent")?.try_into()?,
                         received: required(done.received, "received")?.try_into()?,
                         files_changed: statistics.files_changed,
+                        bytes_changed: statistics.bytes_changed,
                         wire_bytes: statistics.wire_bytes,
                     });
                 }
@@ -431,6 +463,20 @@ impl Agent for GrpcAgent {
     async fn remove_sign_up(&self, email: &EmailAddress) -> Result<bool, Error> {
         let message = pb::RemoveEntryRequest { email: email.as_str().to_owned() };
         Ok(self.value(self.waitlist().remove_entry(within(message, QUICK)).await)?.removed)
+    }
+}
+
+/// Hides what kind of stream it is, which the compiler cannot see through in the future of a call.
+fn passed_on(asked: Asked) -> impl Stream<Item = pb::SendVolumeRequest> + Send + use<> {
+    asked
+}
+
+fn phase(phase: pb::PullPhase) -> Phase {
+    match phase {
+        pb::PullPhase::Unspecified => Phase::Unknown,
+        pb::PullPhase::Preparing => Phase::Preparing,
+        pb::PullPhase::Receiving => Phase::Receiving,
+        pb::PullPhase::Syncing => Phase::Syncing,
     }
 }
 

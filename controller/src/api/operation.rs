@@ -14,7 +14,12 @@ use tonic::{Request, Response, Status};
 
 use super::{kind, operator, optional, reader, state};
 use crate::{
-    operations::{Event, Kind, State, engine::Engine, migrate},
+    agents::{Phase, TransferProgress},
+    operations::{
+        Event, Kind, State,
+        engine::Engine,
+        migrate::{Measured, Prediction, Round},
+    },
     store::{LogRow, OperationRow},
     world::World,
 };
@@ -91,27 +96,53 @@ fn line(row: &LogRow) -> pb::OperationLogEntry {
 }
 
 fn migration(row: &OperationRow) -> Option<pb::MigrationResult> {
-    if row.kind != Kind::Migrate {
-        return None;
-    }
-    let facts: migrate::Facts = serde_json::from_value(row.facts.clone()).ok()?;
-    facts.source.as_ref()?;
-    let outage = facts.released_ms.zip(facts.stopped_ms).and_then(|(end, begin)| u64::try_from(end - begin).ok());
+    let measured = if row.kind == Kind::Migrate { Measured::of(row)? } else { return None };
+    let round = |round: &Round| pb::MigrationRound {
+        files: round.files,
+        wire_bytes: round.wire_bytes,
+        duration_ms: round.duration_ms,
+    };
     Some(pb::MigrationResult {
-        source: facts.source.map(Into::into),
-        target: facts.target.map(Into::into),
-        outage_ms: outage.unwrap_or_default(),
-        transfer_ms: facts.transfer_ms.unwrap_or_default(),
+        wire_bytes: measured.wire_bytes(),
+        outage_ms: measured.outage_ms.unwrap_or_default(),
+        outage_by_controller: measured.outage_by_controller,
+        transfer_ms: measured.last_pass.map(|pass| pass.duration_ms).unwrap_or_default(),
+        rounds: measured.rounds.iter().map(round).collect(),
+        rounds_ended: measured.rounds_ended.unwrap_or_default(),
+        duration_ms: measured.duration_ms.unwrap_or_default(),
+        predicted: measured.predicted.map(prediction),
+        relayed: measured.relayed,
+        source: measured.source.map(Into::into),
+        target: measured.target.map(Into::into),
     })
+}
+
+pub(super) fn prediction(prediction: Prediction) -> pb::MigrationPrediction {
+    let Prediction { wire_bytes, duration_ms, outage_ms, basis } = prediction;
+    pb::MigrationPrediction { wire_bytes, duration_ms, outage_ms, basis }
+}
+
+fn progress(now: TransferProgress) -> pb::TransferProgress {
+    let phase = match now.phase {
+        Phase::Unknown => pb::TransferPhase::Unspecified,
+        Phase::Preparing => pb::TransferPhase::Preparing,
+        Phase::Receiving => pb::TransferPhase::Receiving,
+        Phase::Syncing => pb::TransferPhase::Syncing,
+    };
+    pb::TransferProgress {
+        files: now.files,
+        bytes: now.bytes,
+        total_bytes: now.total_bytes,
+        total_files: now.total_files,
+        wire_bytes: now.wire_bytes,
+        phase: phase.into(),
+        round: now.round,
+    }
 }
 
 async fn watched(world: &World, id: &OperationId, may_see_password: bool) -> Result<pb::WatchOperationResponse, Error> {
     let operation = view(world, id).await?;
-    let progress = world.volatile.progress(id).map(|now| pb::TransferProgress {
-        files: now.files,
-        bytes: now.bytes,
-        total_bytes: now.total_bytes,
-    });
+    let progress = world.volatile.progress(id).map(progress);
     let succeeded = operation.state == pb::OperationState::Succeeded as i32;
     let password = if succeeded && may_see_password { world.volatile.take_password(id) } else { None };
     Ok(pb::WatchOperationResponse {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
-    model::{request_id, to_timestamp},
+    model::{invalid_field, request_id, to_timestamp},
     pb::{
         controller::v1::{self as pb, tenant_service_server::TenantService},
         types::v1::LogLine,
@@ -19,7 +19,8 @@ use super::{change_id, operation, operator, optional, reader};
 use crate::{
     agents::Call,
     fleet::{self, Standing},
-    intent::{self, Destination, Intent, Planned},
+    intent::{self, Destination, Intent, Move, Planned},
+    placement::Promise,
     store::{OperationRow, TenantRow, TenantState},
     world::World,
 };
@@ -129,6 +130,18 @@ impl Tenants {
     }
 }
 
+/// More at once than a fleet has.
+const PLANNED_BEFORE_MAX: usize = 1000;
+
+/// Moves that a dry run has planned before this one.
+fn promises(message: &pb::MigrateTenantRequest) -> Result<Vec<Promise>, Error> {
+    let planned = &message.planned_before;
+    if planned.len() > PLANNED_BEFORE_MAX || (!message.dry_run && !planned.is_empty()) {
+        return Err(invalid_field("planned_before", "at most 1000 moves, and only for a dry run"));
+    }
+    planned.iter().map(|one| Ok(Promise { target: one.target.parse()?, volume_bytes: one.volume_bytes })).collect()
+}
+
 #[tonic::async_trait]
 impl TenantService for Tenants {
     async fn add_tenant(
@@ -205,13 +218,32 @@ impl TenantService for Tenants {
             (None, true) => Destination::Back,
             (None, false) => Destination::Placement,
         };
-        let planned = self.intent.migrate(&asked, to, message.keep_source_seconds).await?;
+        let wanted = Move {
+            to,
+            keep_source_seconds: message.keep_source_seconds,
+            bytes_per_second_max: Some(message.bytes_per_second_max).filter(|limit| *limit > 0),
+            relayed: message.route() == pb::TransferRoute::Controller,
+            planned_before: promises(&message)?,
+        };
+        let planned = self.intent.migrate(&asked, &wanted).await?;
+        let (prediction, not_predicted) = match planned.prediction.clone().filter(|_| asked.dry_run) {
+            Some(Ok(prediction)) => (Some(operation::prediction(prediction)), String::new()),
+            Some(Err(why)) => (None, why),
+            None => (None, String::new()),
+        };
         Ok(Response::new(pb::MigrateTenantResponse {
             operation: self.operation(&planned).await?,
             explanation: planned.explanation,
             source: optional(planned.source),
             target: optional(planned.target),
             volume_bytes: planned.volume_bytes,
+            prediction,
+            not_predicted,
+            target_after: planned.left.filter(|_| asked.dry_run).map(|left| pb::RoomLeft {
+                slots_free: left.slots_free,
+                memory_free_bytes: left.memory_free_bytes,
+                disk_free_bytes: left.disk_free_bytes,
+            }),
         }))
     }
 

@@ -7,6 +7,9 @@
 //! - the source starts again only under a higher generation, and only after the target said that it holds nothing any more
 //!   (or was never asked to start anything).
 
+mod measured;
+mod passes;
+mod prediction;
 mod rounds;
 
 use async_trait::async_trait;
@@ -19,11 +22,9 @@ use serde::{Deserialize, Serialize};
 use time::Duration;
 
 use super::{Context, Outcome, Procedure, Step};
-use crate::{
-    agents::{Pass, PullFrom, Pulled, Reading, TransferProgress},
-    store::{TenantState, TenantUpdate},
-};
-use rounds::Next;
+use crate::store::{TenantState, TenantUpdate};
+pub use measured::Measured;
+pub use prediction::{Ahead, Past, Prediction, predict};
 pub use rounds::Round;
 
 /// What is decided beforehand.
@@ -43,6 +44,15 @@ pub struct Plan {
     pub running: bool,
     /// How long the source's copy is kept.
     pub keep_source_seconds: u64,
+    /// What goes between both servers in a second at most, in every pass.
+    #[serde(default)]
+    pub bytes_per_second_max: Option<u64>,
+    /// The controller stands between both agents.
+    #[serde(default)]
+    pub relayed: bool,
+    /// What it will take, judged by moves before it.
+    #[serde(default)]
+    pub predicted: Option<Prediction>,
 }
 
 /// What the steps find out.
@@ -54,11 +64,21 @@ pub struct Facts {
     pub stopped_ms: Option<i64>,
     /// When both routes led to the target.
     pub released_ms: Option<i64>,
+    /// When it ran again on the source, if the move was undone.
+    #[serde(default)]
+    pub restarted_ms: Option<i64>,
+    /// How long the source held requests, as its gate measured it.
+    #[serde(default)]
+    pub held_ms: Option<u64>,
     /// Passes while the tenant ran.
     #[serde(default)]
     pub rounds: Vec<Round>,
-    /// Duration of the transfer.
-    pub transfer_ms: Option<u64>,
+    /// Why there were no more of them.
+    #[serde(default)]
+    pub rounds_ended: Option<String>,
+    /// The pass behind the stop.
+    #[serde(default)]
+    pub last_pass: Option<Round>,
     /// The source's volume, read again after the stop.
     pub source: Option<VolumeSummary>,
     /// The target's volume, read again after the transfer.
@@ -148,10 +168,10 @@ impl Procedure for Migrate {
                 facts.port = Some(port);
                 Ok(Outcome::note(format!("port {port} and {} bytes of disk on {}", plan.volume_bytes, plan.target)))
             }
-            Steps::Precopy => precopy(context, facts).await,
+            Steps::Precopy => passes::precopy(context, facts).await,
             Steps::Stop => stop(context, facts).await,
-            Steps::Transfer => transfer(context, facts).await,
-            Steps::Verify => verify(context, facts).await,
+            Steps::Transfer => passes::transfer(context, facts).await,
+            Steps::Verify => passes::verify(context, facts).await,
             Steps::Start => start(context).await,
             Steps::Commit => Ok(commit(context)),
             Steps::Release => release(context, facts).await,
@@ -163,13 +183,13 @@ impl Procedure for Migrate {
     async fn undo(
         step: Steps,
         context: &Context<'_, Plan>,
-        _facts: &mut Facts,
+        facts: &mut Facts,
         begun: &[Steps],
     ) -> Result<Outcome, Error> {
         match step {
             // The target must hold nothing before the source may start again, if it was ever asked to start its copy.
             Steps::Start => abandon(context, "start").await,
-            Steps::Stop => restart_source(context).await,
+            Steps::Stop => restart_source(context, facts).await,
             Steps::Reserve => abandon(context, "reserve").await,
             // What was received goes with the reservation, behind the source's restart: its users must not wait for a target
             // that may be gone.
@@ -217,88 +237,6 @@ async fn stop(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome,
     Ok(Outcome::note(format!("sealed on {}", context.plan.source)))
 }
 
-/// Rounds of what has changed since the one before, until the last pass will be short or will not get shorter.
-async fn precopy(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
-    if !context.plan.running {
-        return Ok(Outcome::note("it is stopped anyway"));
-    }
-    // Rounds of a driver before this one count for nothing: what they brought is found by the first round of this one.
-    facts.rounds.clear();
-    let reason = loop {
-        if let Next::Enough(reason) = rounds::next(&facts.rounds) {
-            break reason;
-        }
-        let began = tokio::time::Instant::now();
-        let pulled = match pass(context, Pass::Live, "pre-copy").await {
-            // The volume changed in a way that this pass could not follow: what has come is still of use.
-            Err(error) if error.is(reason::WRONG_STATE) && !facts.rounds.is_empty() => break "the volume is too lively",
-            pulled => pulled?,
-        };
-        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        facts.rounds.push(Round { files: pulled.files_changed, wire_bytes: pulled.wire_bytes, duration_ms });
-    };
-    let sent: u64 = facts.rounds.iter().map(|round| round.wire_bytes).sum();
-    let last = facts.rounds.last().map_or(0, |round| round.duration_ms);
-    let count = facts.rounds.len();
-    let rounds = if count == 1 { "round" } else { "rounds" };
-    Ok(Outcome::note(format!("{sent} bytes in {count} {rounds}, the last of {last} ms; {reason}")))
-}
-
-/// One pass over the volume, by a ticket of its own.
-async fn pass(context: &Context<'_, Plan>, pass: Pass, name: &str) -> Result<Pulled, Error> {
-    let (world, plan) = (context.world, context.plan);
-    let ticket = super::engine::new_ticket();
-    let source = world.agent(&plan.source).await?;
-    source.grant_transfer(&context.call("grant"), &plan.target, &ticket).await?;
-    let row = world.store.server(&plan.source).await?.ok_or_else(|| crate::store::server_not_found(&plan.source))?;
-    let from = PullFrom { server: plan.source.clone(), address: row.address, ticket };
-    let target = world.agent(&plan.target).await?;
-    target.pull_volume(&context.call(name), &from, pass, context.on_progress()).await
-}
-
-async fn transfer(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
-    let began = tokio::time::Instant::now();
-    let pulled = pass(context, Pass::Final, "transfer").await?;
-    facts.transfer_ms = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
-    if pulled.sent.root_digest != pulled.received.root_digest {
-        return Err(differs(context, &pulled.sent, &pulled.received));
-    }
-    Ok(Outcome::note(format!(
-        "{} bytes in {} files with root digest {}, of which {} bytes were sent now",
-        pulled.received.bytes, pulled.received.files, pulled.received.root_digest, pulled.wire_bytes
-    )))
-}
-
-async fn verify(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
-    let (world, plan) = (context.world, context.plan);
-    let (source, target) = (world.agent(&plan.source).await?, world.agent(&plan.target).await?);
-    let reading = Reading::WhatMayHaveChanged;
-    let (source, target) = tokio::try_join!(
-        source.verify_volume(context.tenant(), reading),
-        target.verify_volume(context.tenant(), reading)
-    )?;
-    if source.root_digest != target.root_digest {
-        return Err(differs(context, &source, &target));
-    }
-    let message = format!("root digest {} on both sides", source.root_digest);
-    (facts.source, facts.target) = (Some(source), Some(target));
-    Ok(Outcome::note(message))
-}
-
-fn differs(context: &Context<'_, Plan>, source: &VolumeSummary, target: &VolumeSummary) -> Error {
-    Error::refused(
-        reason::DATA_DIFFERS,
-        format!(
-            "the volume of {} is not the same on both sides ({} on {}, {} on {}); nothing was switched",
-            context.tenant(),
-            source.root_digest,
-            context.plan.source,
-            target.root_digest,
-            context.plan.target
-        ),
-    )
-}
-
 async fn start(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
     if !context.plan.running {
         return Ok(Outcome::note("stopped by its operator, and stays so"));
@@ -330,7 +268,7 @@ async fn release(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outco
         Error::unavailable(reason::SERVER_UNREACHABLE, message)
     })?;
     let source = world.agent(&plan.source).await?;
-    source.hand_off(&context.call("hand-off"), Some(&forward_to)).await?;
+    facts.held_ms = source.hand_off(&context.call("hand-off"), Some(&forward_to)).await?.or(facts.held_ms);
     facts.released_ms.get_or_insert_with(|| context.now_ms());
     Ok(Outcome::note(format!("{} serves, {} forwards to {forward_to}", plan.target, plan.source)))
 }
@@ -350,7 +288,7 @@ async fn abandon(context: &Context<'_, Plan>, step: &str) -> Result<Outcome, Err
     Ok(Outcome::note(format!("{} holds nothing of it", context.plan.target)))
 }
 
-async fn restart_source(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
+async fn restart_source(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     let source = context.world.agent(&context.plan.source).await?;
     let call = context.undo_call("stop");
     if context.plan.running {
@@ -361,15 +299,9 @@ async fn restart_source(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
             }
             _ => error,
         })?;
+        facts.restarted_ms.get_or_insert_with(|| context.now_ms());
         return Ok(Outcome::note(format!("runs again on {}", context.plan.source)));
     }
     source.stop_tenant(&call, StopReason::Operator).await?;
     Ok(Outcome::note(format!("stopped on {} as before", context.plan.source)))
-}
-
-impl Context<'_, Plan> {
-    fn on_progress(&self) -> crate::agents::OnProgress {
-        let (volatile, id) = (self.world.volatile.clone(), self.id.clone());
-        std::sync::Arc::new(move |now: TransferProgress| volatile.note_progress(&id, now))
-    }
 }

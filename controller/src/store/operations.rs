@@ -391,6 +391,19 @@ impl Store {
         rows.iter().map(operation).collect()
     }
 
+    /// Moves that were made, the newest first.
+    pub async fn moves(&self, limit: u32) -> Result<Vec<OperationRow>> {
+        let rows = sqlx::query(
+            "SELECT * FROM operations WHERE kind = $1 AND state = $2 ORDER BY created_ms DESC, id DESC LIMIT $3",
+        )
+        .bind(word(&Kind::Migrate)?)
+        .bind(word(&State::Succeeded)?)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(operation).collect()
+    }
+
     /// Operations that have not ended, oldest first.
     pub async fn unfinished_operations(&self) -> Result<Vec<OperationRow>> {
         let rows = sqlx::query("SELECT * FROM operations WHERE ended_ms IS NULL ORDER BY created_ms, id")

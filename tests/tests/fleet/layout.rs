@@ -309,6 +309,8 @@ fn command_tree() -> BTreeMap<String, BTreeSet<String>> {
     for source in sources("rs").iter().filter(|source| source.path.starts_with("cli/src/commands/")) {
         let path = source.path.trim_start_matches("cli/src/commands/").trim_end_matches(".rs");
         match path.split_once('/') {
+            // A verb with a folder of its own is one verb.
+            Some((_, part)) if part.contains('/') => {}
             Some((noun, verb)) => drop(tree.entry(noun.to_owned()).or_default().insert(verb.to_owned())),
             None => drop(tree.entry(path.to_owned()).or_default()),
         }

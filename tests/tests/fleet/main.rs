@@ -4,12 +4,15 @@
 
 mod adopt;
 mod faults;
+mod hostile;
 mod images;
 mod layout;
 mod lifecycle;
 mod local;
 mod migrate;
+mod offers;
 mod refusals;
+mod rounds;
 mod soak;
 mod swap;
 mod waitlist;

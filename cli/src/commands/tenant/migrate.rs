@@ -14,27 +14,43 @@ use crate::{
     error::Failure,
     follow::Wait,
     units,
+    view::migration::{PredictionView, RoomView},
 };
 
-/// Move a tenant with all its data to another server.
+mod several;
+
+/// Move tenants with all their data to another server.
 ///
-/// The data is proved identical on both sides before anything is switched; until then every failure puts the tenant back
-/// where it was. The copy on the old server is kept for a while: --undo moves back.
+/// A tenant runs on while its data is copied; then its requests wait while the rest is. The data is proved identical on both sides
+/// before anything is switched; until then every failure puts the tenant back where it was. The copy on the old server is kept for a
+/// while: --undo moves back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which tenant.
-    #[arg(value_name = "TENANT", value_parser = tenant_name)]
-    tenant: TenantName,
+    /// Which tenants.
+    #[arg(value_name = "TENANT", value_parser = tenant_name, required_unless_present = "all_from")]
+    tenants: Vec<TenantName>,
+    /// All that live on this server.
+    #[arg(long, value_name = "SERVER", value_parser = server_name, conflicts_with = "tenants")]
+    all_from: Option<ServerName>,
     /// Server to move to, instead of the one with most room.
     #[arg(long, value_name = "SERVER", value_parser = server_name, conflicts_with = "undo")]
     to: Option<ServerName>,
     /// Move back to the server it came from.
     #[arg(long)]
     undo: bool,
+    /// Moves at once, of several.
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    parallel: u8,
+    /// Bytes per second to send at most, as 20MiB; also while requests wait, which may take longer then.
+    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
+    bwlimit: Option<u64>,
+    /// Data goes from server to server, or through the controller if they do not reach each other.
+    #[arg(long, value_name = "direct|controller", value_enum, default_value = "direct", hide_possible_values = true)]
+    via: Via,
     /// How long the old server keeps its copy.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = units::parse_duration)]
     keep_source: Duration,
-    /// Only print what would move, and what the new server has left then.
+    /// Only print what would move, what that takes, and what the new server has left then.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -43,39 +59,84 @@ pub(crate) struct Args {
     _confirm: crate::confirm::NothingToConfirm,
 }
 
+/// Which way the data takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Via {
+    // From agent to agent.
+    Direct,
+    // The controller passes it on.
+    Controller,
+}
+
+/// What a dry run finds.
 #[derive(Serialize)]
-struct PlanView<'a> {
+struct PlanView {
     dry_run: bool,
-    tenant: &'a str,
-    source: &'a str,
-    target: &'a str,
+    tenant: String,
+    source: String,
+    target: String,
     volume_bytes: u64,
-    explanation: &'a [String],
+    explanation: Vec<String>,
+    prediction: Option<PredictionView>,
+    /// Why there is none.
+    not_predicted: Option<String>,
+    target_after: Option<RoomView>,
+}
+
+impl PlanView {
+    fn new(tenant: &str, response: pb::MigrateTenantResponse) -> Self {
+        Self {
+            dry_run: true,
+            tenant: tenant.to_owned(),
+            source: response.source,
+            target: response.target,
+            volume_bytes: response.volume_bytes,
+            explanation: response.explanation,
+            prediction: response.prediction.map(PredictionView::from),
+            not_predicted: Some(response.not_predicted).filter(|why| !why.is_empty()),
+            target_after: response.target_after.map(RoomView::from),
+        }
+    }
+
+    fn told(&self) -> String {
+        let size = units::bytes(self.volume_bytes);
+        let headline = format!("would move {} {} -> {}, {size} of data", self.tenant, self.source, self.target);
+        let mut lines = self.explanation.clone();
+        lines.extend(self.prediction.as_ref().map(|prediction| format!("predicted: {}", prediction.told())));
+        lines.extend(self.not_predicted.as_ref().map(|why| format!("no prediction: {why}")));
+        lines.extend(self.target_after.as_ref().map(|left| format!("{} has left then: {}", self.target, left.told())));
+        plan(&headline, &lines)
+    }
+}
+
+impl Args {
+    fn request(&self, tenant: &TenantName) -> pb::MigrateTenantRequest {
+        let route = match self.via {
+            Via::Direct => pb::TransferRoute::Direct,
+            Via::Controller => pb::TransferRoute::Controller,
+        };
+        pb::MigrateTenantRequest {
+            request_id: request_id(),
+            tenant: tenant.to_string(),
+            server: self.to.clone().map(String::from).unwrap_or_default(),
+            dry_run: self.dry_run,
+            undo: self.undo,
+            keep_source_seconds: self.keep_source.as_secs(),
+            bytes_per_second_max: self.bwlimit.unwrap_or(0),
+            route: route.into(),
+            planned_before: Vec::new(),
+        }
+    }
 }
 
 pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
+    let [tenant] = &arguments.tenants[..] else { return several::run(&arguments, context).await };
     let connection = context.connect()?;
-    let request = pb::MigrateTenantRequest {
-        request_id: request_id(),
-        tenant: arguments.tenant.into(),
-        server: arguments.to.map(String::from).unwrap_or_default(),
-        dry_run: arguments.dry_run,
-        undo: arguments.undo,
-        keep_source_seconds: arguments.keep_source.as_secs(),
-    };
+    let request = arguments.request(tenant);
     let response = connection.change(async || connection.tenants().migrate_tenant(request.clone()).await).await?;
     if arguments.dry_run {
-        let view = PlanView {
-            dry_run: true,
-            tenant: &request.tenant,
-            source: &response.source,
-            target: &response.target,
-            volume_bytes: response.volume_bytes,
-            explanation: &response.explanation,
-        };
-        let size = units::bytes(view.volume_bytes);
-        let headline = format!("would move {} {} -> {}, {size} of data", view.tenant, view.source, view.target);
-        return context.output.show(&view, || plan(&headline, view.explanation));
+        let view = PlanView::new(tenant.as_str(), response);
+        return context.output.show(&view, || view.told());
     }
     finish(context, &connection, response.operation, arguments.wait, None).await
 }

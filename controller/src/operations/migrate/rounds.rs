@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Rounds at most. Who writes faster than that is copied has to be stopped some time.
-pub(super) const ROUNDS_MAX: usize = 8;
+const ROUNDS_MAX: usize = 8;
 /// A last pass of this length is no longer worth a round of its own.
 const SHORT_MS: u64 = 1000;
 
@@ -15,6 +15,9 @@ const SHORT_MS: u64 = 1000;
 pub struct Round {
     /// Files that were sent or got other metadata.
     pub files: u64,
+    /// Bytes in them.
+    #[serde(default)]
+    pub bytes: u64,
     /// Bytes on the wire.
     pub wire_bytes: u64,
     /// How long it took.
@@ -49,7 +52,7 @@ mod tests {
 
     fn after(durations_ms: &[u64]) -> Next {
         let rounds: Vec<_> =
-            durations_ms.iter().map(|ms| Round { files: 1, wire_bytes: 1, duration_ms: *ms }).collect();
+            durations_ms.iter().map(|ms| Round { files: 1, bytes: 1, wire_bytes: 1, duration_ms: *ms }).collect();
         next(&rounds)
     }
 

@@ -1,0 +1,193 @@
+//! Plans moves: where to, by which way, and what that will take.
+
+use feather_proto::{
+    error::{Error, reason},
+    ids::{ServerName, TenantName},
+    model::invalid_field,
+};
+use serde_json::json;
+
+use super::{Intent, Planned, Proposal, Request, no_room, nothing_began, to_json};
+use crate::{
+    agents::VolumeNow,
+    fleet,
+    operations::{
+        Kind,
+        migrate::{Ahead, Measured, Plan, Prediction, predict},
+    },
+    placement::{self, Candidate, Promise},
+};
+
+/// How long a move's source copy is kept unless the caller says otherwise.
+const KEEP_SOURCE_DEFAULT_SECONDS: u64 = 7 * 24 * 3600;
+/// Longer than any fleet, and far from what a calendar cannot hold.
+const KEEP_SOURCE_MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
+/// A lower limit would keep a tenant waiting for days.
+const RATE_BYTES_MIN: u64 = 16 * 1024;
+/// So many earlier moves are experience enough.
+const PAST_MAX: u32 = 50;
+
+/// Where a move goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// There.
+    Server(ServerName),
+    /// Wherever placement says.
+    Placement,
+    /// To where it came from.
+    Back,
+}
+
+impl Destination {
+    fn word(&self) -> String {
+        match self {
+            Destination::Server(server) => server.to_string(),
+            Destination::Placement => String::new(),
+            Destination::Back => "<back>".into(),
+        }
+    }
+}
+
+/// How a tenant is to be moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Where to.
+    pub to: Destination,
+    /// How long the source's copy is kept; 0 for the usual time.
+    pub keep_source_seconds: u64,
+    /// What goes between both servers in a second at most.
+    pub bytes_per_second_max: Option<u64>,
+    /// The controller stands between both agents.
+    pub relayed: bool,
+    /// Moves that a dry run planned before this one.
+    pub planned_before: Vec<Promise>,
+}
+
+impl Move {
+    fn check(&self) -> Result<(), Error> {
+        if self.keep_source_seconds > KEEP_SOURCE_MAX_SECONDS {
+            return Err(invalid_field("keep_source_seconds", "at most 315360000 (ten years)"));
+        }
+        if self.bytes_per_second_max.is_some_and(|limit| limit < RATE_BYTES_MIN) {
+            return Err(invalid_field("bytes_per_second_max", "0 for no limit, or at least 16 KiB"));
+        }
+        Ok(())
+    }
+}
+
+impl Intent {
+    /// Moves a tenant.
+    pub async fn migrate(&self, request: &Request, wanted: &Move) -> Result<Planned, Error> {
+        wanted.check()?;
+        let asked = json!({
+            "migrate": request.tenant,
+            "to": wanted.to.word(),
+            "keep": wanted.keep_source_seconds,
+            "limit": wanted.bytes_per_second_max,
+            "relayed": wanted.relayed,
+        });
+        if let Some(known) = self.known(request, &asked).await? {
+            return Ok(known);
+        }
+        let (row, source) = self.living(&request.tenant).await?;
+        let only = match &wanted.to {
+            Destination::Server(server) => Some(server.clone()),
+            Destination::Placement => None,
+            Destination::Back => Some(row.previous_server.clone().ok_or_else(|| never_moved(&request.tenant))?),
+        };
+        if only.as_ref() == Some(&source) {
+            return Err(Error::refused(
+                reason::WRONG_STATE,
+                format!("{} lives on {source} already; nothing to do", request.tenant),
+            ));
+        }
+        if let Some(only) = &only {
+            self.member(only).await?;
+        }
+        let report = self.movable(&request.tenant, &source).await?;
+        let image_digest = report.image_digest.ok_or_else(|| Error::bug("a living tenant without an image"))?;
+        let volume = self.world.agent(&source).await?.volume(&request.tenant).await.map_err(nothing_began)?;
+        let need = placement::Need {
+            volume_bytes: volume.disk_bytes,
+            image_digest: Some(image_digest.clone()),
+            only,
+            except: Some(source.clone()),
+            ..fleet::need(&self.world)
+        };
+        let candidates = placement::without(self.candidates().await?, &wanted.planned_before, need.memory_bytes);
+        let decision = placement::choose(candidates, &need);
+        let target = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
+        let left = decision.verdicts.first().map(|(best, _)| after(best, &need));
+        let ahead = self.ahead(&request.tenant, &volume, &target, wanted, row.running).await;
+        let prediction = self.predicted(&source, &target, &ahead).await?;
+        let plan = Plan {
+            source: source.clone(),
+            target: target.clone(),
+            image_digest,
+            source_generation: row.generation,
+            volume_bytes: volume.disk_bytes,
+            running: row.running,
+            keep_source_seconds: match wanted.keep_source_seconds {
+                0 => KEEP_SOURCE_DEFAULT_SECONDS,
+                seconds => seconds,
+            },
+            bytes_per_second_max: wanted.bytes_per_second_max,
+            relayed: wanted.relayed,
+            predicted: prediction.as_ref().ok().cloned(),
+        };
+        let mut explanation = decision.explanation();
+        explanation.push(format!("{} bytes on disk to move from {source} to {target}", volume.disk_bytes));
+        let proposal = Proposal {
+            target: Some(target),
+            volume_bytes: volume.disk_bytes,
+            ..Proposal::of(Kind::Migrate, asked, source, to_json(&plan)?, explanation, row)
+        };
+        Ok(Planned { prediction: Some(prediction), left, ..self.begin(request, proposal).await? })
+    }
+
+    /// What the target lacks: what has changed since the last pass, if it still has what that one left there.
+    async fn ahead(
+        &self,
+        tenant: &TenantName,
+        volume: &VolumeNow,
+        target: &ServerName,
+        wanted: &Move,
+        running: bool,
+    ) -> Ahead {
+        // Without an answer it has nothing: at most more is predicted than comes.
+        let there = async { self.world.agent(target).await?.volume(tenant).await }.await.ok();
+        let same = |kept: &VolumeNow| kept.pass_digest.is_some() && kept.pass_digest == volume.pass_digest;
+        Ahead {
+            files: volume.entries,
+            bytes: volume.bytes,
+            bytes_lacking: if there.as_ref().is_some_and(same) { volume.bytes_changed } else { volume.bytes },
+            bytes_per_second_max: wanted.bytes_per_second_max,
+            relayed: wanted.relayed,
+            running,
+        }
+    }
+
+    async fn predicted(
+        &self,
+        source: &ServerName,
+        target: &ServerName,
+        ahead: &Ahead,
+    ) -> Result<Result<Prediction, String>, Error> {
+        let past: Vec<_> = self.world.store.moves(PAST_MAX).await?.iter().filter_map(Measured::past).collect();
+        Ok(predict(&past, source, target, ahead))
+    }
+}
+
+/// What a server has left when it has taken this.
+fn after(candidate: &Candidate, need: &placement::Need) -> Candidate {
+    let promise = Promise { target: candidate.server.clone(), volume_bytes: need.volume_bytes };
+    let mut left = placement::without(vec![candidate.clone()], &[promise], need.memory_bytes);
+    left.pop().unwrap_or_else(|| candidate.clone())
+}
+
+fn never_moved(tenant: &TenantName) -> Error {
+    Error::refused(
+        reason::WRONG_STATE,
+        format!("{tenant} has not moved yet, so there is nothing to go back to; say where with --to"),
+    )
+}
