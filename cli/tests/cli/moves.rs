@@ -255,7 +255,7 @@ async fn ctrl_c_says_which_moves_go_on_and_which_were_not_begun() {
     assert_snapshot!(controller.finish(child).await, @r"
     --- stderr
       alice nyc -> fra: op-00000000-0000-0000-0000-000000000001
-    interrupted: stopped watching; these moves go on: alice; these were not begun, or nobody knows: bob, carol
+    interrupted: stopped watching; these moves go on: alice; not begun: bob, carol
     next: `featherctl operation list` shows them, `featherctl operation cancel ID` undoes one
     --- exit 130
     ");

@@ -37,6 +37,7 @@ struct Row {
 }
 
 const WAITING: &str = "not-begun";
+const ASKED: &str = "asked";
 const REFUSED: &str = "refused";
 
 impl Row {
@@ -160,6 +161,9 @@ impl Moves<'_> {
 
     async fn follow(&self, place: usize, tenant: &TenantName) -> Result<(), Failure> {
         let (connection, request) = (self.connection, self.arguments.request(tenant));
+        if let Some(row) = self.rows().get_mut(place) {
+            row.state = ASKED;
+        }
         let response = connection.change(async || connection.tenants().migrate_tenant(request.clone()).await).await?;
         let operation = OperationView::from(present(response.operation, "operation")?);
         let way = format!(
@@ -207,15 +211,17 @@ impl Moves<'_> {
         let running: Vec<&str> =
             [State::Running, State::Undoing, State::Stuck, State::Unknown].map(State::word).to_vec();
         let goes_on = names(&|row| row.operation.is_some() && running.contains(&row.state));
+        let asked = names(&|row| row.state == ASKED);
         let not_begun = names(&|row| row.state == WAITING);
         let said = |what: &str, names: &str| match names {
             "" => String::new(),
             names => format!("; {what}: {names}"),
         };
         let message = format!(
-            "stopped watching{}{}",
+            "stopped watching{}{}{}",
             said("these moves go on", &goes_on),
-            said("these were not begun, or nobody knows", &not_begun)
+            said("asked for, and perhaps begun", &asked),
+            said("not begun", &not_begun)
         );
         Failure::interrupted(
             message,
