@@ -9,6 +9,7 @@ mod data;
 mod drain;
 mod health;
 mod lifecycle;
+mod looked;
 mod moving;
 mod report;
 mod routes;
@@ -52,6 +53,7 @@ use crate::{
 pub(crate) use container::GENERATION_LABEL;
 pub(crate) use health::{Awaited, Watched};
 pub(crate) use lifecycle::Started;
+use looked::Looked;
 pub(crate) use transfer::{PullRequest, Pulled, Sent, Statistics, Told};
 
 /// Everything outside the agent that it acts through.
@@ -123,6 +125,8 @@ pub(crate) struct Agent {
     settled: Mutex<BTreeMap<TenantName, Spec>>,
     /// Transfers into this server, so that a newer call may end an older one.
     pulls: Mutex<BTreeMap<TenantName, CancellationToken>>,
+    /// Volumes that need no second look before a move goes on.
+    looked: Looked,
     /// Tenants that come back from a move that was given up, until they are healthy.
     returning: Mutex<BTreeSet<TenantName>>,
     /// Calls that wait for a tenant's health, so that a newer decision need not wait for them.
@@ -176,6 +180,7 @@ impl Agent {
             probes: Mutex::default(),
             settled: Mutex::default(),
             pulls: Mutex::default(),
+            looked: Looked::default(),
             returning: Mutex::default(),
             waits: Mutex::default(),
             watches: Mutex::new(remembered.watches()),

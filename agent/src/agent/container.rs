@@ -45,6 +45,7 @@ impl Agent {
     /// Makes sure that the tenant's container exists as specified and runs. True when it had to be started.
     pub(crate) async fn start_container(&self, tenant: &TenantName, spec: &Spec) -> Result<bool, Error> {
         let name = tenant.container();
+        self.looked.forget(tenant);
         // The engine would make an empty volume of this name without a word.
         if self.runtime.volume(&name).await?.is_none() {
             return Err(transition::data_missing(tenant));

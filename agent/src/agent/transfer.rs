@@ -117,6 +117,13 @@ impl Agent {
             created: spec.created,
         });
         let frames = until_cancelled(frames.map(|frame| frame.map(Sent::Frame)), cancelled);
+        self.looked.forget(tenant);
+        let (looked, tenant, generation) = (self.looked.clone(), tenant.clone(), record.generation);
+        let frames = frames.inspect(move |sent| {
+            if let (Ok(Sent::Frame(Frame::Trailer(trailer))), Pass::Final) = (sent, wanted.pass) {
+                looked.note(&tenant, generation, summary(&trailer.summary));
+            }
+        });
         Ok(stream::once(future::ready(Ok(first))).chain(frames))
     }
 
@@ -153,6 +160,7 @@ impl Agent {
         };
         // What an earlier stay or a failed trial left must not look on while its data is replaced.
         transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, generation)?;
+        self.looked.forget(tenant);
         self.remove_container(tenant).await?;
         let mut trust = Trust::LastPass;
         let (record, source, done) = loop {
@@ -175,7 +183,8 @@ impl Agent {
         }
         if request.wanted.pass == Pass::Final {
             let spec = spec_from(source, generation);
-            self.write(transition::received(&record, spec, received.clone())?).await?;
+            let record = self.write(transition::received(&record, spec, received.clone())?).await?;
+            self.looked.note(tenant, record.generation, received.clone());
         }
         let statistics = Statistics {
             files_examined: sent.files,

@@ -79,6 +79,35 @@ async fn a_tenant_moves_there_and_back_with_its_data_and_password() {
     world.assert_never_two();
 }
 
+/// The root digest that a server names.
+async fn verified(server: &Server, mode: pb::VerifyMode) -> String {
+    let verify = pb::VerifyVolumeRequest { tenant: "alice".into(), mode: mode.into() };
+    server.volumes().verify_volume(verify).await.unwrap().into_inner().summary.unwrap().root_digest
+}
+
+#[tokio::test]
+async fn a_volume_is_looked_at_once_after_the_stop_and_again_where_somebody_can_have_been_in_it() {
+    let world = World::new();
+    let (mut nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(2, "fra")).await.unwrap();
+    let moved = pulled(&fra, pull(2, &nyc)).await.unwrap().received.unwrap().root_digest;
+    // Behind the agents' backs: whoever names the old digest has not looked.
+    for server in [&nyc, &fra] {
+        std::fs::write(server.volume().join("stray"), "x").unwrap();
+        assert_eq!(verified(server, pb::VerifyMode::Metadata).await, moved);
+        assert_ne!(verified(server, pb::VerifyMode::Full).await, moved);
+    }
+    // A process may have been in there.
+    fra.tenants().start_tenant(trial(2)).await.unwrap();
+    assert_ne!(verified(&fra, pb::VerifyMode::Metadata).await, moved);
+    // An agent that does not remember looks.
+    nyc.crash().await;
+    nyc.start().await;
+    assert_ne!(verified(&nyc, pb::VerifyMode::Metadata).await, moved);
+}
+
 #[tokio::test]
 async fn every_step_of_a_move_may_be_repeated() {
     let world = World::new();

@@ -99,8 +99,8 @@ pub enum Steps {
     Stop,
     /// Agent to agent. Behind the stop, so that what is copied no longer changes.
     Transfer,
-    /// Both ends look at everything on disk once more, read what may have changed since it was hashed, and compare. Apart from the
-    /// transfer, because it proves what lies on disk, not what went over the wire.
+    /// Both ends say what they found at their last look at everything on disk, and look again where anything can have happened
+    /// since. Apart from the transfer, because it proves what lies on disk, not what went over the wire.
     Verify,
     /// The target's copy must run and answer before anyone depends on it; no public request reaches it yet.
     Start,
