@@ -12,10 +12,11 @@ async fn a_tenant_moves_under_load_loses_nothing_and_never_runs_twice() {
     let moved = fleet.migrate("alice", "fra").await;
     writer.goes_on(50).await;
     let across = Writer::start("across", fleet.visit("fra", &login));
-    let line = moved.stdout.trim();
+    let lines: Vec<_> = moved.stdout.lines().collect();
+    let [line, sent] = lines[..] else { panic!("not two lines: {}", moved.stdout) };
     assert!(line.starts_with("alice moved nyc -> fra: "), "{line}");
     assert!(line.contains(", root digest ") && line.contains("equal on both sides, outage "), "{line}");
-    assert_eq!(moved.stdout.lines().count(), 1);
+    assert!(sent.starts_with("  sent ") && sent.contains("round"), "{sent}");
     assert!(moved.stderr.starts_with("operation op-"), "{}", moved.stderr);
 
     let back = fleet.featherctl_json(&["tenant", "migrate", "alice", "--undo"]).await;
