@@ -150,7 +150,7 @@ impl Soak<'_> {
         );
         let served = seen.served();
         let began = Instant::now();
-        let operation = self.fleet.begin(&["tenant", "migrate", TENANT, "--to", target]).await;
+        let operation = self.begin(target).await;
         self.report.moves += 1;
         if let Some(damage) = damage {
             self.report.faults += 1;
@@ -180,6 +180,15 @@ impl Soak<'_> {
             self.report.undone += 1;
             format!("{line}: {state} in {} ms", took.as_millis())
         }
+    }
+
+    /// A target may still be refused for what was wrong with it a moment ago, such as a full disk: nothing has begun then.
+    async fn begin(&self, target: &str) -> String {
+        crate::wait::within(ANSWER_MAX, &format!("a move to {target} is begun"), async || {
+            let ran = self.fleet.featherctl(&["tenant", "migrate", TENANT, "--to", target, "--no-wait"]).await;
+            if ran.code == 0 { Ok(ran.stdout.trim().to_owned()) } else { Err(ran) }
+        })
+        .await
     }
 
     async fn break_and_heal(&mut self, damage: Damage, source: &str, target: &str, share: f64, byte: u64) {
