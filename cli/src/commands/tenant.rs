@@ -20,6 +20,8 @@ pub(crate) enum Verb {
     Add(add::Args),
     List(list::Args),
     Show(show::Args),
+    // What most people type first; the nearest other word would be `remove`.
+    #[command(alias = "move")]
     Migrate(migrate::Args),
     Remove(remove::Args),
     Start(start::Args),

@@ -38,7 +38,7 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     match done.operation.state {
         State::Cancelled => {
             context.output.show(&done.operation, String::new)?;
-            context.output.note(&format!("{id} is cancelled; everything is as before it"));
+            context.output.note(&format!("{id} is cancelled; {}", how_it_is(&done.operation)));
             Ok(())
         }
         State::Succeeded => Err(Failure::refused(
@@ -47,5 +47,17 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
             format!("`featherctl operation show {id}` shows what it did"),
         )),
         _ => Err(done.operation.failure()),
+    }
+}
+
+/// A move is built on what its target had kept, in place: given up, it leaves neither the old copy nor the new one.
+fn how_it_is(operation: &OperationView) -> String {
+    match (operation.kind, &operation.source, &operation.target) {
+        ("migrate", Some(source), Some(target)) => format!(
+            "{} lives on {source} as before. An older copy that {target} had kept is gone if this move had begun to send: \
+             `featherctl volume list` shows what is kept",
+            operation.tenant
+        ),
+        _ => "everything is as before it".to_owned(),
     }
 }
