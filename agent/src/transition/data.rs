@@ -35,7 +35,9 @@ pub(crate) fn admit_import(
     if !(absent || stopped) || current.incoming.is_some() {
         return Err(wrong_state(
             &current,
-            "stop it first (`featherctl tenant stop`); data is imported only where nothing runs on it",
+            &format!(
+                "stop it first (`featherctl tenant stop {tenant}`); data is imported only where nothing runs on it"
+            ),
         ));
     }
     let generation = generation.max(current.generation);

@@ -21,7 +21,7 @@ use crate::{
     fleet::{self, Standing},
     intent::{self, Destination, Intent, Move, Planned},
     placement::Promise,
-    store::{OperationRow, TenantRow, TenantState},
+    store::{OperationRow, TenantRow, TenantState, server_not_found},
     world::World,
 };
 
@@ -189,6 +189,11 @@ impl TenantService for Tenants {
         reader(&request)?;
         let message = request.into_inner();
         let server: Option<ServerName> = super::given(&message.server)?;
+        if let Some(server) = &server
+            && self.world.store.server(server).await.map_err(Error::from)?.is_none()
+        {
+            return Err(server_not_found(server).into());
+        }
         let mut rows = self.world.store.tenants().await.map_err(Error::from)?;
         rows.retain(|row| match row.state {
             TenantState::Active | TenantState::Adding => true,

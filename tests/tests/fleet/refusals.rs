@@ -186,6 +186,9 @@ async fn a_server_that_holds_data_is_not_removed() {
     fleet.server_service().remove_server(remove("fra")).await.unwrap();
     let error = Error::from(fleet.server_service().remove_server(remove("fra")).await.unwrap_err());
     assert_eq!(error.reason, reason::SERVER_NOT_FOUND);
+    let elsewhere = pb::ListTenantsRequest { server: "lon".into(), ..pb::ListTenantsRequest::default() };
+    let error: Error = fleet.tenants().list_tenants(elsewhere).await.unwrap_err().into();
+    assert_eq!(error.reason, reason::SERVER_NOT_FOUND, "which is not the same as a server without tenants");
 }
 
 #[tokio::test(flavor = "multi_thread")]
