@@ -89,8 +89,12 @@ impl Agent {
         let path = self.whole_volume(tenant).await?;
         let record = self.ledger.get(tenant)?;
         let known = record.as_ref().filter(|_| trust != Trust::Nothing).and_then(|record| self.looked.found(record));
+        let runs = self.container_state(tenant).await? == ContainerState::Running;
         let found = match known {
-            Some(found) if self.container_state(tenant).await? != ContainerState::Running => found,
+            Some(found) if !runs => found,
+            // What a process may be writing to is read and not noted: only a pass that first brings everything to disk may
+            // conclude from times that nothing has changed (decision 0031).
+            _ if runs => summary(&blocking(move || volume::scan(volume::open_root(&path)?)).await?),
             _ => {
                 let noted = self.noted(tenant);
                 summary(&blocking(move || noted.look_at(volume::open_root(&path)?, trust)).await?)

@@ -36,6 +36,7 @@ impl Agent {
             image_exists: self.runtime.image(&reserve.image_digest).await?.is_some(),
             port: self.free_port().await?,
             disk_free_bytes: self.runtime.capacity().await?.disk_free_bytes,
+            volume_exists: self.runtime.volume(&tenant.container()).await?.is_some(),
         };
         let record = self.commit(transition::admit_reserve(record.as_ref(), reserve, &facts)?).await?;
         let port = record.incoming.as_ref().map(|incoming| incoming.port);
@@ -44,7 +45,7 @@ impl Agent {
 
     /// Gives everything back that a move towards this server took.
     pub(crate) async fn abandon(&self, tenant: &TenantName, generation: Generation) -> Result<(), Error> {
-        self.interrupt_pull(tenant);
+        self.interrupt_pull(tenant, generation);
         self.interrupt_wait(tenant, generation);
         let _lock = self.lock(tenant).await;
         let record = self.load(tenant).await?;

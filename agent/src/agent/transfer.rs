@@ -132,8 +132,12 @@ impl Agent {
         volume::Volume { name: tenant.container(), notes: self.notes.clone() }
     }
 
-    /// Ends a transfer into this server that is under way.
-    pub(crate) fn interrupt_pull(&self, tenant: &TenantName) {
+    /// Ends a transfer into this server that is under way, unless that belongs to a newer move than this call.
+    pub(crate) fn interrupt_pull(&self, tenant: &TenantName, generation: Generation) {
+        let stale = matches!(self.ledger.get(tenant), Ok(Some(record)) if generation < record.generation);
+        if stale {
+            return;
+        }
         if let Some(running) = locked(&self.pulls).remove(tenant) {
             running.cancel();
         }
@@ -150,6 +154,8 @@ impl Agent {
         let tenant = &request.tenant;
         let generation = request.wanted.generation;
         let began = tokio::time::Instant::now();
+        // A late call of an older move must not end the transfer of a newer one.
+        transition::admit_pull(self.ledger.get(tenant)?.as_ref(), tenant, generation)?;
         // The newest call wins: its predecessor's caller has evidently given up.
         if let Some(older) = locked(&self.pulls).insert(tenant.clone(), cancelled.clone()) {
             older.cancel();

@@ -109,6 +109,51 @@ async fn a_volume_is_looked_at_once_after_the_stop_and_again_where_somebody_can_
 }
 
 #[tokio::test]
+async fn what_is_seen_of_a_running_tenant_proves_nothing_later() {
+    let world = World::new();
+    let (nyc, _fra) = two(&world).await;
+    let noted = || std::fs::read_dir(nyc.config.notes_dir()).map_or(0, Iterator::count);
+    // Times of what it maps and goes on writing to may not change any more: a look without bringing it to disk must leave nothing.
+    verified(&nyc, pb::VerifyMode::Full).await;
+    verified(&nyc, pb::VerifyMode::Metadata).await;
+    assert_eq!(noted(), 0);
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    verified(&nyc, pb::VerifyMode::Full).await;
+    assert_ne!(noted(), 0);
+}
+
+#[tokio::test]
+async fn a_late_abandon_of_an_older_move_does_not_end_a_newer_transfer() {
+    let world = World::new();
+    let (nyc, fra) = two(&world).await;
+    fra.tenants().reserve_tenant(reserve(2, &fra)).await.unwrap();
+    fra.tenants().abandon_tenant(abandon(2)).await.unwrap();
+    fra.tenants().reserve_tenant(reserve(4, &fra)).await.unwrap();
+    nyc.tenants().stop_tenant(seal(1)).await.unwrap();
+    nyc.volumes().grant_transfer(grant(4, "fra")).await.unwrap();
+    // Slow enough for the late call to come in the middle.
+    std::fs::write(nyc.volume().join("large"), vec![7; 64 << 10]).unwrap();
+    let pulling = pulled(&fra, pb::PullVolumeRequest { bytes_per_second_max: 64 << 10, ..pull(4, &nyc) });
+    let late = async {
+        let stale = refused(fra.tenants().abandon_tenant(abandon(2)).await);
+        assert_eq!(stale.reason, reason::STALE_GENERATION);
+    };
+    let (moved, ()) = tokio::join!(pulling, late);
+    moved.unwrap();
+}
+
+#[tokio::test]
+async fn a_volume_that_no_move_left_is_not_overwritten() {
+    let world = World::new();
+    let (_nyc, fra) = two(&world).await;
+    let (path, _) = fra.engine.ensure_volume("feather-user-alice").await.unwrap();
+    std::fs::write(path.join("precious"), "x").unwrap();
+    let refused = refused(fra.tenants().reserve_tenant(reserve(2, &fra)).await);
+    assert!(refused.message.contains("feather-user-alice"), "{refused}");
+    assert!(path.join("precious").exists());
+}
+
+#[tokio::test]
 async fn every_step_of_a_move_may_be_repeated() {
     let world = World::new();
     let (nyc, fra) = two(&world).await;

@@ -31,6 +31,8 @@ pub(crate) struct ReserveFacts {
     /// Lowest free port, if there is one.
     pub(crate) port: Option<u16>,
     pub(crate) disk_free_bytes: u64,
+    /// A volume of the tenant's name is there, whoever put it there.
+    pub(crate) volume_exists: bool,
 }
 
 /// A tenant may come here: a port is held for it.
@@ -55,6 +57,9 @@ pub(crate) fn admit_reserve(
             return Err(stale(record, reserve.generation));
         }
     }
+    if facts.volume_exists && record.is_none_or(|record| record.volume == Volume::None) {
+        return Err(strange_volume(tenant));
+    }
     if !facts.image_exists {
         return Err(image_missing(&reserve.image_digest));
     }
@@ -75,6 +80,20 @@ pub(crate) fn admit_reserve(
         }),
         ..current
     }))
+}
+
+/// It would be overwritten, and deleted if the move is given up.
+fn strange_volume(tenant: &TenantName) -> Error {
+    let volume = tenant.container();
+    Error::refused(
+        reason::WRONG_STATE,
+        format!(
+            "a volume {volume} is on this server that neither a move nor {tenant} left there; nothing was touched. Export it with \
+             `podman volume export {volume}` in the birth if it is of use, remove it with `podman volume rm {volume}`, and move \
+             again; or choose another server"
+        ),
+    )
+    .with("tenant", tenant)
 }
 
 fn no_disk(tenant: &TenantName, needed: u128, free: u64) -> Error {

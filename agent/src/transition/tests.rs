@@ -94,7 +94,8 @@ fn reserve_at(generation: Generation) -> ReserveRequest {
     ReserveRequest { tenant: alice(), generation, image_digest: "sha256:aa".into(), volume_bytes: 100 }
 }
 
-const RESERVE_FACTS: ReserveFacts = ReserveFacts { image_exists: true, port: Some(9003), disk_free_bytes: 110 };
+const RESERVE_FACTS: ReserveFacts =
+    ReserveFacts { image_exists: true, port: Some(9003), disk_free_bytes: 110, volume_exists: false };
 
 /// What a decision comes to, in a word.
 fn word<T>(decision: Result<T, Error>, name: impl FnOnce(T) -> &'static str) -> String {
@@ -350,6 +351,8 @@ fn a_reservation_wants_a_tenth_more_than_the_volume() {
     let error = admit_reserve(None, &reserve_at(G), &tight).unwrap_err();
     assert_eq!((error.code, error.reason.as_str()), (Code::Full, reason::NO_DISK));
     assert!(admit_reserve(None, &reserve_at(G), &RESERVE_FACTS).is_ok());
+    let strange = ReserveFacts { volume_exists: true, ..RESERVE_FACTS };
+    assert_eq!(admit_reserve(None, &reserve_at(G), &strange).unwrap_err().reason, reason::WRONG_STATE);
     let huge = ReserveRequest { volume_bytes: u64::MAX, ..reserve_at(G) };
     assert!(admit_reserve(None, &huge, &RESERVE_FACTS).is_err());
 }

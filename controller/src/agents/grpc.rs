@@ -311,7 +311,8 @@ impl Agent for GrpcAgent {
     async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
         let (peer, ticket) = (peer.to_string(), ticket.to_owned());
-        let ttl_seconds = 600;
+        // As long as agents allow: before it asks, a target may have to read all of an older copy.
+        let ttl_seconds = 3600;
         let message = pb::GrantTransferRequest { request_id, tenant, generation, peer, ticket, ttl_seconds, relayed };
         self.value(self.volumes().grant_transfer(within(message, QUICK)).await).map(drop)
     }

@@ -32,6 +32,9 @@ const DIAL_AGAIN: &str = "1s";
 const DIAL_SERVER_AGAIN: &str = "10s";
 /// The same for the gate: an agent that is being restarted opens it again in a moment.
 const DIAL_GATE_AGAIN: &str = "20s";
+/// How often Caddy looks for a file. It lists the folder and then looks at the file that it found: one that was renamed in between
+/// is not there, and would be a route that does not exist. The next look finds the new name.
+const LOOKS: usize = 3;
 /// How long another server may take to show who it is.
 const HANDSHAKE_MAX: &str = "10s";
 
@@ -149,7 +152,7 @@ pub(super) fn admin(style: &Style<'_>) -> Value {
     let words = words(&["{feather_admin}"], "/([0-9]+)$", &["${1}"]);
     json!({
         "@id": ADMIN,
-        "match": [{ "file": { "root": style.work, "try_files": ["/*"] } }],
+        "match": [{ "file": { "root": style.work, "try_files": vec!["/*"; LOOKS] } }],
         "handle": [words, patient("127.0.0.1:{feather_admin}", DIAL_AGAIN, style)],
         "terminal": true,
     })
@@ -250,7 +253,7 @@ fn probes(style: &Style<'_>) -> Value {
     json!({
         "match": [{
             "header_regexp": { PROBE_HEADER: { "pattern": "^[0-9A-Za-z]+$" } },
-            "file": { "root": style.probes, "try_files": [file] },
+            "file": { "root": style.probes, "try_files": vec![file; LOOKS] },
         }],
         "handle": [words(&["{feather_probe}"], "@([0-9]+)$", &["${1}"]), proxy],
         "terminal": true,
@@ -269,7 +272,7 @@ fn tenants(style: &Style<'_>) -> Value {
         { "handle": [answer(503, "this tenant is not running at the moment\n", Some("2"))], "terminal": true },
     ]);
     json!({
-        "match": [{ "file": { "root": style.tenants, "try_files": ["/{http.request.host}/*"] } }],
+        "match": [{ "file": { "root": style.tenants, "try_files": vec!["/{http.request.host}/*"; LOOKS] } }],
         "handle": [words, { "handler": "subroute", "routes": kinds }],
         "terminal": true,
     })
