@@ -14,6 +14,7 @@ use crate::world::World;
 
 pub mod memory;
 pub mod plan;
+pub mod zone;
 
 /// One address record under the suffix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
