@@ -12,6 +12,7 @@ use feather_proto::{
 };
 use futures::{Stream, StreamExt as _};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Agent, report,
@@ -97,7 +98,10 @@ impl Agent {
             _ if runs => summary(&blocking(move || volume::scan(volume::open_root(&path)?)).await?),
             _ => {
                 let noted = self.noted(tenant);
-                summary(&blocking(move || noted.look_at(volume::open_root(&path)?, trust)).await?)
+                summary(
+                    &blocking(move || noted.look_at(volume::open_root(&path)?, trust, &CancellationToken::new()))
+                        .await?,
+                )
             }
         };
         let _lock = self.lock(tenant).await;

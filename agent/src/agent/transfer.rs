@@ -220,7 +220,7 @@ impl Agent {
         progress.send_modify(|now| now.phase = Phase::Preparing);
         let (mut base, mut volume) = (None, None);
         if let Some(path) = self.runtime.volume(&tenant.container()).await.map_err(Error::from)? {
-            base = volume::prepare(noted.clone(), volume::open_root(&path)?, trust).await?;
+            base = volume::prepare(noted.clone(), volume::open_root(&path)?, trust, cancelled.clone()).await?;
             volume = base.map(|_| volume::open_root(&path)).transpose()?.map(|root| (noted.clone(), root));
         }
         let has = Has { base, volume, progress: progress.clone() };

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Error,
     cursor::{Cursor, Source},
@@ -19,7 +21,7 @@ use super::{
     notes::Notes,
     receive::{Limits, Onto, Receiver},
     send::{Base, Pass, Passed, pass},
-    stamp::Moment,
+    stamp::{Lead, Moment},
     walk::{Expect, Usage, Walk, measure},
 };
 
@@ -104,6 +106,7 @@ impl Volume {
         sink: &mut dyn FnMut(Frame) -> Result<(), Error>,
     ) -> Result<Summary, Error> {
         let status = look(&root)?;
+        let lead = Lead::now();
         if expect == Expect::Live {
             // From here on the kernel notes the next write to every page, also through a mapping: see `stamp.rs`.
             rustix::fs::syncfs(&root).map_err(|errno| Error::io("bring to disk", b"", errno))?;
@@ -125,8 +128,13 @@ impl Volume {
         };
         let known = last.into_iter().chain(self.notes.cut(&self.name, &status)).collect();
         let draft = self.notes.begin(&self.name, &status);
-        let passed = pass(root, Pass { expect, moment, known, base, draft, expected }, Some(sink));
-        self.noted(passed)
+        let passed = pass(root, Pass { moment, known, base, draft, expected, ..Pass::plain(expect) }, Some(sink));
+        let summary = self.noted(passed)?;
+        if Lead::now().fell_since(lead) {
+            tracing::warn!(volume = self.name, "the clock was set back during a pass; what it noted is not relied on");
+            self.notes.forget(&self.name);
+        }
+        Ok(summary)
     }
 
     /// Publishes the notes of a pass that went well; forgets what misled one that did not.
@@ -147,11 +155,11 @@ impl Volume {
         }
     }
 
-    /// Looks at a still volume, and reads what is not known of it.
+    /// Looks at a still volume, and reads what is not known of it, until it is stopped.
     ///
     /// # Errors
-    /// As [`super::scan`].
-    pub fn look_at(&self, root: OwnedFd, trust: Trust) -> Result<Summary, Error> {
+    /// As [`super::scan`]; [`Error::Cancelled`] when stopped: the next look builds on what this one noted.
+    pub fn look_at(&self, root: OwnedFd, trust: Trust, stop: &CancellationToken) -> Result<Summary, Error> {
         let moment = Moment::now();
         let status = look(&root)?;
         let known = match trust {
@@ -163,14 +171,14 @@ impl Volume {
         };
         let draft = self.notes.begin(&self.name, &status);
         let plain = Pass::plain(Expect::Still);
-        self.noted(pass(root, Pass { moment, known, draft, ..plain }, None))
+        self.noted(pass(root, Pass { moment, known, draft, stop: stop.clone(), ..plain }, None))
     }
 
     /// Finds out what a receiver has: `None` when it begins with an empty directory.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::MountInside`], [`Error::Changed`].
-    pub fn prepare(&self, root: &OwnedFd, trust: Trust) -> Result<Option<Digest>, Error> {
+    /// [`Error::Io`], [`Error::MountInside`], [`Error::Changed`], [`Error::Cancelled`] when stopped.
+    pub fn prepare(&self, root: &OwnedFd, trust: Trust, stop: &CancellationToken) -> Result<Option<Digest>, Error> {
         let again = || root.try_clone().map_err(|error| Error::io("open", b"", error));
         let status = look(root)?;
         if Names::read(root.as_fd()).map_err(|errno| Error::io("list the directory", b"", errno))?.is_empty() {
@@ -183,7 +191,7 @@ impl Volume {
         {
             return Ok(Some(ending.summary.root_digest));
         }
-        let summary = self.look_at(again()?, trust)?;
+        let summary = self.look_at(again()?, trust, stop)?;
         if self.notes.ending(&self.name, &status).is_some() {
             return Ok(Some(summary.root_digest));
         }

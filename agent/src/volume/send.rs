@@ -9,6 +9,8 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Error,
     cursor::{Cursor, Source},
@@ -50,13 +52,23 @@ pub(super) struct Pass {
     pub(super) draft: Option<Draft>,
     /// Files and bytes to expect, for progress.
     pub(super) expected: (u64, u64),
+    /// Ends the pass at the next entry or block. Who has a sink may refuse there as well.
+    pub(super) stop: CancellationToken,
 }
 
 impl Pass {
     /// Everything is read, nothing is known, nothing is kept.
     pub(super) fn plain(expect: Expect) -> Self {
         let (known, base) = (Vec::new(), Base::Nothing);
-        Self { expect, moment: Moment::now(), known, base, draft: None, expected: (0, 0) }
+        Self {
+            expect,
+            moment: Moment::now(),
+            known,
+            base,
+            draft: None,
+            expected: (0, 0),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -87,7 +99,7 @@ pub fn scan(root: OwnedFd) -> Result<Summary, Error> {
 
 /// Goes over a volume once. Without a sink it is only hashed.
 pub(super) fn pass(root: OwnedFd, pass: Pass, sink: Option<Sink<'_>>) -> Result<Passed, Error> {
-    let Pass { expect, moment, known, base, draft, expected } = pass;
+    let Pass { expect, moment, known, base, draft, expected, stop } = pass;
     let mut known: Vec<_> = known.into_iter().map(|reader| Cursor::new(Source::File(reader))).collect();
     let (base, shared) = match base {
         Base::Listed(next) => (Some(Cursor::new(Source::Told(next))), false),
@@ -111,12 +123,18 @@ pub(super) fn pass(root: OwnedFd, pass: Pass, sink: Option<Sink<'_>>) -> Result<
         left_out: Vec::new(),
         out: sink.map(|sink| Out { sink, batch: Batch::default(), batch_bytes: 0 }),
         read: (0, 0),
+        stop,
     };
     sender.header(Header { version: VERSION, total_files: expected.0, total_bytes: expected.1, base: uses })?;
     while let Some(item) = sender.walk.next()? {
+        go_on(&sender.stop)?;
         sender.item(item)?;
     }
     sender.finish()
+}
+
+fn go_on(stop: &CancellationToken) -> Result<(), Error> {
+    if stop.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 /// The receiver's list, and which of its hard-linked inodes stay where they are.
@@ -148,6 +166,7 @@ struct Sender<'a> {
     left_out: Vec<u64>,
     out: Option<Out<'a>>,
     read: (u64, u64),
+    stop: CancellationToken,
 }
 
 /// What an item looks like now, before its content is read.
@@ -322,7 +341,11 @@ impl Sender<'_> {
         self.flush()?;
         let path = self.walk.path_of(&sight.item);
         let mut sink = self.out.as_mut().map(|out| &mut *out.sink);
-        let mut chunks = |chunk| sink.as_mut().map_or(Ok(()), |sink| sink(Frame::Chunk(chunk)));
+        let stop = &self.stop;
+        let mut chunks = |chunk| {
+            go_on(stop)?;
+            sink.as_mut().map_or(Ok(()), |sink| sink(Frame::Chunk(chunk)))
+        };
         let mut reading = self.contents.large(file, status, older);
         reading.blocks(&mut chunks, &path)?;
         // Before the digest goes out, so that the receiver never accepts a file that changed under our hands.

@@ -35,6 +35,30 @@ impl Moment {
     }
 }
 
+/// How far the clock that stamps files is ahead of one that nobody can set.
+///
+/// A clock that is set back during a pass would give what is written then a time from before the pass, which looks like proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lead {
+    milliseconds: i64,
+}
+
+impl Lead {
+    /// Now.
+    pub(super) fn now() -> Self {
+        let milliseconds = |clock| {
+            let now = clock_gettime(clock);
+            now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
+        };
+        Self { milliseconds: milliseconds(ClockId::Realtime).saturating_sub(milliseconds(ClockId::Boottime)) }
+    }
+
+    /// Whether the clock was set back since, by enough to outdo the margin. Steering it takes far longer.
+    pub(super) fn fell_since(self, earlier: Self) -> bool {
+        earlier.milliseconds.saturating_sub(self.milliseconds) >= MARGIN_SECONDS * 1000 / 2
+    }
+}
+
 /// What of an inode's status says that its content is still the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -85,7 +109,7 @@ impl Stamp {
 mod tests {
     use std::{fs, os::fd::AsFd as _};
 
-    use super::{Moment, Stamp, Timestamp};
+    use super::{Lead, Moment, Stamp, Timestamp};
     use crate::volume::inode;
 
     fn later(moment: Moment, seconds: i64) -> Moment {
@@ -104,6 +128,15 @@ mod tests {
         assert!(old.proves(&status));
         fs::write(dir.path().join("file"), b"y").unwrap();
         assert!(!old.proves(&inode::status_at(root.as_fd(), b"file").unwrap()));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_noticed_and_one_that_runs_is_not() {
+        let before = Lead::now();
+        assert!(!Lead::now().fell_since(before));
+        assert!(!Lead { milliseconds: before.milliseconds + 3_600_000 }.fell_since(before), "set forward");
+        assert!(!Lead { milliseconds: before.milliseconds - 500 }.fell_since(before), "steered");
+        assert!(Lead { milliseconds: before.milliseconds - 1_000 }.fell_since(before));
     }
 
     #[test]

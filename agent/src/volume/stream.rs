@@ -15,6 +15,7 @@ use tokio::{
     task::{self, JoinHandle},
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Changes, Digest, Error, Expect, Frame, Limits, Listing, Phase, Progress, Summary, Trailer, Trust, Volume,
@@ -136,12 +137,17 @@ where
     feed(frames, sender, writing).await
 }
 
-/// Finds out what a receiver has.
+/// Finds out what a receiver has. On return no thread looks any more, also when it was stopped.
 ///
 /// # Errors
 /// As [`Volume::prepare`].
-pub async fn prepare(volume: Volume, root: OwnedFd, trust: Trust) -> Result<Option<Digest>, Error> {
-    task::spawn_blocking(move || volume.prepare(&root, trust)).await.unwrap_or(Err(Error::Panicked))
+pub async fn prepare(
+    volume: Volume,
+    root: OwnedFd,
+    trust: Trust,
+    stop: CancellationToken,
+) -> Result<Option<Digest>, Error> {
+    task::spawn_blocking(move || volume.prepare(&root, trust, &stop)).await.unwrap_or(Err(Error::Panicked))
 }
 
 /// Reads a volume as a tar archive that `podman volume import` reads, in pieces of at most 1 MiB.

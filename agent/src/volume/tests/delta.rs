@@ -7,6 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -59,7 +60,7 @@ fn pass_with(
     on_the_way: OnTheWay<'_>,
 ) -> Result<Received, Error> {
     let root = open(to.path());
-    let base = to.volume.prepare(&root, trust)?;
+    let base = to.volume.prepare(&root, trust, &CancellationToken::new())?;
     let mut parts = Vec::new();
     if base.is_some() {
         to.volume.list(&root, &mut |part| {
@@ -380,6 +381,20 @@ fn a_socket_from_an_earlier_stay_is_in_nobodys_way() {
     let received = pass(&from, &to, Expect::Still).unwrap();
     assert_equal(&from, &to, &received.summary);
     assert!(!to.file("other").exists());
+}
+
+#[test]
+fn a_look_that_is_stopped_ends_and_the_next_one_sees_everything() {
+    let (from, to) = (Side::new(), Side::new());
+    fs::write(from.file("file"), vec![7; 3 << 20]).unwrap();
+    pass(&from, &to, Expect::Still).unwrap();
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    let error = to.volume.prepare(&open(to.path()), Trust::Nothing, &stopped).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error:?}");
+    fs::write(from.file("file"), b"shorter").unwrap();
+    let received = pass(&from, &to, Expect::Still).unwrap();
+    assert_equal(&from, &to, &received.summary);
 }
 
 #[test]
