@@ -177,14 +177,19 @@ impl Agent {
         let record = self.commit(next).await?;
         let _returning = changed.then(|| self.hold_for_restart(tenant));
         if changed {
-            // A router that does not answer must not keep the tenant from its restart; requests are refused for its time then.
-            if let Err(error) = self.apply_routes().await {
-                tracing::warn!(%tenant, %error, "restarting without holding requests");
-            }
+            self.hold_routes(tenant).await;
             self.remove_container(tenant).await?;
         }
         let healthy_after = self.serve_if_wanted(&record).await?;
         Ok(Started { report: self.report(&record).await, healthy_after })
+    }
+
+    /// Puts the gate of a tenant that is about to restart before it. A router that does not answer must not keep the tenant from
+    /// its restart; requests are refused for its time then.
+    async fn hold_routes(&self, tenant: &TenantName) {
+        if let Err(error) = self.apply_routes().await {
+            tracing::warn!(%tenant, %error, "restarting without holding requests");
+        }
     }
 
     /// Container, health and route of a tenant that should run; only the route of one that should not.
@@ -248,7 +253,10 @@ impl Agent {
         let changed = matches!(next, Next::Write(_));
         let record = self.commit(next).await?;
         if record.should_run() && record.provisioning().is_none() {
+            // Requests wait while its process is replaced.
+            let _returning = changed.then(|| self.hold_for_restart(tenant));
             if changed {
+                self.hold_routes(tenant).await;
                 self.stop_container(tenant).await?;
             }
             self.serve_if_wanted(&record).await?;
