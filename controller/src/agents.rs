@@ -244,8 +244,8 @@ pub trait Agent: Send + Sync {
 
     /// Holds a port for a tenant to come; returns it.
     async fn reserve(&self, call: &Call, image_digest: &str, volume_bytes: u64) -> Result<u16, Error>;
-    /// Gives back everything that a reservation led to.
-    async fn abandon(&self, call: &Call) -> Result<(), Error>;
+    /// Gives back everything that a reservation led to, or (`keep_data`) all but the volume that was received.
+    async fn abandon(&self, call: &Call, keep_data: bool) -> Result<(), Error>;
     /// Makes the trial (or, for a tenant that its operator stopped, what was received) the tenant.
     async fn activate(&self, call: &Call, running: bool) -> Result<(), Error>;
     /// Forwards requests from now on, or (no address) no more; milliseconds for which it held them before.

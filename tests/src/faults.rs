@@ -227,8 +227,8 @@ impl Agent for FaultyAgent {
         through!(self, "reserve", self.inner.reserve(call, image_digest, volume_bytes))
     }
 
-    async fn abandon(&self, call: &Call) -> Result<(), Error> {
-        through!(self, "abandon", self.inner.abandon(call))
+    async fn abandon(&self, call: &Call, keep_data: bool) -> Result<(), Error> {
+        through!(self, "abandon", self.inner.abandon(call, keep_data))
     }
 
     async fn activate(&self, call: &Call, running: bool) -> Result<(), Error> {

@@ -21,7 +21,10 @@ where
     const INTERVAL: Duration = Duration::from_millis(5);
     let deadline = tokio::time::Instant::now() + bound;
     loop {
-        match look().await {
+        // A look that hangs is a failure like any other.
+        let looked = tokio::time::timeout_at(deadline + bound, look()).await;
+        let Ok(looked) = looked else { panic!("{what}: a look did not come back within {:?}", bound * 2) };
+        match looked {
             Ok(found) => return found,
             Err(last) if tokio::time::Instant::now() > deadline => {
                 panic!("{what}: not within {bound:?}; last: {last:?}")

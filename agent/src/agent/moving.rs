@@ -43,8 +43,13 @@ impl Agent {
         port.ok_or_else(|| Error::bug(format!("the reservation of {tenant} has no port")))
     }
 
-    /// Gives everything back that a move towards this server took.
-    pub(crate) async fn abandon(&self, tenant: &TenantName, generation: Generation) -> Result<(), Error> {
+    /// Gives everything back that a move towards this server took, or (`keep_data`) all but the volume.
+    pub(crate) async fn abandon(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        keep_data: bool,
+    ) -> Result<(), Error> {
         self.interrupt_pull(tenant, generation);
         self.interrupt_wait(tenant, generation);
         let _lock = self.lock(tenant).await;
@@ -57,6 +62,7 @@ impl Agent {
                 self.forget_probe(tenant);
                 let routed = self.apply_routes().await;
                 self.remove_container(tenant).await?;
+                let volume = volume && !keep_data;
                 if volume {
                     self.runtime.remove_volume(&tenant.container()).await?;
                     self.notes.forget(&tenant.container());

@@ -234,8 +234,9 @@ impl TenantService for Api {
         let request = request.into_inner();
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let agent = self.agent.clone();
-        let about = (request.tenant, request.generation);
-        self.call("abandon_tenant", about, async move { Box::pin(agent.abandon(&tenant, generation)).await }).await?;
+        let (about, keep_data) = ((request.tenant, request.generation), request.keep_data);
+        let abandoned = async move { Box::pin(agent.abandon(&tenant, generation, keep_data)).await };
+        self.call("abandon_tenant", about, abandoned).await?;
         Ok(Response::new(pb::AbandonTenantResponse {}))
     }
 

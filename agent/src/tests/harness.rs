@@ -431,7 +431,7 @@ requests! {
     seal => StopTenantRequest { reason: pb::StopReason::Move.into() },
     restart => RestartTenantRequest {},
     reset => ResetPasswordRequest {},
-    abandon => AbandonTenantRequest {},
+    abandon => AbandonTenantRequest { keep_data: false },
     activate => ActivateTenantRequest { stopped: false },
     remove_volume => RemoveVolumeRequest {},
 }

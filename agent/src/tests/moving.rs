@@ -214,6 +214,32 @@ async fn a_move_can_be_abandoned_at_every_stage_and_its_source_serves_again() {
 }
 
 #[tokio::test]
+async fn a_trial_that_is_given_up_leaves_data_until_the_source_has_its_own() {
+    let world = World::new();
+    let (nyc, mut fra) = two(&world).await;
+    prepare(&nyc, &fra, 2).await;
+    let keeping = || pb::AbandonTenantRequest { keep_data: true, ..abandon(2) };
+    for _ in 0..2 {
+        fra.tenants().abandon_tenant(keeping()).await.unwrap();
+        assert!(fra.engine.spec("feather-user-alice").is_none());
+        assert!(fra.volume().exists());
+    }
+    // Neither its agent nor a late copy of the beginning makes anything of it.
+    fra.crash().await;
+    fra.engine.reboot();
+    fra.start().await;
+    assert_eq!(refused(fra.tenants().reserve_tenant(reserve(2, &fra)).await).reason, reason::STALE_GENERATION);
+    assert_eq!(refused(fra.tenants().start_tenant(trial(2)).await).reason, reason::WRONG_STATE);
+    assert!(fra.volume().exists());
+    nyc.tenants().start_tenant(start(3)).await.unwrap();
+    for _ in 0..2 {
+        fra.tenants().abandon_tenant(abandon(2)).await.unwrap();
+        assert!(!fra.volume().exists());
+    }
+    world.assert_never_two();
+}
+
+#[tokio::test]
 async fn an_activated_move_cannot_be_abandoned() {
     let world = World::new();
     let (nyc, fra) = two(&world).await;

@@ -234,6 +234,10 @@ pub(crate) fn admit_abandon(
         // It lives here under an older placement: there is nothing to abandon, and its placement stays valid.
         (None, Residence::Active { .. } | Residence::Sealed) => Ok(Abandon::Nothing),
         (None, Residence::Absent | Residence::Departed { .. }) if record.generation == generation => {
+            // The first call kept the data until this one.
+            if record.volume == (Volume::Incomplete { generation }) {
+                return Ok(Abandon::GiveBack { marked: record.clone(), volume: true });
+            }
             Ok(Abandon::Nothing)
         }
         (None, Residence::Absent | Residence::Departed { .. }) => {

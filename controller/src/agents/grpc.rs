@@ -268,9 +268,9 @@ impl Agent for GrpcAgent {
         u16::try_from(reply.port).map_err(|_| invalid_field("port", "a port number"))
     }
 
-    async fn abandon(&self, call: &Call) -> Result<(), Error> {
+    async fn abandon(&self, call: &Call, keep_data: bool) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
-        let message = pb::AbandonTenantRequest { request_id, tenant, generation };
+        let message = pb::AbandonTenantRequest { request_id, tenant, generation, keep_data };
         self.value(self.tenants().abandon_tenant(within(message, SLOW)).await).map(drop)
     }
 

@@ -4,8 +4,11 @@
 //! is only driven forward. At every moment at most one copy may run:
 //!
 //! - the target starts its copy only after the source said, durably, that its own is sealed and has ended;
-//! - the source starts again only under a higher generation, and only after the target said that it holds nothing any more
+//! - the source starts again only under a higher generation, and only after the target said that it runs nothing any more
 //!   (or was never asked to start anything).
+//!
+//! At every moment at least one server has the data: what the target received is deleted only after the source has said that it
+//! runs again (or is stopped as it was).
 
 mod measured;
 mod passes;
@@ -187,10 +190,11 @@ impl Procedure for Migrate {
         begun: &[Steps],
     ) -> Result<Outcome, Error> {
         match step {
-            // The target must hold nothing before the source may start again, if it was ever asked to start its copy.
-            Steps::Start => abandon(context, "start").await,
+            // The target must run nothing before the source may start again, if it was ever asked to start its copy. Its data
+            // stays until the source has said that it runs: if the source has lost its own, this is the only one.
+            Steps::Start => abandon(context, "start", true).await,
             Steps::Stop => restart_source(context, facts).await,
-            Steps::Reserve => abandon(context, "reserve").await,
+            Steps::Reserve => abandon(context, "reserve", false).await,
             // What was received goes with the reservation, behind the source's restart: its users must not wait for a target
             // that may be gone.
             Steps::Precopy | Steps::Transfer | Steps::Verify => {
@@ -281,11 +285,12 @@ async fn retire(context: &Context<'_, Plan>) -> Result<Outcome, Error> {
     Ok(Outcome::note(format!("the copy on {} is kept until {}", context.plan.source, keep_until.date())))
 }
 
-async fn abandon(context: &Context<'_, Plan>, step: &str) -> Result<Outcome, Error> {
+async fn abandon(context: &Context<'_, Plan>, step: &str, keep_data: bool) -> Result<Outcome, Error> {
     let target = context.world.agent(&context.plan.target).await?;
     // Under the attempt's own generation: it names what is to be given back.
-    target.abandon(&context.call(&format!("abandon-{step}"))).await?;
-    Ok(Outcome::note(format!("{} holds nothing of it", context.plan.target)))
+    target.abandon(&context.call(&format!("abandon-{step}")), keep_data).await?;
+    let left = if keep_data { "runs nothing of it" } else { "holds nothing of it" };
+    Ok(Outcome::note(format!("{} {left}", context.plan.target)))
 }
 
 async fn restart_source(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
@@ -297,6 +302,14 @@ async fn restart_source(context: &Context<'_, Plan>, facts: &mut Facts) -> Resul
             Code::Refused => {
                 error.context(format!("{} does not start again on {}", context.tenant(), context.plan.source))
             }
+            // It lost its state. Going on would delete what may be the only copy.
+            Code::NotFound => error.context(format!(
+                "{} no longer knows {}; what {} received stays there while this move waits for the state of {} to be restored",
+                context.plan.source,
+                context.tenant(),
+                context.plan.target,
+                context.plan.source
+            )),
             _ => error,
         })?;
         facts.restarted_ms.get_or_insert_with(|| context.now_ms());

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use feather_proto::{
-    error::Error,
+    error::{Error, reason},
     ids::{ServerName, TenantName},
     model::{StartMode, StopReason},
 };
@@ -109,9 +109,17 @@ async fn stopped_as_before(context: &Context<'_, Plan>, started_by: Option<&str>
     }
     if let Some(step) = started_by {
         let agent = context.world.agent(&context.plan.server).await?;
-        agent.stop_tenant(&context.undo_call(step), StopReason::Operator).await?;
+        ended(agent.stop_tenant(&context.undo_call(step), StopReason::Operator).await)?;
     }
     Ok(Outcome::note("stopped as before"))
+}
+
+/// A server that knows nothing of a tenant (it lost its state and joined again) runs nothing of it: it has what a stop is for.
+fn ended(stopped: Result<(), Error>) -> Result<(), Error> {
+    match stopped {
+        Err(error) if error.is(reason::TENANT_NOT_FOUND) => Ok(()),
+        other => other,
+    }
 }
 
 #[async_trait]
@@ -198,7 +206,7 @@ impl Procedure for Stop {
             StopSteps::Commit => Ok(Outcome { message: "should not run".into(), tenant: running(context, false) }),
             StopSteps::Halt => {
                 let agent = context.world.agent(&context.plan.server).await?;
-                agent.stop_tenant(&context.call("halt"), StopReason::Operator).await?;
+                ended(agent.stop_tenant(&context.call("halt"), StopReason::Operator).await)?;
                 Ok(Outcome::note("its process has ended"))
             }
         }

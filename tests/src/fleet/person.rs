@@ -20,7 +20,10 @@ use futures::StreamExt as _;
 use tonic::transport::Channel;
 
 use super::{CONTROLLER, Fleet, Outcome, agent_address, request_id, tenant};
-use crate::wait::until;
+use crate::wait::{until, within};
+
+/// Longest that an operation may take in a test.
+const OPERATION: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Fleet {
     /// A channel to the controller with an identity.
@@ -84,7 +87,7 @@ impl Fleet {
 
     /// Follows an operation to its end, through restarts of the controller.
     pub async fn outcome(&self, id: &str) -> Outcome {
-        until("the operation ends", async || {
+        within(OPERATION, "the operation ends", async || {
             let request = pb::WatchOperationRequest { id: id.to_owned() };
             let mut last = String::new();
             let mut stream =

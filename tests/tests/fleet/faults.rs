@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use feather_agent::runtime::fake::Verb;
+use feather_agent::runtime::{Runtime as _, fake::Verb};
 use feather_proto::pb::controller::v1 as pb;
 use feather_tests::{
     Fleet, Outcome,
@@ -203,12 +203,7 @@ async fn a_target_that_may_have_started_its_copy_keeps_the_source_from_starting(
     fleet.faults.always("fra", "start_tenant", Fault::LoseReply);
     fleet.faults.always("fra", "abandon", Fault::LoseRequest);
     let operation = fleet.begin_migrate("alice", "fra").await.unwrap();
-    until("the move is stuck", async || {
-        let request = pb::GetOperationRequest { id: operation.id.clone() };
-        let operation = fleet.operations().get_operation(request).await.unwrap().into_inner().operation.unwrap();
-        if operation.state() == pb::OperationState::Stuck { Ok(()) } else { Err(operation.state()) }
-    })
-    .await;
+    stuck(&fleet, &operation.id).await;
     assert_eq!(fleet.recorder.running("feather-user-alice"), ["fra"], "the trial runs, and nothing else");
     assert_eq!(fleet.request("fra", "alice").status, 404, "no public request reaches a trial");
     fleet.faults.never("fra", "abandon");
@@ -341,4 +336,94 @@ async fn an_undone_move_starts_the_same_container_again() {
     assert_eq!(fleet.migrate("alice", "fra").await.state(), pb::OperationState::Failed);
     assert_eq!(check_world(&fleet, "the undone move").await, "nyc");
     assert_eq!(removed(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_was_restored_from_before_a_move_does_not_leave_two_copies() {
+    let mut fleet = fleet_with_alice().await;
+    let ledger = fleet.servers["nyc"].state_dir.join("tenants/alice.json");
+    let backup = std::fs::read(&ledger).unwrap();
+    assert_eq!(fleet.migrate("alice", "fra").await.state(), pb::OperationState::Succeeded);
+    fleet.power_off("nyc");
+    std::fs::write(&ledger, backup).unwrap();
+    fleet.start_agent("nyc");
+    // Nothing on nyc itself can know better, so for a moment both run: that is what the second look is for.
+    until(
+        "nyc has started its old copy",
+        async || {
+            if fleet.recorder.violations().is_empty() { Err("not yet") } else { Ok(()) }
+        },
+    )
+    .await;
+    until("the old copy is stopped, and nyc forwards to fra", async || {
+        let (running, answer) = (fleet.recorder.running("feather-user-alice"), fleet.request("nyc", "alice"));
+        let right = running == ["fra"] && answer.served_by.as_deref() == Some("fra");
+        if right { Ok(()) } else { Err((running, answer)) }
+    })
+    .await;
+    for server in ["nyc", "fra"] {
+        assert_eq!(std::fs::read_to_string(fleet.volume(server, "alice").join("data")).unwrap(), DATA, "{server}");
+    }
+    assert_eq!(fleet.show("alice").await.server, "fra");
+    // The seal is in the ledger: the next start of the server does not bring it back.
+    fleet.power_off("nyc");
+    fleet.start_agent("nyc");
+    until("nyc forwards again", async || {
+        let answer = fleet.request("nyc", "alice");
+        if answer.served_by.as_deref() == Some("fra") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    assert_eq!(fleet.recorder.running("feather-user-alice"), ["fra"]);
+}
+
+/// A server comes back with nothing: new disks, the old name.
+async fn loses_everything(fleet: &mut Fleet, server: &str) {
+    fleet.power_off(server);
+    let ledger = fleet.servers[server].state_dir.join("tenants/alice.json");
+    std::fs::remove_file(ledger).unwrap();
+    fleet.servers[server].runtime.remove_container("feather-user-alice").await.unwrap();
+    fleet.servers[server].runtime.remove_volume("feather-user-alice").await.unwrap();
+    fleet.start_agent(server);
+}
+
+async fn stuck(fleet: &Fleet, operation: &str) -> pb::Operation {
+    until("the operation is stuck", async || {
+        let request = pb::GetOperationRequest { id: operation.to_owned() };
+        let operation = fleet.operations().get_operation(request).await.unwrap().into_inner().operation.unwrap();
+        if operation.state() == pb::OperationState::Stuck { Ok(operation) } else { Err(operation.state()) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_the_source_lost_during_a_move_stays_on_the_target() {
+    let mut fleet = fleet_with_alice().await;
+    fleet.faults.always("fra", "start_tenant", Fault::LoseReply);
+    fleet.faults.always("fra", "abandon", Fault::LoseRequest);
+    let operation = fleet.begin_migrate("alice", "fra").await.unwrap();
+    stuck(&fleet, &operation.id).await;
+    loses_everything(&mut fleet, "nyc").await;
+    fleet.faults.never("fra", "abandon");
+    until("the undo has come to the source", async || {
+        let log = stuck(&fleet, &operation.id).await.log;
+        let told = log.iter().find(|line| line.message.contains("nyc no longer knows alice"));
+        told.map(|line| line.message.clone()).ok_or(log)
+    })
+    .await;
+    let kept = std::fs::read_to_string(fleet.volume("fra", "alice").join("data"));
+    assert_eq!(kept.unwrap(), DATA, "the only copy");
+    assert_eq!(fleet.recorder.running("feather-user-alice"), Vec::<String>::new());
+    assert_eq!(fleet.recorder.violations(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_on_a_server_that_has_lost_the_tenant() {
+    let mut fleet = fleet_with_alice().await;
+    fleet.faults.always("nyc", "stop_tenant", Fault::LoseRequest);
+    let request = pb::StopTenantRequest { request_id: request_id(), tenant: "alice".into() };
+    let operation = fleet.tenants().stop_tenant(request).await.unwrap().into_inner().operation.unwrap();
+    stuck(&fleet, &operation.id).await;
+    loses_everything(&mut fleet, "nyc").await;
+    fleet.faults.never("nyc", "stop_tenant");
+    assert_eq!(fleet.outcome(&operation.id).await.state(), pb::OperationState::Succeeded);
 }

@@ -480,7 +480,8 @@ async fn a_source_that_means_ill_writes_nothing_that_is_ever_started() {
 }
 
 async fn abandon(fleet: &Fleet, generation: u64) {
-    let request = pb::AbandonTenantRequest { request_id: request_id(), tenant: "alice".into(), generation };
+    let request =
+        pb::AbandonTenantRequest { request_id: request_id(), tenant: "alice".into(), generation, keep_data: false };
     let channel = fleet.agent_channel("fra", fleet.identity(Role::Admin, "admin"));
     TenantServiceClient::new(channel).abandon_tenant(request).await.unwrap();
 }
