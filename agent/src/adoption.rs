@@ -236,7 +236,7 @@ fn judge_stranger(survey: &Survey, name: &str, ports: &mut Ports, notes: &mut Ve
     })?;
     if survey.damaged.contains(&format!("{tenant}.json")) {
         return Err(
-            "the ledger's file about it is damaged; restore that from a backup, or move it away, and restart the agent"
+            "the ledger's file about it is damaged; restore it from a backup that was made since the tenant came to this server, or move it away, and restart the agent"
                 .into(),
         );
     }

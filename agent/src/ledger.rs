@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// A record cannot be understood.
     #[error(
-        "the ledger's file {file} is damaged ({problem}); restore it from a backup, or move it away if the tenant is elsewhere, and restart the agent"
+        "the ledger's file {file} is damaged ({problem}); restore it from a backup that was made since the tenant came to this server, or, without one or if the tenant lives elsewhere, move the file away, and restart the agent"
     )]
     Damaged {
         /// File name.

@@ -293,6 +293,30 @@ pub struct ServerSnapshot {
 }
 
 impl ServerSnapshot {
+    /// Of a server that has nothing and holds nothing: no memory, no disk, no image, no port in use.
+    pub fn empty(server: ServerName) -> Self {
+        Self {
+            server,
+            version: String::new(),
+            boot_id: String::new(),
+            ports: 9001..=9010,
+            ports_used: Vec::new(),
+            memory_total_bytes: 0,
+            memory_free_bytes: 0,
+            disk_total_bytes: 0,
+            disk_free_bytes: 0,
+            images: Vec::new(),
+            work_image: String::new(),
+            tenants: Vec::new(),
+            volumes: Vec::new(),
+            now: OffsetDateTime::UNIX_EPOCH,
+            problems: Vec::new(),
+            admin: None,
+            events: Vec::new(),
+            forwards_by_tls: false,
+        }
+    }
+
     /// Digest of the image that tenants get, if it is in storage.
     pub fn work_image_digest(&self) -> Option<&str> {
         self.images.iter().find(|image| image.reference == self.work_image).map(|image| image.digest.as_str())

@@ -48,26 +48,7 @@ fn report(residence: Residence) -> TenantReport {
 }
 
 fn snapshot(name: &str, tenants: Vec<TenantReport>) -> ServerSnapshot {
-    ServerSnapshot {
-        server: server(name),
-        version: String::new(),
-        boot_id: String::new(),
-        ports: 9001..=9010,
-        ports_used: vec![],
-        memory_total_bytes: 0,
-        memory_free_bytes: 0,
-        disk_total_bytes: 0,
-        disk_free_bytes: 0,
-        images: vec![],
-        work_image: String::new(),
-        tenants,
-        volumes: vec![],
-        now: OffsetDateTime::UNIX_EPOCH,
-        problems: vec![],
-        admin: None,
-        events: vec![],
-        forwards_by_tls: false,
-    }
+    ServerSnapshot { tenants, ..ServerSnapshot::empty(server(name)) }
 }
 
 fn observed(residences: &[(&str, Residence)]) -> BTreeMap<ServerName, Observed> {

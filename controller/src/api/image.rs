@@ -221,24 +221,9 @@ mod tests {
             size_bytes: 1,
         };
         ServerSnapshot {
-            server: "nyc".parse().unwrap(),
-            version: String::new(),
-            boot_id: String::new(),
-            ports: 9001..=9010,
-            ports_used: vec![],
-            memory_total_bytes: 0,
-            memory_free_bytes: 0,
-            disk_total_bytes: 0,
-            disk_free_bytes: 0,
             images: vec![image("", "a"), image("localhost/feather-work:latest", "b"), image("localhost/other:1", "c")],
             work_image: "localhost/feather-work:latest".into(),
-            tenants: vec![],
-            volumes: vec![],
-            now: time::OffsetDateTime::UNIX_EPOCH,
-            problems: vec![],
-            admin: None,
-            events: vec![],
-            forwards_by_tls: false,
+            ..ServerSnapshot::empty("nyc".parse().unwrap())
         }
     }
 

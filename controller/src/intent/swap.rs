@@ -83,32 +83,18 @@ mod tests {
         let image =
             |reference: &str, digest: &str| Image { reference: reference.into(), digest: digest.into(), size_bytes: 1 };
         ServerSnapshot {
-            server: "nyc".parse().unwrap(),
-            version: String::new(),
-            boot_id: String::new(),
-            ports: 9001..=9010,
-            ports_used: vec![],
-            memory_total_bytes: 0,
-            memory_free_bytes: 0,
-            disk_total_bytes: 0,
-            disk_free_bytes: 0,
             images: vec![
                 image("", "sha256:0"),
                 image("localhost/feather-work:latest", "sha256:1"),
                 image("localhost/feather-work:new", "sha256:2"),
             ],
             work_image: "localhost/feather-work:latest".into(),
-            tenants: vec![],
-            volumes: vec![],
-            now: time::OffsetDateTime::UNIX_EPOCH,
-            problems: vec![],
             admin: Some(AdminReport {
                 container: "feather-work-blue".into(),
                 image_digest: "sha256:1".into(),
                 ..AdminReport::default()
             }),
-            forwards_by_tls: false,
-            events: vec![],
+            ..ServerSnapshot::empty("nyc".parse().unwrap())
         }
     }
 
