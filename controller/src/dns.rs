@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::World;
 
+pub mod contract;
+pub mod dynadot;
 pub mod memory;
 pub mod plan;
 pub mod zone;

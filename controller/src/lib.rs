@@ -11,6 +11,7 @@ pub mod dns;
 pub mod enroll;
 pub mod fleet;
 pub mod forwards;
+pub mod https;
 pub mod intent;
 pub mod operations;
 pub mod placement;

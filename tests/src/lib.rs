@@ -4,6 +4,7 @@
 //! real directories as volumes. Every process has a runtime of its own, so that killing one is what a crash is: everything
 //! stops between two instructions and nothing is tidied up.
 
+pub mod dynadot;
 pub mod faults;
 pub mod fleet;
 pub mod network;
