@@ -27,8 +27,10 @@ use crate::{
 /// Messages of a list on their way.
 const IN_FLIGHT: usize = 2;
 
-/// A message holds at most a batch of 2 MiB and its envelope.
+/// A message of a list holds at most 6 MiB and its envelope.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 8 << 20;
+/// A frame is at most 3 MiB: a batch of 2 MiB and its envelope. What a message may hold bounds what a peer can make of it in memory.
+const FRAME_MAX_BYTES: usize = (3 << 20) + 1024;
 
 /// A lower limit would keep a tenant waiting for days.
 const RATE_BYTES_MIN: u64 = 16 * 1024;
@@ -128,7 +130,7 @@ impl Peers {
         let channel = tls::channel(self.dial.clone(), &source.address, &expected, &trust)
             .map_err(|error| Error::bug(error.to_string()))?;
         let mut client = TransferServiceClient::new(channel)
-            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_decoding_message_size(FRAME_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES);
         let begin = pb::SendVolumeBegin {
             tenant: tenant.to_string(),
@@ -137,6 +139,7 @@ impl Peers {
             pass: pb::TransferPass::from(wanted.pass).into(),
             bytes_per_second_max: wanted.bytes_per_second_max.unwrap_or(0),
             base_digest: has.base.map_or_else(Bytes::new, Bytes::from),
+            packed: true,
         };
         let begin = pb::SendVolumeRequest { event: Some(pb::send_volume_request::Event::Begin(begin)) };
         let (ask, asked) = mpsc::channel(IN_FLIGHT);

@@ -17,6 +17,19 @@ pub fn encoded_bytes(message: &impl prost::Message) -> u64 {
     message.encoded_len() as u64
 }
 
+/// A message as it goes over the wire.
+pub fn encode(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
+/// The message in these bytes; its own byte fields share them.
+///
+/// # Errors
+/// They are no such message.
+pub fn decode<M: prost::Message + Default>(bytes: bytes::Bytes) -> Result<M, prost::DecodeError> {
+    M::decode(bytes)
+}
+
 /// Generated from `proto/feather/**.proto`; documentation lives there.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 pub mod pb {

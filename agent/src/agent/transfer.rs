@@ -21,7 +21,7 @@ use crate::{
     ledger::{Record, Spec},
     peer::{Has, Pass, Peers, Source, SourceSpec, Wanted},
     transition,
-    volume::{self, Digest, Expect, Frame, Limits, Listing, Phase, Progress, Receiving, Sending, Transferred, Trust},
+    volume::{self, Digest, Expect, Limits, Listing, Parcel, Phase, Progress, Receiving, Sending, Transferred, Trust},
 };
 
 /// What `PullVolume` asks for.
@@ -60,12 +60,14 @@ pub(crate) struct Told<'a> {
     /// Root digest of what it has.
     pub(crate) base: Option<Digest>,
     pub(crate) listing: mpsc::Receiver<Result<Listing, volume::Error>>,
+    /// It takes packed frames.
+    pub(crate) packs: bool,
 }
 
 /// One message on its way to a peer.
 pub(crate) enum Sent {
     Spec(SourceSpec),
-    Frame(Frame),
+    Parcel(Parcel),
 }
 
 impl Agent {
@@ -91,7 +93,7 @@ impl Agent {
         wanted: Wanted,
         told: Told<'_>,
     ) -> Result<impl Stream<Item = Result<Sent, Error>> + Send + use<>, Error> {
-        let Told { ticket, base, listing } = told;
+        let Told { ticket, base, listing, packs } = told;
         let cancelled = self.grants.redeem(caller, tenant, wanted.generation, ticket)?;
         let record = self.ledger.get(tenant)?;
         transition::admit_send(record.as_ref(), tenant, wanted.generation, wanted.pass == Pass::Final)?;
@@ -108,23 +110,23 @@ impl Agent {
             Pass::Final => Expect::Still,
         };
         let root = volume::open_root(&self.volume_path(tenant).await?)?;
-        let frames = volume::frames(Sending { volume: self.noted(tenant), root, expect, base, listing });
-        let frames = paced(frames.map(|frame| frame.map_err(Error::from)), wanted.bytes_per_second_max);
+        let parcels = volume::parcels(Sending { volume: self.noted(tenant), root, expect, base, listing, packs });
+        let parcels = paced(parcels.map(|parcel| parcel.map_err(Error::from)), wanted.bytes_per_second_max);
         let first = Sent::Spec(SourceSpec {
             password: spec.password,
             image: spec.image,
             image_digest: spec.image_digest,
             created: spec.created,
         });
-        let frames = until_cancelled(frames.map(|frame| frame.map(Sent::Frame)), cancelled);
+        let parcels = until_cancelled(parcels, cancelled);
         self.looked.forget(tenant);
         let (looked, tenant, generation) = (self.looked.clone(), tenant.clone(), record.generation);
-        let frames = frames.inspect(move |sent| {
-            if let (Ok(Sent::Frame(Frame::Trailer(trailer))), Pass::Final) = (sent, wanted.pass) {
+        let parcels = parcels.inspect(move |sent| {
+            if let (Ok(Some(trailer)), Pass::Final) = (sent.as_ref().map(Parcel::trailer), wanted.pass) {
                 looked.note(&tenant, generation, summary(&trailer.summary));
             }
         });
-        Ok(stream::once(future::ready(Ok(first))).chain(frames))
+        Ok(stream::once(future::ready(Ok(first))).chain(parcels.map(|parcel| parcel.map(Sent::Parcel))))
     }
 
     /// A tenant's volume, as what is noted of it knows it.
@@ -332,17 +334,17 @@ fn less(trust: Trust, error: &volume::Error) -> Option<Trust> {
 
 /// No more bytes in a second than this, on average over what was sent.
 fn paced(
-    frames: impl Stream<Item = Result<Frame, Error>> + Send + Unpin,
+    parcels: impl Stream<Item = Result<Parcel, Error>> + Send + Unpin,
     limit: Option<u64>,
-) -> impl Stream<Item = Result<Frame, Error>> + Send {
+) -> impl Stream<Item = Result<Parcel, Error>> + Send {
     let began = tokio::time::Instant::now();
-    stream::unfold((frames, began), move |(mut frames, free)| async move {
-        let frame = frames.next().await?;
-        let Some(limit) = limit else { return Some((frame, (frames, free))) };
+    stream::unfold((parcels, began), move |(mut parcels, free)| async move {
+        let parcel = parcels.next().await?;
+        let Some(limit) = limit else { return Some((parcel, (parcels, free))) };
         tokio::time::sleep_until(free).await;
-        let weight = frame.as_ref().map_or(0, |frame| frame.weight() as u64);
+        let weight = parcel.as_ref().map_or(0, |parcel| parcel.weight() as u64);
         let takes = std::time::Duration::from_micros(weight.saturating_mul(1_000_000) / limit);
-        Some((frame, (frames, tokio::time::Instant::now() + takes)))
+        Some((parcel, (parcels, tokio::time::Instant::now() + takes)))
     })
 }
 

@@ -46,11 +46,12 @@ impl TransferService for Api {
             digest => Some(Digest(digest.try_into().map_err(|_| invalid_field("base_digest", "32 bytes, or none"))?)),
         };
         let listing = self.listing(messages);
-        let sent = self.agent.send(&caller, &tenant, wanted, Told { ticket: &begin.ticket, base, listing }).await?;
+        let told = Told { ticket: &begin.ticket, base, listing, packs: begin.packed };
+        let sent = self.agent.send(&caller, &tenant, wanted, told).await?;
         let answers = sent.map(|sent| {
             let event = match sent? {
                 Sent::Spec(spec) => send::Event::Spec(spec.into()),
-                Sent::Frame(frame) => send::Event::Frame(frame.into()),
+                Sent::Parcel(parcel) => send::Event::Frame(parcel.into()),
             };
             Ok(pb::SendVolumeResponse { event: Some(event) })
         });

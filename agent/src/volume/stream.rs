@@ -19,7 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Changes, Digest, Error, Expect, Frame, Limits, Listing, Phase, Progress, Summary, Trailer, Trust, Volume,
-    ends::Told, read_tar, receive::Received, stamp::Moment, write_tar,
+    ends::Told,
+    pack::{Packer, Parcel},
+    read_tar,
+    receive::Received,
+    stamp::Moment,
+    write_tar,
 };
 
 /// Frames or pieces on the way between a thread and its async end, each at most about 1 MiB.
@@ -53,18 +58,21 @@ pub struct Sending {
     pub base: Option<Digest>,
     /// Its list, in case it is asked for.
     pub listing: mpsc::Receiver<Result<Listing, Error>>,
+    /// Whether the receiver takes packed frames.
+    pub packs: bool,
 }
 
-/// Reads a volume as frames.
+/// Reads a volume as frames, packed where that helps.
 ///
 /// The stream ends after the trailer or after its first error. Must be called within a Tokio runtime. Dropping the stream
 /// ends the reading thread at its next frame.
-pub fn frames(sending: Sending) -> impl Stream<Item = Result<Frame, Error>> + Send + Unpin + 'static {
-    let Sending { volume, root, expect, base, mut listing } = sending;
+pub fn parcels(sending: Sending) -> impl Stream<Item = Result<Parcel, Error>> + Send + Unpin + 'static {
+    let Sending { volume, root, expect, base, mut listing, packs } = sending;
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     task::spawn_blocking(move || {
         let told = Told { digest: base, listing: Box::new(move || listing.blocking_recv()) };
-        let mut sink = |frame| sender.blocking_send(Ok(frame)).map_err(|_| Error::Cancelled);
+        let mut packer = Packer::new(&sender, packs);
+        let mut sink = |frame| packer.send(frame);
         if let Err(error) = volume.send(root, expect, Moment::now(), told, &mut sink) {
             // Nobody listens any more when the caller gave up.
             let _ = sender.blocking_send(Err(error));

@@ -9,9 +9,10 @@ use pb::{volume_entry, volume_frame, volume_step};
 
 use super::{
     BaseUse, Batch, Body, Chunk, DeviceNumber, Digest, Entry, Error, Extent, Frame, Header, Inode, Kind, Listing,
-    Metadata, Node, Span, Step, Summary, Timestamp, Trailer, Xattr,
+    Metadata, Node, Parcel, Span, Step, Summary, Timestamp, Trailer, Xattr,
     digest::{BLOCK_BYTES, Content},
     manifest::Record,
+    pack::unpack,
 };
 
 fn malformed(problem: &'static str) -> Error {
@@ -43,10 +44,26 @@ impl From<Frame> for pb::VolumeFrame {
     }
 }
 
+impl From<Parcel> for pb::VolumeFrame {
+    fn from(parcel: Parcel) -> Self {
+        match parcel {
+            Parcel::Plain(frame) => frame.into(),
+            Parcel::Packed { data, size } => {
+                Self { frame: Some(volume_frame::Frame::Packed(pb::VolumePacked { data, size })) }
+            }
+        }
+    }
+}
+
+/// A frame or a packed frame, but nothing that was packed twice.
 impl TryFrom<pb::VolumeFrame> for Frame {
     type Error = Error;
 
     fn try_from(message: pb::VolumeFrame) -> Result<Self, Error> {
+        let message = match message.frame {
+            Some(volume_frame::Frame::Packed(pb::VolumePacked { data, size })) => unpack(&data, size)?,
+            _ => message,
+        };
         Ok(match message.frame.ok_or(malformed("it is empty, or of an unknown kind"))? {
             volume_frame::Frame::Header(pb::VolumeHeader { version, total_bytes, total_files, base }) => {
                 let base = match pb::VolumeBase::try_from(base) {
@@ -71,6 +88,7 @@ impl TryFrom<pb::VolumeFrame> for Frame {
                     end,
                 })
             }
+            volume_frame::Frame::Packed(_) => return Err(malformed("a frame is packed twice")),
             volume_frame::Frame::Trailer(pb::VolumeTrailer { summary, files_read, bytes_read }) => {
                 let summary = summary.ok_or(malformed("the trailer has no summary"))?.try_into()?;
                 Self::Trailer(Trailer { summary, files_read, bytes_read })

@@ -4,17 +4,19 @@ use std::{
     fs,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use feather_proto::pb::agent::v1 as pb;
+use futures::{Stream, StreamExt as _, stream};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{mpsc, watch};
 
 use super::{
     super::{
-        Error, Expect, Frame, Header, Limits, Progress, Receiving, Sending, export_tar, frames, import_tar, receive,
-        scan,
+        Error, Expect, Frame, Header, Limits, Parcel, Progress, Receiving, Sending, export_tar, import_tar, parcels,
+        receive, scan,
     },
     noted, open,
     tree::{assert_same, facts},
@@ -46,7 +48,12 @@ async fn released(path: &Path) {
 /// All of a still volume, for somebody who has nothing.
 fn sending(root: OwnedFd) -> Sending {
     let (_, listing) = mpsc::channel(1);
-    Sending { volume: noted(Path::new("/dev/null")), root, expect: Expect::Still, base: None, listing }
+    Sending { volume: noted(Path::new("/dev/null")), root, expect: Expect::Still, base: None, listing, packs: true }
+}
+
+/// What a receiver makes of parcels.
+fn frames(sending: Sending) -> impl Stream<Item = Result<Frame, Error>> + Send + Unpin {
+    parcels(sending).map(|parcel| Frame::try_from(pb::VolumeFrame::from(parcel?)))
 }
 
 fn receiving(root: OwnedFd) -> Receiving {
@@ -167,4 +174,39 @@ async fn an_archive_that_is_cut_off_is_refused() {
     let cut = export_tar(open(source.path()), Expect::Still).take(2);
     let error = import_tar(cut, open(target.path()), Limits::default(), progress()).await.unwrap_err();
     assert!(matches!(error, Error::ArchiveTruncated { .. }), "{error:?}");
+}
+
+/// Takes a parcel only after about the time that a link of 10 MiB/s would need for it.
+async fn over_a_slow_link(packs: bool, mib: usize) -> (Vec<Parcel>, usize) {
+    let source = tempfile::tempdir().unwrap();
+    let lines: Vec<u8> =
+        (0..2_000_000).flat_map(|line| format!("line {line}\n").into_bytes()).take(mib << 20).collect();
+    fs::write(source.path().join("log"), lines).unwrap();
+    let mut parcels = parcels(Sending { packs, ..sending(open(source.path())) });
+    let mut all = Vec::new();
+    while let Some(parcel) = parcels.next().await {
+        let parcel = parcel.unwrap();
+        tokio::time::sleep(Duration::from_nanos(parcel.weight() as u64 * 95)).await;
+        all.push(parcel);
+    }
+    let target = tempfile::tempdir().unwrap();
+    let unpacked = all.clone().into_iter().map(|parcel| Frame::try_from(pb::VolumeFrame::from(parcel)));
+    receive(stream::iter(unpacked), receiving(open(target.path())), progress()).await.unwrap();
+    assert_same(&facts(source.path()), &facts(target.path()));
+    let bytes = all.iter().map(Parcel::weight).sum();
+    (all, bytes)
+}
+
+#[tokio::test]
+async fn a_slow_link_carries_fewer_bytes_and_the_same_data() {
+    let (parcels, bytes) = over_a_slow_link(true, 24).await;
+    assert!(matches!(parcels.last(), Some(Parcel::Plain(Frame::Trailer(_)))), "the end can be seen without unpacking");
+    assert!(bytes < 16 << 20, "{bytes} bytes of 24 MiB, and at most the first 8 or so before the link was known");
+}
+
+#[tokio::test]
+async fn a_receiver_that_knows_nothing_of_packing_gets_plain_frames() {
+    let (parcels, bytes) = over_a_slow_link(false, 8).await;
+    assert!(parcels.iter().all(|parcel| matches!(parcel, Parcel::Plain(_))));
+    assert!(bytes >= 8 << 20);
 }

@@ -17,9 +17,25 @@ proptest! {
         let source = tempfile::tempdir().unwrap();
         build(&plant, source.path());
         for frame in frames_of(source.path()) {
-            prop_assert_eq!(Frame::try_from(pb::VolumeFrame::from(frame.clone())).unwrap(), frame);
+            let message = pb::VolumeFrame::from(frame.clone());
+            prop_assert_eq!(Frame::try_from(packed(&message)).unwrap(), frame.clone());
+            prop_assert_eq!(Frame::try_from(message).unwrap(), frame);
         }
     }
+}
+
+/// As a sender packs it.
+fn packed(message: &pb::VolumeFrame) -> pb::VolumeFrame {
+    let message = feather_proto::encode(message);
+    let (data, size) = (zstd::bulk::compress(&message, 1).unwrap().into(), u32::try_from(message.len()).unwrap());
+    pb::VolumeFrame { frame: Some(pb::volume_frame::Frame::Packed(pb::VolumePacked { data, size })) }
+}
+
+#[test]
+fn a_frame_that_is_packed_twice_is_refused() {
+    let trailer = pb::volume_frame::Frame::Trailer(pb::VolumeTrailer::default());
+    let twice = packed(&packed(&pb::VolumeFrame { frame: Some(trailer) }));
+    assert_eq!(refused(twice.frame.unwrap()), "a frame is packed twice");
 }
 
 fn refused(frame: pb::volume_frame::Frame) -> &'static str {
