@@ -17,6 +17,7 @@ use futures::{Stream, StreamExt as _, stream};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     grant::Ticket,
@@ -88,6 +89,24 @@ impl Has {
         self.progress.send_modify(|now| now.wire_bytes += bytes);
     }
 
+    /// Tells the peer whenever frames begin or cease to wait for the disk here, until the guard is dropped.
+    fn keep_up(&self, ask: mpsc::Sender<pb::SendVolumeRequest>) -> DropGuard {
+        let ended = CancellationToken::new();
+        let mut progress = self.progress.subscribe();
+        let telling = async move {
+            let mut told = false;
+            while progress.wait_for(|now| now.behind != told).await.is_ok() {
+                told = !told;
+                let event = Some(pb::send_volume_request::Event::Pace(pb::SendVolumePace { behind: told }));
+                if ask.send(pb::SendVolumeRequest { event }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::spawn(ended.clone().run_until_cancelled_owned(telling));
+        ended.drop_guard()
+    }
+
     /// Begins to tell the peer what is here.
     fn tell(&mut self, ask: mpsc::Sender<pb::SendVolumeRequest>) {
         let Some((volume, root)) = self.volume.take() else { return };
@@ -143,6 +162,7 @@ impl Peers {
         };
         let begin = pb::SendVolumeRequest { event: Some(pb::send_volume_request::Event::Begin(begin)) };
         let (ask, asked) = mpsc::channel(IN_FLIGHT);
+        let ended = has.keep_up(ask.clone());
         let requests = stream::iter([begin]).chain(ReceiverStream::new(asked));
         let attempt = format!("the volume of {tenant} cannot be fetched from {} at {}", source.server, source.address);
         let relayed = source.relayed;
@@ -155,6 +175,7 @@ impl Peers {
         let spec = SourceSpec::try_from(spec)?;
         let mut has = has;
         let frames = stream.map(move |message| {
+            let _ends_with_the_call = &ended;
             let message = message.map_err(&failed)?;
             has.count(&message);
             let Some(pb::send_volume_response::Event::Frame(frame)) = message.event else {

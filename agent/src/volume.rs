@@ -51,7 +51,7 @@ pub use error::Error;
 pub use exchange::exchange;
 pub use inode::open_root;
 pub use notes::Notes;
-pub use pack::Parcel;
+pub use pack::{Pace, Parcel};
 pub use receive::{Changes, Limits, Phase, Progress, Receiver};
 pub use send::{scan, send};
 pub use stream::{Receiving, Sending, Transferred, export_tar, import_tar, listing, parcels, prepare, receive};

@@ -21,7 +21,9 @@ use crate::{
     ledger::{Record, Spec},
     peer::{Has, Pass, Peers, Source, SourceSpec, Wanted},
     transition,
-    volume::{self, Digest, Expect, Limits, Listing, Parcel, Phase, Progress, Receiving, Sending, Transferred, Trust},
+    volume::{
+        self, Digest, Expect, Limits, Listing, Pace, Parcel, Phase, Progress, Receiving, Sending, Transferred, Trust,
+    },
 };
 
 /// What `PullVolume` asks for.
@@ -60,8 +62,8 @@ pub(crate) struct Told<'a> {
     /// Root digest of what it has.
     pub(crate) base: Option<Digest>,
     pub(crate) listing: mpsc::Receiver<Result<Listing, volume::Error>>,
-    /// It takes packed frames.
-    pub(crate) packs: bool,
+    /// How it keeps up; `None` when it takes no packed frames.
+    pub(crate) packs: Option<Pace>,
 }
 
 /// One message on its way to a peer.

@@ -13,13 +13,14 @@ use feather_proto::{
 };
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Api};
 use crate::{
     agent::{Sent, Told},
     peer::Wanted,
-    volume::{self, Digest, Listing},
+    volume::{self, Digest, Listing, Pace},
 };
 
 /// Messages of a list on their way to the thread that reads it.
@@ -45,10 +46,13 @@ impl TransferService for Api {
             [] => None,
             digest => Some(Digest(digest.try_into().map_err(|_| invalid_field("base_digest", "32 bytes, or none"))?)),
         };
-        let listing = self.listing(messages);
-        let told = Told { ticket: &begin.ticket, base, listing, packs: begin.packed };
+        let (pace, ended) = (Pace::default(), CancellationToken::new());
+        let listing = self.listing(messages, pace.clone(), ended.clone());
+        let ended = ended.drop_guard();
+        let told = Told { ticket: &begin.ticket, base, listing, packs: begin.packed.then_some(pace) };
         let sent = self.agent.send(&caller, &tenant, wanted, told).await?;
-        let answers = sent.map(|sent| {
+        let answers = sent.map(move |sent| {
+            let _ends_with_the_call = &ended;
             let event = match sent? {
                 Sent::Spec(spec) => send::Event::Spec(spec.into()),
                 Sent::Parcel(parcel) => send::Event::Frame(parcel.into()),
@@ -60,31 +64,35 @@ impl TransferService for Api {
 }
 
 impl Api {
-    /// The target's list, read no faster than it is used, and no longer.
+    /// What the target says while it receives, until the call ends: its list, read no faster than it is used and no longer than
+    /// it is wanted, and how it keeps up.
     fn listing(
         &self,
         mut messages: Streaming<pb::SendVolumeRequest>,
+        pace: Pace,
+        ended: CancellationToken,
     ) -> mpsc::Receiver<Result<Listing, volume::Error>> {
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let passing = async move {
             loop {
-                let next = tokio::select! {
-                    next = messages.message() => next,
-                    () = sender.closed() => return,
-                };
-                let part = match next.map(|message| message.map(|message| message.event)) {
+                let part = match messages.message().await.map(|message| message.map(|message| message.event)) {
                     Ok(None) => return,
+                    Ok(Some(Some(ask::Event::Pace(now)))) => {
+                        pace.set_behind(now.behind);
+                        continue;
+                    }
                     Ok(Some(Some(ask::Event::Base(base)))) => Listing::try_from(base),
                     Ok(Some(_)) => Err(volume::Error::Malformed { problem: "something else than a list follows" }),
                     Err(status) => Err(volume::Error::Transport(Box::new(Error::from(status)))),
                 };
                 let failed = part.is_err();
+                // A list that was not asked for, or goes on behind its end, is read by nobody.
                 if sender.send(part).await.is_err() || failed {
                     return;
                 }
             }
         };
-        self.agent.tasks.spawn(passing);
+        self.agent.tasks.spawn(ended.run_until_cancelled_owned(passing));
         receiver
     }
 }

@@ -1,12 +1,19 @@
 //! Frames made smaller for a link that is slower than the disk.
 //!
 //! Owns the judgement when that helps, which is pure and fed with durations, and the compression itself. Nothing is packed while
-//! the link takes frames as fast as they are read: the queue before it is not full then. When it is full, packing is worth its
-//! time only if reading and packing together are still clearly faster than the link with the smaller frames. Both rates are
-//! measured all the while, so a link that changes is met by another answer. What does not shrink is noticed and left alone for
-//! a while. (`docs/decisions/0038-packed-for-slow-links.md`)
+//! the link takes frames as fast as they are read: the queue before it is not full then. Nor while the receiver says that it is
+//! its disk that frames wait for. Otherwise, packing is worth its time if reading and packing together are still clearly faster
+//! than the link with the smaller frames. Both rates are measured all the while, so a link that changes is met by another
+//! answer. What does not shrink is noticed and left alone for a while. (`docs/decisions/0038-packed-for-slow-links.md`)
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use feather_proto::pb::agent::v1 as pb;
@@ -24,6 +31,42 @@ const LEVEL: i32 = 1;
 const PLAIN_MIN_BYTES: usize = 4096;
 /// What a frame may be after unpacking: a batch of 2 MiB and its envelope.
 const UNPACKED_BYTES_MAX: usize = 3 << 20;
+
+/// What a receiver says of itself while it receives.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(Arc<AtomicBool>);
+
+impl Pace {
+    /// Whether frames wait for its disk.
+    pub fn set_behind(&self, behind: bool) {
+        self.0.store(behind, Ordering::Relaxed);
+    }
+
+    fn is_behind(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether frames wait for the disk of this end: most of the last ones found the queue full, or most did not.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    share: f64,
+    behind: bool,
+}
+
+impl Gauge {
+    /// A frame came; true when the answer has changed.
+    pub(super) fn note(&mut self, queue_is_full: bool) -> bool {
+        self.share += (f64::from(u8::from(queue_is_full)) - self.share) / 16.0;
+        let now = if self.behind { self.share > 0.25 } else { self.share > 0.75 };
+        std::mem::replace(&mut self.behind, now) != now
+    }
+
+    /// The answer.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
+    }
+}
 
 /// A frame on its way, packed or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +205,7 @@ impl Judge {
 pub(super) struct Packer<'a> {
     out: &'a Sender<Result<Parcel, Error>>,
     /// `None` when the receiver takes plain frames only.
-    zstd: Option<Compressor<'static>>,
+    zstd: Option<(Compressor<'static>, Pace)>,
     judge: Judge,
     /// Weights of what lies in the queue when it is full, the oldest first.
     queued: VecDeque<usize>,
@@ -172,8 +215,8 @@ pub(super) struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(out: &'a Sender<Result<Parcel, Error>>, packs: bool) -> Self {
-        let zstd = packs.then(|| Compressor::new(LEVEL).ok()).flatten();
+    pub(super) fn new(out: &'a Sender<Result<Parcel, Error>>, packs: Option<Pace>) -> Self {
+        let zstd = packs.and_then(|pace| Some((Compressor::new(LEVEL).ok()?, pace)));
         let queued = VecDeque::with_capacity(out.max_capacity() + 1);
         Self { out, zstd, judge: Judge::default(), queued, last: Instant::now(), waited: false }
     }
@@ -213,7 +256,8 @@ impl<'a> Packer<'a> {
     fn parcel(&mut self, frame: Frame) -> Parcel {
         let weight = frame.weight();
         let packs = matches!(frame, Frame::Batch(_) | Frame::Chunk(_)) && weight >= PLAIN_MIN_BYTES;
-        let Some(zstd) = self.zstd.as_mut().filter(|_| packs && self.judge.worth()) else {
+        let mut may = self.zstd.as_mut().filter(|(_, pace)| packs && !pace.is_behind());
+        let Some((zstd, _)) = may.take_if(|_| self.judge.worth()) else {
             return Parcel::Plain(frame);
         };
         let began = Instant::now();
@@ -228,7 +272,7 @@ impl<'a> Packer<'a> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Judge, unpack};
+    use super::{Gauge, Judge, unpack};
     use crate::volume::Error;
 
     const MIB: usize = 1 << 20;
@@ -279,6 +323,15 @@ mod tests {
             judge.link.note(Duration::from_millis(2), MIB);
         }
         assert!(!judge.worth(), "and it is fast again");
+    }
+
+    #[test]
+    fn a_receiver_is_behind_when_most_frames_find_its_queue_full() {
+        let mut gauge = Gauge::default();
+        let changes = |gauge: &mut Gauge, full| (0..100).filter(|_| gauge.note(full)).count();
+        assert_eq!((changes(&mut gauge, true), gauge.is_behind()), (1, true));
+        assert!(!gauge.note(false) && !gauge.note(true), "a single frame says nothing");
+        assert_eq!((changes(&mut gauge, false), gauge.is_behind()), (1, false));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod base;
 mod content;
+mod crew;
 
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
@@ -28,6 +29,7 @@ use super::{
 };
 use base::OwnBase;
 use content::OpenFile;
+use crew::Crew;
 
 /// What a volume may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct Progress {
     pub total_files_hint: u64,
     /// Bytes of messages that came; counted by whoever feeds the frames.
     pub wire_bytes: u64,
+    /// Frames wait for the disk here, not for the link.
+    pub behind: bool,
 }
 
 /// What a transfer is doing.
@@ -126,6 +130,7 @@ pub struct Receiver {
     draft: Option<Draft>,
     /// For each directory on the way: the last name in it.
     last_names: Vec<Bytes>,
+    crew: Crew,
     links: BTreeMap<u64, LinkSource>,
     link_bytes: usize,
     written_bytes: u64,
@@ -165,6 +170,7 @@ impl Receiver {
             base: base.map(OwnBase::new),
             draft,
             last_names: Vec::new(),
+            crew: Crew::default(),
             links: BTreeMap::new(),
             link_bytes: 0,
             written_bytes: 0,
@@ -226,6 +232,7 @@ impl Receiver {
             total_files_hint: self.hints.0,
             total_bytes_hint: self.hints.1,
             wire_bytes: 0,
+            behind: false,
         }
     }
 
@@ -258,6 +265,7 @@ impl Receiver {
                 Step::Drop(count) => self.drop_entries(count)?,
             };
         }
+        self.catch_up()?;
         Ok(state)
     }
 
@@ -310,7 +318,7 @@ impl Receiver {
     }
 
     fn leave(&mut self) -> Result<(), Error> {
-        self.writer.leave()?;
+        self.writer.leave_unsealed()?;
         self.last_names.pop();
         Ok(())
     }
@@ -336,12 +344,11 @@ impl Receiver {
             Kind::Regular { size, body } => {
                 self.place_is_free(&entry)?;
                 self.remember_link(&entry.name, links, None)?;
-                let file = self.writer.create_file(&entry.name)?;
-                let open = Box::new(OpenFile { file, entry, metadata, size, position: 0, older: None });
-                match body {
-                    Body::Inline { extents, digest } => self.inline(open, &extents, digest),
-                    _ => Ok(State::Content(open)),
+                if let Body::Inline { extents, digest } = body {
+                    return self.new_file(entry, metadata, size, (extents, digest));
                 }
+                let file = self.writer.create_file(&entry.name)?;
+                Ok(State::Content(Box::new(OpenFile { file, entry, metadata, size, position: 0, older: None })))
             }
             kind => {
                 self.place_is_free(&entry)?;
@@ -351,14 +358,6 @@ impl Receiver {
                 self.add(Record::new(entry, None, Some(stamp)));
                 Ok(State::Steps)
             }
-        }
-    }
-
-    /// An entry is done.
-    fn add(&mut self, record: Record) {
-        self.tree.add(&record.entry, record.content.as_ref());
-        if let Some(draft) = &mut self.draft {
-            draft.add(&record);
         }
     }
 
@@ -384,7 +383,10 @@ impl Receiver {
         let Some(source) = self.links.get(&first) else {
             return Err(self.refused(name, "a hard link names no earlier entry that may have one"));
         };
-        self.writer.create_link(&source.path, name)?;
+        let path = source.path.clone();
+        // Its first name may be among what was put off.
+        self.catch_up()?;
+        self.writer.create_link(&path, name)?;
         self.forget_link(first);
         Ok(())
     }

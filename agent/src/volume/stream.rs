@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Changes, Digest, Error, Expect, Frame, Limits, Listing, Phase, Progress, Summary, Trailer, Trust, Volume,
     ends::Told,
-    pack::{Packer, Parcel},
+    pack::{Gauge, Pace, Packer, Parcel},
     read_tar,
     receive::Received,
     stamp::Moment,
@@ -58,8 +58,8 @@ pub struct Sending {
     pub base: Option<Digest>,
     /// Its list, in case it is asked for.
     pub listing: mpsc::Receiver<Result<Listing, Error>>,
-    /// Whether the receiver takes packed frames.
-    pub packs: bool,
+    /// How the receiver keeps up; `None` when it takes no packed frames.
+    pub packs: Option<Pace>,
 }
 
 /// Reads a volume as frames, packed where that helps.
@@ -124,6 +124,7 @@ where
     E: Into<Cause>,
 {
     let (sender, mut receiver) = mpsc::channel(IN_FLIGHT);
+    let pace = progress.clone();
     let writing = task::spawn_blocking(move || {
         let Receiving { volume, root, base, limits } = receiving;
         let mut volume_receiver = volume.receiver(root, base, limits)?;
@@ -132,8 +133,10 @@ where
                 progress.send_modify(|now| now.phase = Phase::Syncing);
             }
             volume_receiver.push(frame)?;
-            let wire_bytes = progress.borrow().wire_bytes;
-            progress.send_replace(Progress { wire_bytes, ..volume_receiver.progress() });
+            let so_far = volume_receiver.progress();
+            progress.send_modify(|now| {
+                *now = Progress { wire_bytes: now.wire_bytes, behind: now.behind, ..so_far };
+            });
         }
         let Received { trailer, summary, changes, draft } = volume_receiver.received()?;
         match draft {
@@ -142,7 +145,13 @@ where
         }
         Ok(Transferred { trailer, received: summary, changes })
     });
-    feed(frames, sender, writing).await
+    let mut gauge = Gauge::default();
+    let watching = |queue_is_full| {
+        if gauge.note(queue_is_full) {
+            pace.send_modify(|now| now.behind = gauge.is_behind());
+        }
+    };
+    feed(frames, sender, writing, watching).await
 }
 
 /// Finds out what a receiver has. On return no thread looks any more, also when it was stopped.
@@ -197,11 +206,17 @@ where
             progress.send_replace(so_far);
         })
     });
-    feed(pieces, sender, writing).await
+    feed(pieces, sender, writing, |_| {}).await
 }
 
-/// Passes items on to the thread until they end, fail, or the thread has given up; then its result.
-async fn feed<S, T, R, E>(items: S, sender: mpsc::Sender<T>, writing: JoinHandle<Result<R, Error>>) -> Result<R, Error>
+/// Passes items on to the thread until they end, fail, or the thread has given up; then its result. Says of each item whether it
+/// has to wait for the thread.
+async fn feed<S, T, R, E>(
+    items: S,
+    sender: mpsc::Sender<T>,
+    writing: JoinHandle<Result<R, Error>>,
+    mut waits: impl FnMut(bool),
+) -> Result<R, Error>
 where
     S: Stream<Item = Result<T, E>> + Send,
     E: Into<Cause>,
@@ -216,6 +231,7 @@ where
         };
         match next {
             Some(Ok(item)) => {
+                waits(sender.capacity() == 0);
                 if sender.send(item).await.is_err() {
                     break;
                 }

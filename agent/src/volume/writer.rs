@@ -8,6 +8,7 @@
 use std::{
     fs::File,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
@@ -33,11 +34,13 @@ struct Level {
     changed: bool,
     /// What was in it before and has not been accounted for; nothing in a new directory.
     before: Names,
+    /// Its descriptor, as long as somebody else uses it.
+    shared: Weak<OwnedFd>,
 }
 
 impl Level {
     fn new_directory(metadata: Metadata) -> Self {
-        Self { metadata, changed: true, before: Names::default() }
+        Self { metadata, changed: true, before: Names::default(), shared: Weak::new() }
     }
 }
 
@@ -45,6 +48,14 @@ impl Level {
 pub(super) struct TreeWriter {
     root: OwnedFd,
     descent: Descent<Level>,
+    left: Vec<Left>,
+}
+
+/// A directory that was left and is yet to get its metadata.
+struct Left {
+    directory: OwnedFd,
+    path: Vec<u8>,
+    metadata: Metadata,
 }
 
 impl TreeWriter {
@@ -63,7 +74,7 @@ impl TreeWriter {
 
     /// Starts in a directory with something in it. Nothing is entered yet, not even the root.
     pub(super) fn begin_onto(root: OwnedFd) -> Result<Self, Error> {
-        Ok(Self { root, descent: Descent::new() })
+        Ok(Self { root, descent: Descent::new(), left: Vec::new() })
     }
 
     /// Number of directories on the way, the root included.
@@ -107,7 +118,12 @@ impl TreeWriter {
         if metadata != *noted {
             return Err(self.lost(name, "has other metadata"));
         }
-        self.descent.push(name.clone(), status.identity, directory, Level { metadata, changed: false, before });
+        self.descent.push(
+            name.clone(),
+            status.identity,
+            directory,
+            Level { metadata, changed: false, before, shared: Weak::new() },
+        );
         if let Some(now) = now {
             self.begin_change()?;
             self.set_directory_metadata(now.clone());
@@ -249,15 +265,45 @@ impl TreeWriter {
 
     /// Leaves the current directory, which gets its metadata now if anything in it was changed.
     pub(super) fn leave(&mut self) -> Result<(), Error> {
+        self.leave_unsealed()?;
+        self.seal_left()
+    }
+
+    /// Leaves the current directory; it gets its metadata from [`Self::seal_left`], behind the last change in it.
+    pub(super) fn leave_unsealed(&mut self) -> Result<(), Error> {
         self.clear_strays(|_| true)?;
         let Some((name, directory, level)) = self.descent.pop()? else { return Ok(()) };
-        if !level.changed {
-            return Ok(());
+        if level.changed {
+            let path = self.path_of(&name);
+            self.left.push(Left { directory, path, metadata: level.metadata });
         }
-        let metadata = level.metadata;
-        self.seal(Place::Open(directory.as_fd()), &name, &metadata, false)?;
-        let status = inode::status(directory.as_fd()).map_err(|errno| self.failed("look at", &name, errno))?;
-        self.check_kept(&name, &metadata, &status)
+        Ok(())
+    }
+
+    /// Directories that were left get their metadata.
+    pub(super) fn seal_left(&mut self) -> Result<(), Error> {
+        for Left { directory, path, metadata } in std::mem::take(&mut self.left) {
+            let sealed = seal(Place::Open(directory.as_fd()), &metadata, false, || path.clone()).and_then(|()| {
+                let status = inode::status(directory.as_fd()).map_err(|errno| Error::io("look at", &path, errno))?;
+                check_kept(&metadata, &status, || path.clone())
+            });
+            sealed.map_err(|error| self.with_free_space(error))?;
+        }
+        Ok(())
+    }
+
+    /// The current directory, ready to get something of this name from whoever holds the descriptor.
+    pub(super) fn directory_for(&mut self, name: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+        self.begin_name(name)?;
+        let Some((directory, level)) = self.descent.current_mut() else {
+            return Err(Error::io("write to", b"", Errno::BADF));
+        };
+        if let Some(shared) = level.shared.upgrade() {
+            return Ok(shared);
+        }
+        let shared = Arc::new(directory.try_clone_to_owned().map_err(|error| Error::io("open", name, error))?);
+        level.shared = Arc::downgrade(&shared);
+        Ok(shared)
     }
 
     /// Creates an empty regular file in the current directory.
@@ -281,13 +327,7 @@ impl TreeWriter {
         metadata: &Metadata,
         size: u64,
     ) -> Result<Status, Error> {
-        self.seal(Place::Open(file.as_fd()), name, metadata, false)?;
-        let status = inode::status(file.as_fd()).map_err(|errno| self.failed("look at", name, errno))?;
-        if status.size != size {
-            return Err(Error::NotKept { path: show(&self.path_of(name)), what: "size" });
-        }
-        self.check_kept(name, metadata, &status)?;
-        Ok(status)
+        finish_file(file, metadata, size, || self.path_of(name)).map_err(|error| self.with_free_space(error))
     }
 
     /// Creates a symbolic link, fifo or device node in the current directory.
@@ -305,10 +345,11 @@ impl TreeWriter {
         };
         made.map_err(|errno| self.failed("create", name, errno))?;
         let is_symlink = matches!(kind, Kind::Symlink { .. });
-        self.seal(Place::Named(directory, name), name, metadata, is_symlink)?;
+        let path = || self.path_of(name);
+        seal(Place::Named(directory, name), metadata, is_symlink, path).map_err(|error| self.with_free_space(error))?;
         let status = inode::status_at(directory, name).map_err(|errno| self.failed("look at", name, errno))?;
         let kept = Metadata { mode: if is_symlink { status.mode } else { metadata.mode }, ..metadata.clone() };
-        self.check_kept(name, &kept, &status)?;
+        check_kept(&kept, &status, path)?;
         Ok(status)
     }
 
@@ -344,9 +385,14 @@ impl TreeWriter {
         self.root
     }
 
-    /// An error of writing at a name in the current directory; a full disk is told with what is left of it.
+    /// An error of writing at a name in the current directory.
     pub(super) fn failed(&self, action: &'static str, name: &[u8], source: impl Into<std::io::Error>) -> Error {
-        match Error::io(action, &self.path_of(name), source) {
+        self.with_free_space(Error::io(action, &self.path_of(name), source))
+    }
+
+    /// A full disk is told with what is left of it.
+    pub(super) fn with_free_space(&self, error: Error) -> Error {
+        match error {
             Error::NoSpace { path, needed_bytes, .. } => {
                 Error::NoSpace { path, free_bytes: inode::free_bytes(self.root.as_fd()), needed_bytes }
             }
@@ -368,24 +414,6 @@ impl TreeWriter {
         Ok(())
     }
 
-    fn seal(&self, place: Place<'_>, name: &[u8], metadata: &Metadata, is_symlink: bool) -> Result<(), Error> {
-        inode::apply_metadata(place, metadata, is_symlink).map_err(|(action, errno)| self.failed(action, name, errno))
-    }
-
-    /// File systems round times, ignore owners and drop bits without a word; a volume that would differ is an error.
-    fn check_kept(&self, name: &[u8], wanted: &Metadata, got: &Status) -> Result<(), Error> {
-        let what = if (got.uid, got.gid) != (wanted.uid, wanted.gid) {
-            "owner"
-        } else if got.mode != wanted.mode {
-            "mode"
-        } else if got.mtime != wanted.mtime {
-            "modification time"
-        } else {
-            return Ok(());
-        };
-        Err(Error::NotKept { path: show(&self.path_of(name)), what })
-    }
-
     fn current(&self) -> Result<BorrowedFd<'_>, Error> {
         match self.descent.current() {
             Some((directory, _)) => Ok(directory),
@@ -396,6 +424,40 @@ impl TreeWriter {
     fn current_or_root(&self) -> BorrowedFd<'_> {
         self.descent.current().map_or(self.root.as_fd(), |(directory, _)| directory)
     }
+}
+
+/// Gives a written file its metadata and makes sure that it is what was meant. The path is for errors.
+pub(super) fn finish_file(
+    file: &File,
+    metadata: &Metadata,
+    size: u64,
+    path: impl Fn() -> Vec<u8>,
+) -> Result<Status, Error> {
+    seal(Place::Open(file.as_fd()), metadata, false, &path)?;
+    let status = inode::status(file.as_fd()).map_err(|errno| Error::io("look at", &path(), errno))?;
+    if status.size != size {
+        return Err(Error::NotKept { path: show(&path()), what: "size" });
+    }
+    check_kept(metadata, &status, path)?;
+    Ok(status)
+}
+
+fn seal(place: Place<'_>, metadata: &Metadata, is_symlink: bool, path: impl Fn() -> Vec<u8>) -> Result<(), Error> {
+    inode::apply_metadata(place, metadata, is_symlink).map_err(|(action, errno)| Error::io(action, &path(), errno))
+}
+
+/// File systems round times, ignore owners and drop bits without a word; a volume that would differ is an error.
+fn check_kept(wanted: &Metadata, got: &Status, path: impl Fn() -> Vec<u8>) -> Result<(), Error> {
+    let what = if (got.uid, got.gid) != (wanted.uid, wanted.gid) {
+        "owner"
+    } else if got.mode != wanted.mode {
+        "mode"
+    } else if got.mtime != wanted.mtime {
+        "modification time"
+    } else {
+        return Ok(());
+    };
+    Err(Error::NotKept { path: show(&path()), what })
 }
 
 /// Deletes everything in a directory, but not the directory itself.

@@ -42,16 +42,6 @@ pub(super) struct OpenFile {
 }
 
 impl Receiver {
-    pub(super) fn inline(
-        &mut self,
-        mut open: Box<OpenFile>,
-        extents: &[Extent],
-        digest: Digest,
-    ) -> Result<State, Error> {
-        self.pieces(&mut open, extents, &[])?;
-        self.end_of_content(*open, digest)
-    }
-
     pub(super) fn chunk(&mut self, mut open: Box<OpenFile>, chunk: &Chunk) -> Result<State, Error> {
         let bytes: usize = chunk.extents.iter().map(|extent| extent.data.len()).sum();
         if bytes > CHUNK_BYTES_MAX {

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     super::{
-        Error, Expect, Frame, Header, Limits, Parcel, Progress, Receiving, Sending, export_tar, import_tar, parcels,
-        receive, scan,
+        Error, Expect, Frame, Header, Limits, Pace, Parcel, Progress, Receiving, Sending, export_tar, import_tar,
+        parcels, receive, scan,
     },
     noted, open,
     tree::{assert_same, facts},
@@ -48,7 +48,14 @@ async fn released(path: &Path) {
 /// All of a still volume, for somebody who has nothing.
 fn sending(root: OwnedFd) -> Sending {
     let (_, listing) = mpsc::channel(1);
-    Sending { volume: noted(Path::new("/dev/null")), root, expect: Expect::Still, base: None, listing, packs: true }
+    Sending {
+        volume: noted(Path::new("/dev/null")),
+        root,
+        expect: Expect::Still,
+        base: None,
+        listing,
+        packs: Some(Pace::default()),
+    }
 }
 
 /// What a receiver makes of parcels.
@@ -177,7 +184,7 @@ async fn an_archive_that_is_cut_off_is_refused() {
 }
 
 /// Takes a parcel only after about the time that a link of 10 MiB/s would need for it.
-async fn over_a_slow_link(packs: bool, mib: usize) -> (Vec<Parcel>, usize) {
+async fn over_a_slow_link(packs: Option<Pace>, mib: usize) -> (Vec<Parcel>, usize) {
     let source = tempfile::tempdir().unwrap();
     let lines: Vec<u8> =
         (0..2_000_000).flat_map(|line| format!("line {line}\n").into_bytes()).take(mib << 20).collect();
@@ -199,14 +206,22 @@ async fn over_a_slow_link(packs: bool, mib: usize) -> (Vec<Parcel>, usize) {
 
 #[tokio::test]
 async fn a_slow_link_carries_fewer_bytes_and_the_same_data() {
-    let (parcels, bytes) = over_a_slow_link(true, 24).await;
+    let (parcels, bytes) = over_a_slow_link(Some(Pace::default()), 24).await;
     assert!(matches!(parcels.last(), Some(Parcel::Plain(Frame::Trailer(_)))), "the end can be seen without unpacking");
     assert!(bytes < 16 << 20, "{bytes} bytes of 24 MiB, and at most the first 8 or so before the link was known");
 }
 
 #[tokio::test]
 async fn a_receiver_that_knows_nothing_of_packing_gets_plain_frames() {
-    let (parcels, bytes) = over_a_slow_link(false, 8).await;
+    let (parcels, bytes) = over_a_slow_link(None, 8).await;
     assert!(parcels.iter().all(|parcel| matches!(parcel, Parcel::Plain(_))));
     assert!(bytes >= 8 << 20);
+}
+
+#[tokio::test]
+async fn nothing_is_packed_for_a_receiver_whose_disk_is_slower() {
+    let pace = Pace::default();
+    pace.set_behind(true);
+    let (parcels, _) = over_a_slow_link(Some(pace), 8).await;
+    assert!(parcels.iter().all(|parcel| matches!(parcel, Parcel::Plain(_))));
 }
