@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     grant::Ticket,
     password::Password,
-    volume::{self, BaseUse, Digest, Frame, Progress, Volume},
+    volume::{self, BaseUse, Digest, Frame, Parcel, Progress, Volume},
 };
 
 /// Messages of a list on their way.
@@ -181,7 +181,7 @@ impl Peers {
             let Some(pb::send_volume_response::Event::Frame(frame)) = message.event else {
                 return Err(bad_stream("something else than a frame follows"));
             };
-            let frame = Frame::try_from(frame)?;
+            let frame = Parcel::try_from(frame)?.open()?;
             if matches!(&frame, Frame::Header(header) if header.base == BaseUse::Listed) {
                 has.tell(ask.clone());
             }

@@ -16,14 +16,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use feather_proto::pb::agent::v1 as pb;
 use tokio::{
     sync::mpsc::{Sender, error::TrySendError},
     time::Instant,
 };
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::{Error, Frame, Trailer};
+use super::{Error, Frame, Trailer, wire};
 
 /// The fastest level that always helps text: a link that is worth more effort is one that nobody moves volumes over.
 const LEVEL: i32 = 1;
@@ -101,15 +100,26 @@ impl Parcel {
         }
     }
 
+    /// The frame.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]: what was packed is no frame, is packed itself, or does not have the size that the parcel says.
+    pub fn open(self) -> Result<Frame, Error> {
+        match self {
+            Self::Plain(frame) => Ok(frame),
+            Self::Packed { data, size } => unpack(&data, size),
+        }
+    }
+
     fn pack(frame: &Frame, zstd: &mut Compressor<'_>) -> Option<Self> {
-        let message = feather_proto::encode(&pb::VolumeFrame::from(frame.clone()));
+        let message = wire::encoded(frame.clone());
         let data = zstd.compress(&message).ok()?;
         Some(Self::Packed { data: data.into(), size: u32::try_from(message.len()).ok()? })
     }
 }
 
-/// A packed frame's message. One that is packed twice is refused by whoever reads the message.
-pub(super) fn unpack(data: &[u8], size: u32) -> Result<pb::VolumeFrame, Error> {
+/// The frame in a packed one's bytes.
+fn unpack(data: &[u8], size: u32) -> Result<Frame, Error> {
     let bad = |problem| Error::Malformed { problem };
     let size = usize::try_from(size).ok().filter(|size| *size <= UNPACKED_BYTES_MAX);
     let size = size.ok_or_else(|| bad("a packed frame is larger than any frame may be"))?;
@@ -118,7 +128,7 @@ pub(super) fn unpack(data: &[u8], size: u32) -> Result<pb::VolumeFrame, Error> {
     if message.len() != size {
         return Err(bad("a packed frame is smaller than it says"));
     }
-    feather_proto::decode(message.into()).map_err(|_| bad("a packed frame holds no message"))
+    wire::decoded(message)
 }
 
 /// An average that forgets, over bytes rather than over frames: a small frame says little.

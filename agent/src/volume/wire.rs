@@ -12,7 +12,6 @@ use super::{
     Metadata, Node, Parcel, Span, Step, Summary, Timestamp, Trailer, Xattr,
     digest::{BLOCK_BYTES, Content},
     manifest::Record,
-    pack::unpack,
 };
 
 fn malformed(problem: &'static str) -> Error {
@@ -55,15 +54,33 @@ impl From<Parcel> for pb::VolumeFrame {
     }
 }
 
-/// A frame or a packed frame, but nothing that was packed twice.
+impl TryFrom<pb::VolumeFrame> for Parcel {
+    type Error = Error;
+
+    fn try_from(message: pb::VolumeFrame) -> Result<Self, Error> {
+        match message.frame {
+            Some(volume_frame::Frame::Packed(pb::VolumePacked { data, size })) => Ok(Self::Packed { data, size }),
+            _ => Frame::try_from(message).map(Self::Plain),
+        }
+    }
+}
+
+/// A frame as the bytes of its message.
+pub(super) fn encoded(frame: Frame) -> Vec<u8> {
+    feather_proto::encode(&pb::VolumeFrame::from(frame))
+}
+
+/// The frame in the bytes of a message.
+pub(super) fn decoded(bytes: Vec<u8>) -> Result<Frame, Error> {
+    let message = feather_proto::decode::<pb::VolumeFrame>(bytes.into());
+    message.map_err(|_| malformed("a packed frame holds no message"))?.try_into()
+}
+
+/// One that is not packed.
 impl TryFrom<pb::VolumeFrame> for Frame {
     type Error = Error;
 
     fn try_from(message: pb::VolumeFrame) -> Result<Self, Error> {
-        let message = match message.frame {
-            Some(volume_frame::Frame::Packed(pb::VolumePacked { data, size })) => unpack(&data, size)?,
-            _ => message,
-        };
         Ok(match message.frame.ok_or(malformed("it is empty, or of an unknown kind"))? {
             volume_frame::Frame::Header(pb::VolumeHeader { version, total_bytes, total_files, base }) => {
                 let base = match pb::VolumeBase::try_from(base) {

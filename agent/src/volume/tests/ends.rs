@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use feather_proto::pb::agent::v1 as pb;
 use futures::{Stream, StreamExt as _, stream};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{mpsc, watch};
@@ -60,7 +59,7 @@ fn sending(root: OwnedFd) -> Sending {
 
 /// What a receiver makes of parcels.
 fn frames(sending: Sending) -> impl Stream<Item = Result<Frame, Error>> + Send + Unpin {
-    parcels(sending).map(|parcel| Frame::try_from(pb::VolumeFrame::from(parcel?)))
+    parcels(sending).map(|parcel| parcel?.open())
 }
 
 fn receiving(root: OwnedFd) -> Receiving {
@@ -197,7 +196,7 @@ async fn over_a_slow_link(packs: Option<Pace>, mib: usize) -> (Vec<Parcel>, usiz
         all.push(parcel);
     }
     let target = tempfile::tempdir().unwrap();
-    let unpacked = all.clone().into_iter().map(|parcel| Frame::try_from(pb::VolumeFrame::from(parcel)));
+    let unpacked = all.clone().into_iter().map(Parcel::open);
     receive(stream::iter(unpacked), receiving(open(target.path())), progress()).await.unwrap();
     assert_same(&facts(source.path()), &facts(target.path()));
     let bytes = all.iter().map(Parcel::weight).sum();

@@ -4,7 +4,7 @@ use feather_proto::pb::agent::v1 as pb;
 use proptest::prelude::*;
 
 use super::{
-    super::{Error, Frame},
+    super::{Error, Frame, Parcel},
     frames_of,
     tree::{build, volume},
 };
@@ -18,7 +18,7 @@ proptest! {
         build(&plant, source.path());
         for frame in frames_of(source.path()) {
             let message = pb::VolumeFrame::from(frame.clone());
-            prop_assert_eq!(Frame::try_from(packed(&message)).unwrap(), frame.clone());
+            prop_assert_eq!(opened(packed(&message)).unwrap(), frame.clone());
             prop_assert_eq!(Frame::try_from(message).unwrap(), frame);
         }
     }
@@ -35,7 +35,11 @@ fn packed(message: &pb::VolumeFrame) -> pb::VolumeFrame {
 fn a_frame_that_is_packed_twice_is_refused() {
     let trailer = pb::volume_frame::Frame::Trailer(pb::VolumeTrailer::default());
     let twice = packed(&packed(&pb::VolumeFrame { frame: Some(trailer) }));
-    assert_eq!(refused(twice.frame.unwrap()), "a frame is packed twice");
+    assert!(matches!(opened(twice), Err(Error::Malformed { problem: "a frame is packed twice" })));
+}
+
+fn opened(message: pb::VolumeFrame) -> Result<Frame, Error> {
+    Parcel::try_from(message)?.open()
 }
 
 fn refused(frame: pb::volume_frame::Frame) -> &'static str {
