@@ -18,6 +18,7 @@ const FILES: &[&str] = &[
     "feather/agent/v1/volume_stream.proto",
     "feather/agent/v1/waitlist.proto",
     "feather/agent/v1/work.proto",
+    "feather/controller/v1/dns.proto",
     "feather/controller/v1/enrollment.proto",
     "feather/controller/v1/image.proto",
     "feather/controller/v1/member.proto",

@@ -1,21 +1,35 @@
 //! The zone: what the fleet wants in it, and the reconciler that keeps it so.
 //!
-//! Owns the seam to a DNS provider. What is wanted is decided in [`plan`], purely. Nothing depends on DNS being up to date: the
-//! ingress forwards whatever still arrives there.
+//! What is wanted is decided in [`plan`], purely; what has to change for that in [`propose`], purely; [`keeper`] acts. Nothing depends
+//! on DNS being up to date: the ingress forwards whatever still arrives there.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use feather_proto::error::Error;
+use feather_proto::{
+    error::{Error, reason},
+    ids::ServerName,
+};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::World;
+use crate::{store::Store, world::World};
+use keeper::{Ask, Keeper, View};
+use names::Names;
+use propose::Cap;
+use zone::{Provider, ZoneRecord};
 
+pub mod bag;
+pub mod change;
 pub mod contract;
 pub mod dynadot;
+pub mod keeper;
+pub mod ledger;
 pub mod memory;
+pub mod names;
 pub mod plan;
+pub mod propose;
 pub mod zone;
 
 /// One address record under the suffix.
@@ -27,41 +41,178 @@ pub struct Record {
     pub address: IpAddr,
 }
 
-/// A change of the zone, made on what was read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// To add, first.
-    pub create: Vec<Record>,
-    /// To remove, after that.
-    pub remove: Vec<Record>,
+/// Who changes the zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The reconciler, by itself.
+    Auto,
+    /// A person, who is told what is to do.
+    Manual,
 }
 
-/// A DNS provider, reduced to the records that are ours.
-#[async_trait]
-pub trait Dns: Send + Sync {
-    /// Our records. An error is never an empty zone.
-    async fn records(&self) -> Result<BTreeSet<Record>, Error>;
-    /// Applies a change; creates before it removes, so that a name never disappears in between.
-    async fn apply(&self, changes: &Changes) -> Result<(), Error>;
+/// How the zone is kept.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Who changes it.
+    pub mode: Mode,
+    /// How many names may change at once.
+    pub cap: Cap,
+    /// A plan may be carried out so long after it was shown.
+    pub plan_life: Duration,
+    /// The provider may take so long to show what a call did, before it is made again.
+    pub patience: Duration,
+    /// One pass waits so long for that; a later one goes on.
+    pub sight: Duration,
+    /// Pause before the zone is read again; doubled each time, up to eightfold.
+    pub look_again: Duration,
+    /// Nobody else may write for so long after the last word of this controller. Longer than any call may take.
+    pub lease: Duration,
+    /// Time between looks at the zone when nothing happened.
+    pub interval: Duration,
+    /// So many snapshots are kept.
+    pub snapshots: i64,
 }
 
-/// Reads, compares, applies; returns a sentence about what was done. No argument but the world.
-pub async fn reconcile(world: &World) -> Result<String, Error> {
-    let wanted = wanted(world).await?;
-    let present = world.dns.records().await?;
-    let changes = plan::diff(&wanted.records, &present);
-    if changes == Changes::default() {
-        return Ok(format!("as wanted (records: {})", present.len()));
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            cap: Cap::default(),
+            plan_life: Duration::from_secs(600),
+            patience: Duration::from_secs(180),
+            sight: Duration::from_secs(30),
+            look_again: Duration::from_secs(2),
+            lease: Duration::from_secs(120),
+            interval: Duration::from_secs(300),
+            snapshots: 200,
+        }
     }
-    world.dns.apply(&changes).await?;
-    let message = format!("records created: {}, removed: {}", changes.create.len(), changes.remove.len());
-    tracing::info!(
-        created = changes.create.len(),
-        removed = changes.remove.len(),
-        over_budget = wanted.over_budget.len(),
-        "dns changed"
-    );
-    Ok(message)
+}
+
+impl Rules {
+    fn lease(&self) -> time::Duration {
+        time::Duration::try_from(self.lease).unwrap_or(time::Duration::MINUTE)
+    }
+}
+
+/// What is written to.
+pub struct Managed {
+    /// The zone.
+    pub provider: Arc<dyn Provider>,
+    /// What the store calls it: provider and zone.
+    pub key: String,
+}
+
+/// One look at the zone by the reconciler.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// When it ended.
+    pub at: OffsetDateTime,
+    /// A sentence about what was done, or why not.
+    pub outcome: Result<String, Error>,
+}
+
+/// All looks since the controller started.
+#[derive(Debug, Clone, Default)]
+pub struct Passes {
+    begun: u64,
+    ended: u64,
+    /// The newest that has ended.
+    pub last: Option<Pass>,
+}
+
+/// The zone of this controller.
+pub struct Dns {
+    keeper: Option<Keeper>,
+    passes: watch::Sender<Passes>,
+}
+
+impl Dns {
+    /// Keeps what is managed, or nothing. Says what is wrong with the suffix otherwise.
+    pub fn new(
+        managed: Option<Managed>,
+        store: &Store,
+        clock: &Arc<dyn crate::world::Clock>,
+        suffix: &str,
+        rules: &Rules,
+    ) -> Result<Self, String> {
+        let keeper = match managed {
+            None => None,
+            Some(Managed { provider, key }) => {
+                let names = Names::new(provider.zone(), suffix)?;
+                let holder = uuid::Uuid::new_v4().to_string();
+                Some(Keeper::new(store.clone(), provider, clock.clone(), names, rules.clone(), &key, &holder))
+            }
+        };
+        Ok(Self { keeper, passes: watch::Sender::default() })
+    }
+
+    /// The zone's keeper, or how to get one.
+    pub fn keeper(&self) -> Result<&Keeper, Error> {
+        self.keeper.as_ref().ok_or_else(|| {
+            let message = "this controller writes no DNS; start it with --dns and --dns-zone. `featherctl server list` and \
+                           `featherctl tenant show NAME` say what has to lead where";
+            Error::refused(reason::DNS_OFF, message)
+        })
+    }
+
+    /// The newest pass of the reconciler.
+    pub fn last(&self) -> Option<Pass> {
+        self.passes.borrow().last.clone()
+    }
+}
+
+/// Everything wanted in the zone, the most important first: the wildcard, what is wanted for a while, tenants by name.
+pub async fn terms(world: &World, names: &Names, wanted: &plan::Wanted) -> Result<Vec<ZoneRecord>, Error> {
+    let (wildcard, own): (Vec<_>, Vec<_>) = wanted.records.iter().partition(|record| record.name == plan::WILDCARD);
+    let wishes = world.store.dns_wishes(world.clock.now()).await?.into_iter().map(|wish| ZoneRecord {
+        host: wish.host,
+        kind: wish.kind,
+        value: wish.value,
+        extra: String::new(),
+    });
+    let fleet = |records: Vec<&Record>| records.into_iter().map(|record| names.record(record)).collect::<Vec<_>>();
+    Ok(fleet(wildcard).into_iter().chain(wishes).chain(fleet(own)).collect())
+}
+
+/// What the fleet wants, and what the zone would become.
+pub async fn view(world: &World, keeper: &Keeper) -> Result<(plan::Wanted, View), Error> {
+    let wanted = wanted(world).await?;
+    let terms = terms(world, keeper.names(), &wanted).await?;
+    let view = keeper.view(&terms).await?;
+    Ok((wanted, view))
+}
+
+/// Makes the zone what the fleet wants, within what is asked.
+pub async fn apply(world: &World, ask: &Ask) -> Result<keeper::Done, Error> {
+    let keeper = world.dns.keeper()?;
+    let wanted = wanted(world).await?;
+    let done = keeper.apply(&terms(world, keeper.names(), &wanted).await?, ask).await?;
+    if done.created + done.removed > 0 {
+        let over_budget = wanted.over_budget.len();
+        tracing::info!(created = done.created, removed = done.removed, over_budget, "dns changed");
+    }
+    Ok(done)
+}
+
+/// Looks, and in the mode [`Mode::Auto`] applies; returns a sentence about what was done. No argument but the world.
+async fn reconcile(world: &World) -> Result<String, Error> {
+    let Ok(keeper) = world.dns.keeper() else { return Ok("not written by this controller (--dns none)".to_owned()) };
+    if world.settings.dns.mode == Mode::Auto {
+        let done = apply(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }).await?;
+        return Ok(match (done.created, done.removed) {
+            (0, 0) => format!("as wanted (records: {})", done.owned),
+            (created, removed) => format!("records created: {created}, removed: {removed}"),
+        });
+    }
+    keeper.resume().await?;
+    let (_, view) = view(world, keeper).await?;
+    if view.proposal.is_empty() {
+        return Ok(format!("as wanted (records: {})", view.standing.ours.len()));
+    }
+    let (create, remove) = (view.proposal.create.len(), view.proposal.remove.len());
+    tracing::warn!(create, remove, "the zone is not as wanted, and is changed by hand");
+    Ok(format!("planned: {create} to create, {remove} to remove; `featherctl dns apply` does it"))
 }
 
 /// What the zone should hold, from the store alone. Settles the ingress once and keeps it.
@@ -77,20 +228,63 @@ pub async fn wanted(world: &World) -> Result<plan::Wanted, Error> {
     Ok(plan::wanted(ingress, &members, &tenants, world.settings.dns_budget))
 }
 
+/// What it should hold if that server were the ingress.
+pub async fn wanted_with(world: &World, ingress: &ServerName) -> Result<plan::Wanted, Error> {
+    let (members, tenants) = (world.store.servers().await?, world.store.tenants().await?);
+    Ok(plan::wanted(Some(ingress.clone()), &members, &tenants, world.settings.dns_budget))
+}
+
 /// Name of the setting that holds the ingress.
 pub const INGRESS: &str = "ingress";
+
+/// Asks the reconciler for a pass on what is wanted now, and waits for its end for a bounded time. Not being able to is no failure: the
+/// reconciler keeps at it, and the ingress forwards meanwhile.
+pub async fn settle(world: &World, patience: Duration) -> String {
+    let mut passes = world.dns.passes.subscribe();
+    let begun = passes.borrow().begun;
+    world.ring_desired();
+    let ended = tokio::time::timeout(patience, passes.wait_for(|passes| passes.ended > begun)).await;
+    let last = ended.ok().and_then(Result::ok).and_then(|passes| passes.last.clone());
+    match last.map(|pass| pass.outcome) {
+        Some(Ok(message)) => message,
+        Some(Err(error)) => format!("not up to date yet ({error}); the reconciler keeps at it"),
+        None => "not up to date yet (under way); `featherctl dns status` shows how far it is".to_owned(),
+    }
+}
 
 /// Keeps the zone as wanted until shutdown.
 pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
     let mut desired = world.desired.subscribe();
+    let mut failures = 0;
     loop {
-        if let Err(error) = reconcile(&world).await {
-            tracing::warn!(error = %error, "dns is not as wanted; trying again");
+        desired.mark_unchanged();
+        world.dns.passes.send_modify(|passes| passes.begun += 1);
+        let outcome = reconcile(&world).await;
+        let pause = pause(&world, &outcome, &mut failures);
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "dns is not as wanted; trying again");
         }
+        let pass = Pass { at: world.clock.now(), outcome };
+        world.dns.passes.send_modify(|passes| {
+            passes.ended = passes.begun;
+            passes.last = Some(pass);
+        });
         tokio::select! {
             _ = desired.changed() => {}
-            () = tokio::time::sleep(world.settings.reconcile) => {}
+            () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return,
         }
     }
+}
+
+/// Until the next look: what the provider asked for, or longer with each failure in a row.
+fn pause(world: &World, outcome: &Result<String, Error>, failures: &mut u32) -> Duration {
+    let Err(error) = outcome else {
+        *failures = 0;
+        return world.settings.dns.interval;
+    };
+    let longer = world.settings.reconcile * 2_u32.saturating_pow((*failures).min(6));
+    *failures += 1;
+    let asked = error.metadata.get(keeper::PAUSE).and_then(|pause| pause.parse().ok()).map(Duration::from_millis);
+    longer.max(asked.unwrap_or_default()).min(world.settings.dns.interval.max(asked.unwrap_or_default()))
 }

@@ -25,10 +25,11 @@ use std::{sync::Arc, time::Duration};
 use feather_proto::{
     pb::agent::v1::transfer_service_server::TransferServiceServer,
     pb::controller::v1::{
-        enrollment_service_server::EnrollmentServiceServer, image_service_server::ImageServiceServer,
-        member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
-        server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
-        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+        dns_service_server::DnsServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        image_service_server::ImageServiceServer, member_service_server::MemberServiceServer,
+        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
+        tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
+        waitlist_service_server::WaitlistServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
 };
@@ -39,7 +40,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     agents::Agents,
     ca::Ca,
-    dns::Dns,
+    dns::{Dns, Managed},
     enroll::Enroll,
     fleet::Fleet,
     intent::Intent,
@@ -56,8 +57,8 @@ pub struct Seams {
     pub store: Store,
     /// Ways to agents.
     pub agents: Arc<dyn Agents>,
-    /// DNS provider.
-    pub dns: Arc<dyn Dns>,
+    /// The zone to write to, if any.
+    pub dns: Option<Managed>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -74,6 +75,9 @@ pub enum Error {
     /// The CA is unusable.
     #[error(transparent)]
     Ca(#[from] ca::Error),
+    /// Tenants' names do not lie in the zone.
+    #[error("{0}")]
+    Zone(String),
     /// The transport failed.
     #[error("the gRPC server ended")]
     Transport(#[from] tonic::transport::Error),
@@ -88,8 +92,9 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "",
+    feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::image_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::member_service_server::SERVICE_NAME,
@@ -118,11 +123,13 @@ pub async fn serve(
     incoming: Incoming,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let dns =
+        Dns::new(seams.dns, &seams.store, &seams.clock, &settings.domain_suffix, &settings.dns).map_err(Error::Zone)?;
     let world = Arc::new(World {
         store: seams.store,
         agents: seams.agents,
         fleet: Fleet::default(),
-        dns: seams.dns,
+        dns,
         clock: seams.clock,
         settings,
         volatile: Arc::new(Volatile::default()),
@@ -164,6 +171,7 @@ pub async fn serve(
                 .max_decoding_message_size(relay::MESSAGE_MAX_BYTES)
                 .max_encoding_message_size(relay::MESSAGE_MAX_BYTES),
         )
+        .add_service(DnsServiceServer::new(api::dns::DnsApi::new(world.clone())))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
         .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))

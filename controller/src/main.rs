@@ -11,7 +11,11 @@ use feather_controller::{
     Seams,
     agents::grpc::GrpcAgents,
     ca::{self, Ca},
-    dns::memory::Memory,
+    dns::{
+        self, Managed,
+        memory::Memory,
+        propose::{Cap, SUB_RECORDS_MAX},
+    },
     own_identity, serve,
     store::Store,
     world::{Clock as _, Settings, SystemClock},
@@ -87,9 +91,18 @@ struct Serve {
     /// Domain under which tenants are served: alice becomes alice.SUFFIX.
     #[arg(long, env = "FEATHER_CONTROLLER_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
     domain_suffix: String,
-    /// DNS provider. `memory` keeps the zone in this process: for fleets whose DNS is done by hand.
-    #[arg(long, env = "FEATHER_CONTROLLER_DNS", value_enum, default_value_t = Provider::Memory)]
+    /// Where DNS is written: `none` for fleets whose DNS is done by hand, `memory` for a zone in this process, to try things.
+    #[arg(long, env = "FEATHER_CONTROLLER_DNS", value_enum, default_value_t = Provider::None)]
     dns: Provider,
+    /// The registered domain that the domain suffix lies in [default: the suffix without its first label].
+    #[arg(long, env = "FEATHER_CONTROLLER_DNS_ZONE")]
+    dns_zone: Option<String>,
+    /// Who changes the zone: the controller by itself, or a person with `featherctl dns apply`.
+    #[arg(long, env = "FEATHER_CONTROLLER_DNS_MODE", value_enum, default_value_t = DnsMode::Auto)]
+    dns_mode: DnsMode,
+    /// Names of the zone that may change at once: a number, or a share of those that are ours (and at least five).
+    #[arg(long, env = "FEATHER_CONTROLLER_MAX_CHANGES", default_value = "30%")]
+    max_changes: Cap,
     /// Port at which the servers' Caddys take requests that another server forwards.
     #[arg(long, env = "FEATHER_CONTROLLER_HTTP_PORT", default_value_t = 80)]
     http_port: u16,
@@ -109,7 +122,14 @@ struct Serve {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Provider {
+    None,
     Memory,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DnsMode {
+    Auto,
+    Manual,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -210,16 +230,27 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
+    let dns = managed(&arguments, &store).await?;
     let settings = Settings {
         domain_suffix: arguments.domain_suffix,
         http_port: arguments.http_port,
         tenant_memory_bytes: arguments.tenant_memory_mib << 20,
         disk_headroom_bytes: arguments.disk_headroom_mib << 20,
         dns_budget: arguments.dns_budget,
+        dns: dns::Rules {
+            mode: match arguments.dns_mode {
+                DnsMode::Auto => dns::Mode::Auto,
+                DnsMode::Manual => dns::Mode::Manual,
+            },
+            // A zone that begins empty with each process gets all of its names at once.
+            cap: if matches!(arguments.dns, Provider::Memory) {
+                Cap::Count(SUB_RECORDS_MAX)
+            } else {
+                arguments.max_changes
+            },
+            ..dns::Rules::default()
+        },
         ..Settings::default()
-    };
-    let dns = match arguments.dns {
-        Provider::Memory => Arc::new(Memory::default()),
     };
     let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone()));
     let shutdown = CancellationToken::new();
@@ -230,6 +261,23 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     serve(settings, seams, authority, advertise, identity, TcpIncoming::stream(listener), shutdown).await?;
     tracing::info!("controller stopped");
     Ok(())
+}
+
+/// The zone that the flags name.
+async fn managed(arguments: &Serve, store: &Store) -> anyhow::Result<Option<Managed>> {
+    let suffix = arguments.domain_suffix.trim_end_matches('.');
+    // A suffix of two labels is most likely a registered domain itself.
+    let parent = suffix.split_once('.').map(|(_, parent)| parent).filter(|parent| parent.contains('.'));
+    let zone = arguments.dns_zone.clone().unwrap_or_else(|| parent.unwrap_or(suffix).to_owned());
+    match arguments.dns {
+        Provider::None => Ok(None),
+        Provider::Memory => {
+            let key = format!("memory/{zone}");
+            // The zone of an earlier process went with it, and what was ours in it.
+            store.forget_dns(&key).await?;
+            Ok(Some(Managed { provider: Arc::new(Memory::new(&zone)), key }))
+        }
+    }
 }
 
 /// Keeps a second controller of the same fleet out for as long as the file is open: two would drive the same operations.

@@ -1,7 +1,8 @@
 //! The controller's store: desired state, in SQL that SQLite and PostgreSQL both speak.
 //!
 //! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
-//! logs, settings, which address of the waitlist became which tenant. Not kept, because it can be asked again: anything
+//! logs, settings, which address of the waitlist became which tenant, which records of a DNS zone are ours and what it was before
+//! each change. Not kept, because it can be asked again: anything
 //! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
 //! transfer tickets, join secrets, private keys.
 //!
@@ -16,6 +17,7 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
+pub mod dns;
 mod invitations;
 mod members;
 mod operations;

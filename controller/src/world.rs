@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::{
     agents::{Agent, Agents, TransferProgress},
-    dns::Dns,
+    dns::{self, Dns},
     fleet::Fleet,
     operations::Subject,
     relay::Relays,
@@ -69,6 +69,8 @@ pub struct Settings {
     pub disk_headroom_bytes: u64,
     /// Own DNS records for tenants away from the ingress, at most.
     pub dns_budget: usize,
+    /// How the zone is kept.
+    pub dns: dns::Rules,
 }
 
 impl Default for Settings {
@@ -84,6 +86,7 @@ impl Default for Settings {
             tenant_memory_bytes: 64 << 20,
             disk_headroom_bytes: 256 << 20,
             dns_budget: 60,
+            dns: dns::Rules::default(),
         }
     }
 }
@@ -163,8 +166,8 @@ pub struct World {
     pub agents: Arc<dyn Agents>,
     /// Observed state.
     pub fleet: Fleet,
-    /// DNS provider.
-    pub dns: Arc<dyn Dns>,
+    /// The zone.
+    pub dns: Dns,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Knobs.

@@ -90,6 +90,18 @@ pub mod reason {
     pub const STORAGE: &str = "STORAGE";
     /// DNS provider does not answer or refused.
     pub const DNS: &str = "DNS";
+    /// DNS is not written by this controller.
+    pub const DNS_OFF: &str = "DNS_OFF";
+    /// The zone does not confirm what the store says is ours.
+    pub const DNS_UNPROVEN: &str = "DNS_UNPROVEN";
+    /// The zone has far fewer records of others than before.
+    pub const DNS_SHRUNK: &str = "DNS_SHRUNK";
+    /// More names would change at once than may.
+    pub const DNS_CAP: &str = "DNS_CAP";
+    /// Another controller may change the zone now.
+    pub const DNS_LEASE: &str = "DNS_LEASE";
+    /// No such record or snapshot in the zone.
+    pub const DNS_NOT_FOUND: &str = "DNS_NOT_FOUND";
     /// No client certificate, or not one of this fleet.
     pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
     /// The certificate's role does not allow this.

@@ -26,7 +26,7 @@ use feather_agent::{
 use feather_controller::{
     agents::grpc::GrpcAgents,
     ca::{self, Ca},
-    dns::memory::Memory,
+    dns::{Managed, Rules, memory::Memory},
     own_identity,
     store::{AfterCommit, Store},
     world::{Settings, SystemClock},
@@ -49,6 +49,8 @@ use crate::{
 /// Reference of the image that tenants run.
 pub const WORK_IMAGE: &str = "localhost/feather-work:latest";
 const CONTROLLER: &str = "controller:7400";
+/// The zone that tenants' names lie in.
+pub const ZONE: &str = "inceptel.ai";
 
 /// One server: what outlives its agent, and the agent.
 pub struct ServerBox {
@@ -121,6 +123,14 @@ fn settings() -> Settings {
         backoff_max: Duration::from_millis(40),
         heartbeat: Duration::from_millis(300),
         reconcile: Duration::from_millis(150),
+        dns: Rules {
+            patience: Duration::from_millis(40),
+            sight: Duration::from_millis(200),
+            look_again: Duration::from_millis(5),
+            lease: Duration::from_millis(500),
+            interval: Duration::from_millis(150),
+            ..Rules::default()
+        },
         ..Settings::default()
     }
 }
@@ -141,7 +151,7 @@ impl Fleet {
         let mut fleet = Self {
             servers: BTreeMap::new(),
             recorder: Arc::default(),
-            dns: Arc::default(),
+            dns: Arc::new(Memory::new(ZONE)),
             faults: Faults::default(),
             network: Network::default(),
             settings: settings(),
@@ -186,6 +196,7 @@ impl Fleet {
             let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
             let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
+            let dns = Some(Managed { provider: dns, key: format!("memory/{ZONE}") });
             let seams = feather_controller::Seams { store, agents, dns, clock };
             feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown)
                 .await

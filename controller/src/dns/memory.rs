@@ -1,58 +1,143 @@
-//! A zone in memory: for a fleet without DNS of its own, and for tests.
+//! A whole zone in memory, with the rules of a real one: for a fleet without DNS of its own, and for tests.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use feather_proto::error::{Error, reason};
 
-use super::{Changes, Dns, Record};
+use super::{
+    propose::{APEX_RECORDS_MAX, SUB_RECORDS_MAX},
+    zone::{Provider, ProviderError, Removed, Zone, ZoneRecord},
+};
+
+/// TTL of a new zone, in seconds.
+const TTL: u32 = 300;
 
 /// The zone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
+    name: String,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    records: BTreeSet<Record>,
+    zone: Zone,
     broken: bool,
 }
 
 impl Memory {
-    /// Refuses everything from now on, or no more.
+    /// An empty zone of that name.
+    pub fn new(name: &str) -> Self {
+        Self::holding(name, Zone { ttl: TTL, records: Vec::new() })
+    }
+
+    /// A zone that holds something already.
+    pub fn holding(name: &str, mut zone: Zone) -> Self {
+        zone.records.sort();
+        Self { name: name.to_owned(), state: Mutex::new(State { zone, broken: false }) }
+    }
+
+    /// Answers nothing from now on, or again.
     pub fn set_broken(&self, broken: bool) {
         self.lock().broken = broken;
+    }
+
+    /// Changes the zone as somebody in a web panel would; returns what it holds then.
+    pub fn edit(&self, change: impl FnOnce(&mut Zone)) -> Zone {
+        let mut state = self.lock();
+        change(&mut state.zone);
+        state.zone.records.sort();
+        state.zone.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn usable(&self) -> Result<std::sync::MutexGuard<'_, State>, Error> {
+    fn usable(&self) -> Result<std::sync::MutexGuard<'_, State>, ProviderError> {
         let state = self.lock();
         if state.broken {
-            return Err(Error::unavailable(reason::DNS, "the DNS provider does not answer"));
+            let message = "the DNS provider does not answer".to_owned();
+            return Err(ProviderError::Later { message, pause: std::time::Duration::from_secs(1) });
         }
         Ok(state)
     }
 }
 
+/// What a real zone refuses.
+fn check(zone: &Zone) -> Result<(), ProviderError> {
+    let apex = zone.records.iter().filter(|record| record.host.is_empty()).count();
+    if apex > APEX_RECORDS_MAX || zone.records.len() - apex > SUB_RECORDS_MAX {
+        return Err(ProviderError::Refused(format!(
+            "the zone takes {APEX_RECORDS_MAX} records at its apex and {SUB_RECORDS_MAX} below it"
+        )));
+    }
+    for alias in zone.records.iter().filter(|record| record.kind == "cname") {
+        if let Some(other) = zone.records.iter().find(|other| other.host == alias.host && *other != alias) {
+            return Err(ProviderError::Refused(format!("{alias} and {other} exclude each other")));
+        }
+    }
+    Ok(())
+}
+
 #[async_trait]
-impl Dns for Memory {
-    async fn records(&self) -> Result<BTreeSet<Record>, Error> {
-        Ok(self.usable()?.records.clone())
+impl Provider for Memory {
+    fn zone(&self) -> &str {
+        &self.name
     }
 
-    async fn apply(&self, changes: &Changes) -> Result<(), Error> {
+    async fn read(&self) -> Result<Zone, ProviderError> {
+        Ok(self.usable()?.zone.clone())
+    }
+
+    async fn append(&self, records: &[ZoneRecord], ttl: u32) -> Result<(), ProviderError> {
         let mut state = self.usable()?;
-        state.records.extend(changes.create.iter().cloned());
-        for record in &changes.remove {
-            state.records.remove(record);
-        }
+        let mut next = Zone { ttl, records: state.zone.records.iter().chain(records).cloned().collect() };
+        check(&next)?;
+        next.records.sort();
+        state.zone = next;
         Ok(())
+    }
+
+    async fn remove(&self, records: &[ZoneRecord]) -> Result<Removed, ProviderError> {
+        let mut state = self.usable()?;
+        let (gone, kept) = state.zone.records.iter().cloned().partition::<Vec<_>, _>(|record| records.contains(record));
+        state.zone.records = kept;
+        let apex = gone.iter().filter(|record| record.host.is_empty()).count();
+        Ok(Removed { apex, sub: gone.len() - apex })
+    }
+
+    async fn replace(&self, zone: &Zone) -> Result<(), ProviderError> {
+        let mut state = self.usable()?;
+        check(zone)?;
+        state.zone = zone.clone();
+        state.zone.records.sort();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Memory, Provider as _, ProviderError, ZoneRecord};
+
+    fn record(host: &str, kind: &str, value: &str) -> ZoneRecord {
+        ZoneRecord { host: host.into(), kind: kind.into(), value: value.into(), extra: String::new() }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_rules_of_a_zone() {
+        let memory = Memory::new("example.com");
+        let alias = record("x", "cname", "y.example.net");
+        memory.append(std::slice::from_ref(&alias), 60).await.unwrap();
+        let excluded = memory.append(&[record("x", "a", "192.0.2.1")], 60).await;
+        assert!(matches!(excluded, Err(ProviderError::Refused(_))), "{excluded:?}");
+        let many: Vec<_> = (0..100).map(|number| record(&format!("h{number}"), "a", "192.0.2.1")).collect();
+        assert!(matches!(memory.append(&many, 60).await, Err(ProviderError::Refused(_))));
+        memory.append(&many[..99], 120).await.unwrap();
+        let zone = memory.read().await.unwrap();
+        assert_eq!((zone.ttl, zone.records.len()), (120, 100));
+        assert_eq!(memory.remove(&[alias, record("none", "a", "192.0.2.1")]).await.unwrap().sub, 1);
+        memory.set_broken(true);
+        assert!(matches!(memory.read().await, Err(ProviderError::Later { .. })));
     }
 }

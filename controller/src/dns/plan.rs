@@ -11,7 +11,7 @@ use std::{
 
 use feather_proto::ids::{ServerName, TenantName};
 
-use super::{Changes, Record};
+use super::Record;
 use crate::store::{ServerRow, TenantRow, TenantState};
 
 /// Name of the wildcard's record.
@@ -71,22 +71,12 @@ pub fn wanted(ingress: Option<ServerName>, members: &[ServerRow], tenants: &[Ten
     wanted
 }
 
-/// The change that leads from what is there to what is wanted.
-pub fn diff(wanted: &BTreeSet<Record>, present: &BTreeSet<Record>) -> Changes {
-    Changes {
-        create: wanted.difference(present).cloned().collect(),
-        remove: present.difference(wanted).cloned().collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use feather_proto::ids::Generation;
     use time::OffsetDateTime;
 
-    use super::{diff, ingress, wanted};
+    use super::{ingress, wanted};
     use crate::store::{ServerRow, TenantRow, TenantState};
 
     fn server(name: &str, address: &str) -> ServerRow {
@@ -156,19 +146,5 @@ mod tests {
         let wanted = wanted(Some("nyc".parse().unwrap()), &members, &[], 2);
         assert!(wanted.records.is_empty());
         assert_eq!(wanted.unaddressable.len(), 1);
-    }
-
-    #[test]
-    fn the_difference_leads_from_present_to_wanted() {
-        let members = [server("fra", "192.0.2.2"), server("nyc", "192.0.2.1")];
-        let before =
-            wanted(Some("nyc".parse().unwrap()), &members, &[tenant("a", "fra", TenantState::Active)], 9).records;
-        let after =
-            wanted(Some("nyc".parse().unwrap()), &members, &[tenant("b", "fra", TenantState::Active)], 9).records;
-        let changes = diff(&after, &before);
-        let mut records: BTreeSet<_> = before;
-        records.extend(changes.create);
-        records.retain(|record| !changes.remove.contains(record));
-        assert_eq!(records, after);
     }
 }

@@ -65,12 +65,7 @@ pub fn new_ticket() -> String {
 /// forwards meanwhile.
 pub async fn settle_dns(world: &World) -> Result<Outcome, Error> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let message = match tokio::time::timeout(PATIENCE, crate::dns::reconcile(world)).await {
-        Ok(Ok(message)) => message,
-        Ok(Err(error)) => format!("not up to date yet ({error}); the reconciler keeps at it"),
-        Err(_) => "not up to date yet (no answer); the reconciler keeps at it".to_owned(),
-    };
-    Ok(Outcome::note(message))
+    Ok(Outcome::note(crate::dns::settle(world, PATIENCE).await))
 }
 
 /// How a running operation is spoken to.
