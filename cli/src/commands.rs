@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub(crate) mod completions;
+pub(crate) mod dns;
 pub(crate) mod image;
 pub(crate) mod operation;
 pub(crate) mod server;

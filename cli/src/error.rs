@@ -251,6 +251,13 @@ fn hint(error: &Error) -> String {
             "`featherctl server list` shows which servers answer; check that server's agent, network and firewall"
                 .into()
         }
+        reason::DNS_OFF => {
+            "start the controller with --dns and --dns-zone (docs/operations.md says how), or point the names there by hand".into()
+        }
+        reason::DNS_CAP | reason::DNS_SHRUNK | reason::DNS_UNPROVEN => "`featherctl dns plan` shows what would be changed".into(),
+        reason::DNS_LEASE => "`featherctl dns status` shows how things stand; then try again".into(),
+        reason::DNS_NOT_FOUND => "`featherctl dns records` and `featherctl dns snapshots` show what there is".into(),
+        reason::DNS => "`featherctl dns status` shows what the provider says, and what is still to do".into(),
         reason::UNAUTHENTICATED => ANOTHER_IDENTITY.into(),
         reason::ROLE => "use an identity with that role: --identity FILE (FEATHERCTL_IDENTITY)".into(),
         _ => hint_by_code(error.code).into(),

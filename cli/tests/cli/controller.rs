@@ -147,6 +147,17 @@ service! { operation_service_server::OperationService {
     watch_operation: WatchOperation(WatchOperationRequest) -> WatchOperationResponse as WatchOperationStream
 } }
 
+service! { dns_service_server::DnsService {
+    plan_dns: PlanDns(PlanDnsRequest) -> PlanDnsResponse,
+    apply_dns: ApplyDns(ApplyDnsRequest) -> ApplyDnsResponse,
+    get_dns_status: GetDnsStatus(GetDnsStatusRequest) -> GetDnsStatusResponse,
+    list_dns_records: ListDnsRecords(ListDnsRecordsRequest) -> ListDnsRecordsResponse,
+    list_dns_snapshots: ListDnsSnapshots(ListDnsSnapshotsRequest) -> ListDnsSnapshotsResponse,
+    restore_dns_snapshot: RestoreDnsSnapshot(RestoreDnsSnapshotRequest) -> RestoreDnsSnapshotResponse,
+    adopt_dns_records: AdoptDnsRecords(AdoptDnsRecordsRequest) -> AdoptDnsRecordsResponse,
+    set_ingress: SetIngress(SetIngressRequest) -> SetIngressResponse,
+} streams {} }
+
 #[tonic::async_trait]
 impl pb::enrollment_service_server::EnrollmentService for Script {
     async fn create_join_token(
@@ -300,6 +311,7 @@ impl Controller {
             .add_service(pb::operation_service_server::OperationServiceServer::new(script.clone()))
             .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()))
             .add_service(pb::image_service_server::ImageServiceServer::new(script.clone()))
+            .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { router.serve_with_incoming(connections).await.unwrap() });

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod controller;
+mod dns;
 mod errors;
 mod following;
 mod help;
