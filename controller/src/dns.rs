@@ -15,14 +15,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{store::Store, world::World};
+use authority::Authorities;
+use converge::Tracker;
 use keeper::{Ask, Keeper, View};
 use names::Names;
 use propose::Cap;
 use zone::{Provider, ZoneRecord};
 
+pub mod authority;
 pub mod bag;
 pub mod change;
 pub mod contract;
+pub mod converge;
 pub mod dynadot;
 pub mod keeper;
 pub mod ledger;
@@ -69,6 +73,8 @@ pub struct Rules {
     pub lease: Duration,
     /// Time between looks at the zone when nothing happened.
     pub interval: Duration,
+    /// Time between questions to the name servers while something is on its way to them.
+    pub ask_again: Duration,
     /// So many snapshots are kept.
     pub snapshots: i64,
 }
@@ -84,6 +90,7 @@ impl Default for Rules {
             look_again: Duration::from_secs(2),
             lease: Duration::from_secs(120),
             interval: Duration::from_secs(300),
+            ask_again: Duration::from_secs(5),
             snapshots: 200,
         }
     }
@@ -101,6 +108,8 @@ pub struct Managed {
     pub provider: Arc<dyn Provider>,
     /// What the store calls it: provider and zone.
     pub key: String,
+    /// Who answers for it; nobody, for a zone that has no name servers.
+    pub authorities: Option<Arc<dyn Authorities>>,
 }
 
 /// One look at the zone by the reconciler.
@@ -124,6 +133,8 @@ pub struct Passes {
 /// The zone of this controller.
 pub struct Dns {
     keeper: Option<Keeper>,
+    authorities: Option<Arc<dyn Authorities>>,
+    tracker: Tracker,
     passes: watch::Sender<Passes>,
 }
 
@@ -136,15 +147,16 @@ impl Dns {
         suffix: &str,
         rules: &Rules,
     ) -> Result<Self, String> {
-        let keeper = match managed {
-            None => None,
-            Some(Managed { provider, key }) => {
+        let (keeper, authorities) = match managed {
+            None => (None, None),
+            Some(Managed { provider, key, authorities }) => {
                 let names = Names::new(provider.zone(), suffix)?;
                 let holder = uuid::Uuid::new_v4().to_string();
-                Some(Keeper::new(store.clone(), provider, clock.clone(), names, rules.clone(), &key, &holder))
+                let keeper = Keeper::new(store.clone(), provider, clock.clone(), names, rules.clone(), &key, &holder);
+                (Some(keeper), authorities)
             }
         };
-        Ok(Self { keeper, passes: watch::Sender::default() })
+        Ok(Self { keeper, authorities, tracker: Tracker::default(), passes: watch::Sender::default() })
     }
 
     /// The zone's keeper, or how to get one.
@@ -154,6 +166,11 @@ impl Dns {
                            `featherctl tenant show NAME` say what has to lead where";
             Error::refused(reason::DNS_OFF, message)
         })
+    }
+
+    /// What has arrived at the name servers.
+    pub fn known(&self) -> converge::Known {
+        self.tracker.known()
     }
 
     /// The newest pass of the reconciler.
@@ -188,6 +205,7 @@ pub async fn apply(world: &World, ask: &Ask) -> Result<keeper::Done, Error> {
     let keeper = world.dns.keeper()?;
     let wanted = wanted(world).await?;
     let done = keeper.apply(&terms(world, keeper.names(), &wanted).await?, ask).await?;
+    world.dns.tracker.provider_shows(done.unsettled.clone(), done.ttl);
     if done.created + done.removed > 0 {
         let over_budget = wanted.over_budget.len();
         tracing::info!(created = done.created, removed = done.removed, over_budget, "dns changed");
@@ -207,6 +225,7 @@ async fn reconcile(world: &World) -> Result<String, Error> {
     }
     keeper.resume().await?;
     let (_, view) = view(world, keeper).await?;
+    world.dns.tracker.provider_shows(view.proposal.unsettled(), view.zone.ttl);
     if view.proposal.is_empty() {
         return Ok(format!("as wanted (records: {})", view.standing.ours.len()));
     }
@@ -236,6 +255,9 @@ pub async fn wanted_with(world: &World, ingress: &ServerName) -> Result<plan::Wa
 
 /// Name of the setting that holds the ingress.
 pub const INGRESS: &str = "ingress";
+
+/// Name of the setting that holds the ingress before it.
+pub const FORMER_INGRESS: &str = "former-ingress";
 
 /// Asks the reconciler for a pass on what is wanted now, and waits for its end for a bounded time. Not being able to is no failure: the
 /// reconciler keeps at it, and the ingress forwards meanwhile.

@@ -1,7 +1,8 @@
 //! Keeps forwarding true: a server that still gets requests for a tenant that lives elsewhere sends them there.
 //!
 //! Wanted: the ingress forwards every tenant that lives on another server (so that nothing needs a DNS change to be reachable),
-//! every server that a tenant departed from forwards to where it lives now, and nobody forwards a tenant that is gone. A server
+//! the former ingress and every server that a tenant departed from do so until every name server has led elsewhere for long enough,
+//! and nobody forwards a tenant that is gone. A server
 //! whose ledger is from before a move (a restored backup) runs an old copy: that is stopped, and becomes one that has departed.
 //! Level-triggered; reads everything, compares, tells the agents what differs.
 
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agents::Call,
+    dns,
     fleet::Observed,
     store::{OperationRow, TenantRow, TenantState},
     world::World,
@@ -41,6 +43,10 @@ pub struct Correction {
 pub struct View<'a> {
     /// Server that the wildcard record leads to.
     pub ingress: Option<&'a ServerName>,
+    /// The one before, while somebody may still be led to it.
+    pub former: Option<&'a ServerName>,
+    /// Tenants whose names have led to where they should for so long that nobody knows an older address.
+    pub left: &'a BTreeSet<TenantName>,
     /// Where each member takes forwarded requests; `None` for one that has not told yet.
     pub targets: &'a BTreeMap<ServerName, Option<String>>,
     /// All tenants.
@@ -129,7 +135,8 @@ pub fn corrections(server: &ServerName, snapshot: &ServerSnapshot, view: &View<'
         }
         let lives_at = row.server.as_ref().filter(|_| row.state == TenantState::Active);
         let departed = report.is_some_and(|report| report.residence == Residence::Departed);
-        let target = lives_at.filter(|_| departed || view.ingress == Some(server)).and_then(|at| view.targets.get(at));
+        let led_here = view.former == Some(server) || (departed && !view.left.contains(&row.name));
+        let target = lives_at.filter(|_| led_here || view.ingress == Some(server)).and_then(|at| view.targets.get(at));
         // Where it lives is known, how it is reached there is not: what is so stays so until it is.
         if target == Some(&None) {
             continue;
@@ -162,7 +169,16 @@ pub async fn reconcile(world: &World) -> Result<usize, Error> {
     let seen = world.fleet.all();
     let at_home = settled(&tenants, &seen);
     let names = at_home.keys().cloned().collect();
-    let view = View { ingress: ingress.as_ref(), targets: &targets, tenants: &tenants, held: &held, settled: &names };
+    let (former, left) = dns_knows(world, &tenants).await?;
+    let view = View {
+        ingress: ingress.as_ref(),
+        former: former.as_ref(),
+        left: &left,
+        targets: &targets,
+        tenants: &tenants,
+        held: &held,
+        settled: &names,
+    };
     let mut told = 0;
     for (server, observed) in &seen {
         let Some(snapshot) = observed.alive() else { continue };
@@ -186,6 +202,19 @@ pub async fn reconcile(world: &World) -> Result<usize, Error> {
         }
     }
     Ok(told)
+}
+
+/// The former ingress while it matters, and the tenants that nobody looks for elsewhere any more. Where no name server is asked, that is
+/// never known.
+async fn dns_knows(world: &World, tenants: &[TenantRow]) -> Result<(Option<ServerName>, BTreeSet<TenantName>), Error> {
+    let former: Option<ServerName> =
+        world.store.setting(dns::FORMER_INGRESS).await?.map(|name| name.parse()).transpose()?;
+    let Ok(keeper) = world.dns.keeper() else { return Ok((former, BTreeSet::new())) };
+    let (names, known) = (keeper.names(), world.dns.known());
+    let now_ms = i64::try_from(world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+    let left = |host: &str| known.is_left(names, host, now_ms);
+    let gone = tenants.iter().map(|row| &row.name).filter(|name| left(&names.host(name.as_str()))).cloned().collect();
+    Ok((former.filter(|_| !left(&names.host(dns::plan::WILDCARD))), gone))
 }
 
 /// Ends a copy from before a move. The next pass of the reconciler tells its server where to forward.
@@ -224,6 +253,8 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use feather_proto::{
         ids::{Generation, ServerName},
         model::{ContainerState, IncomingStage, Residence, ServerSnapshot, TenantReport},
@@ -293,7 +324,15 @@ mod tests {
         let targets = targets.map(|(server, target)| (name(server), target)).into();
         let at_home = settled(tenants, &others.into_iter().collect());
         let names = at_home.keys().cloned().collect();
-        let view = View { ingress: Some(&name("nyc")), targets: &targets, tenants, held, settled: &names };
+        let view = View {
+            ingress: Some(&name("nyc")),
+            former: None,
+            left: &BTreeSet::new(),
+            targets: &targets,
+            tenants,
+            held,
+            settled: &names,
+        };
         let nyc = snapshot("nyc", reports);
         let told = corrections(&name("nyc"), &nyc, &view).into_iter();
         let older = older_copies(&name("nyc"), &nyc, &view, &at_home).into_iter();
@@ -335,6 +374,33 @@ mod tests {
         let elsewhere = [row("alice", "gone", TenantState::Active)];
         let departed = report("alice", Residence::Departed, Some("g:80"));
         assert_eq!(told(&elsewhere, vec![departed], &[]), vec![("alice".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_forward_ends_when_nobody_is_led_here_any_more() {
+        let tenants = [row("gil", "fra", TenantState::Active), row("hal", "fra", TenantState::Active)];
+        let departed = |name| report(name, Residence::Departed, Some("f:80"));
+        let seen = snapshot("ams", vec![departed("gil"), departed("hal")]);
+        let left = ["gil".parse().unwrap()].into();
+        let targets = [(name("fra"), Some("f:80".to_owned()))].into();
+        let (ams, settled) = (name("ams"), BTreeSet::new());
+        let asked = |ingress: &ServerName, former| {
+            let view = View {
+                ingress: Some(ingress),
+                former,
+                left: &left,
+                targets: &targets,
+                tenants: &tenants,
+                held: &[],
+                settled: &settled,
+            };
+            let told = corrections(&ams, &seen, &view).into_iter().map(|one| (one.tenant.to_string(), one.forward_to));
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&name("nyc"), None), [("gil".to_owned(), None)]);
+        // An ingress forwards whatever comes, and so does the one before it for a while.
+        assert_eq!(asked(&ams, None), []);
+        assert_eq!(asked(&name("nyc"), Some(&ams)), []);
     }
 
     #[test]

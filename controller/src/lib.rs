@@ -141,6 +141,7 @@ pub async fn serve(
     let reconcilers = TaskTracker::new();
     reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
     reconcilers.spawn(dns::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(dns::converge::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(forwards::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
     let resumed = engine.resume().await?;

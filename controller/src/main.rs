@@ -1,6 +1,7 @@
 //! `feather-controller`: wires the controller to the real world.
 
 use std::{
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,6 +14,8 @@ use feather_controller::{
     ca::{self, Ca},
     dns::{
         self, Managed,
+        authority::Network,
+        dynadot::{self, Credentials, Dynadot, DynadotOptions},
         memory::Memory,
         propose::{Cap, SUB_RECORDS_MAX},
     },
@@ -84,14 +87,14 @@ struct Serve {
     state_dir: PathBuf,
     /// Address to listen on.
     #[arg(long, env = "FEATHER_CONTROLLER_LISTEN", default_value = "0.0.0.0:7400")]
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     /// Where desired state is kept.
     #[arg(long, env = "FEATHER_CONTROLLER_STORE", default_value = "sqlite:///var/lib/feather/controller.db")]
     store: String,
     /// Domain under which tenants are served: alice becomes alice.SUFFIX.
     #[arg(long, env = "FEATHER_CONTROLLER_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
     domain_suffix: String,
-    /// Where DNS is written: `none` for fleets whose DNS is done by hand, `memory` for a zone in this process, to try things.
+    /// Where DNS is written: `dynadot`, `none` for fleets whose DNS is done by hand, `memory` for a zone in this process, to try things.
     #[arg(long, env = "FEATHER_CONTROLLER_DNS", value_enum, default_value_t = Provider::None)]
     dns: Provider,
     /// The registered domain that the domain suffix lies in [default: the suffix without its first label].
@@ -103,6 +106,18 @@ struct Serve {
     /// Names of the zone that may change at once: a number, or a share of those that are ours (and at least five).
     #[arg(long, env = "FEATHER_CONTROLLER_MAX_CHANGES", default_value = "30%")]
     max_changes: Cap,
+    /// Ask these name servers, IP or IP:PORT, instead of those that the zone names. May be given several times.
+    #[arg(long, env = "FEATHER_CONTROLLER_DNS_AUTHORITY", value_delimiter = ',', value_parser = name_server)]
+    dns_authority: Vec<SocketAddr>,
+    /// Address of Dynadot's API: https://api-sandbox.dynadot.com to play.
+    #[arg(long, env = "FEATHER_CONTROLLER_DYNADOT_URL", default_value = dynadot::PRODUCTION)]
+    dynadot_url: String,
+    /// File with the API key, readable by its owner only; or FEATHER_DYNADOT_KEY in the environment.
+    #[arg(long, env = dynadot::KEY_FILE)]
+    dynadot_key_file: Option<PathBuf>,
+    /// File with the API secret, readable by its owner only; or FEATHER_DYNADOT_SECRET in the environment.
+    #[arg(long, env = dynadot::SECRET_FILE)]
+    dynadot_secret_file: Option<PathBuf>,
     /// Port at which the servers' Caddys take requests that another server forwards.
     #[arg(long, env = "FEATHER_CONTROLLER_HTTP_PORT", default_value_t = 80)]
     http_port: u16,
@@ -124,6 +139,7 @@ struct Serve {
 enum Provider {
     None,
     Memory,
+    Dynadot,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -263,6 +279,14 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An address, with the usual port unless it names another.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    with_port
+        .or_else(|| text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, 53)))
+        .ok_or_else(|| format!("{text:?} is no name server: write IP or IP:PORT, for example 192.0.2.53"))
+}
+
 /// The zone that the flags name.
 async fn managed(arguments: &Serve, store: &Store) -> anyhow::Result<Option<Managed>> {
     let suffix = arguments.domain_suffix.trim_end_matches('.');
@@ -275,7 +299,19 @@ async fn managed(arguments: &Serve, store: &Store) -> anyhow::Result<Option<Mana
             let key = format!("memory/{zone}");
             // The zone of an earlier process went with it, and what was ours in it.
             store.forget_dns(&key).await?;
-            Ok(Some(Managed { provider: Arc::new(Memory::new(&zone)), key }))
+            Ok(Some(Managed { provider: Arc::new(Memory::new(&zone)), key, authorities: None }))
+        }
+        Provider::Dynadot => {
+            let (key_file, secret_file) =
+                (arguments.dynadot_key_file.as_deref(), arguments.dynadot_secret_file.as_deref());
+            let credentials = Credentials::load(|name| std::env::var(name).ok(), key_file, secret_file)?;
+            // Any number will do: it only spreads pauses.
+            let seed = u64::from(std::process::id());
+            let options =
+                DynadotOptions { url: arguments.dynadot_url.clone(), seed, ..DynadotOptions::new(&zone, credentials) };
+            let authorities = Arc::new(Network { fixed: arguments.dns_authority.clone() });
+            let provider = Arc::new(Dynadot::new(options)?);
+            Ok(Some(Managed { provider, key: format!("dynadot/{zone}"), authorities: Some(authorities) }))
         }
     }
 }

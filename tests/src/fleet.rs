@@ -196,7 +196,7 @@ impl Fleet {
             let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
             let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
-            let dns = Some(Managed { provider: dns, key: format!("memory/{ZONE}") });
+            let dns = Some(Managed { provider: dns, key: format!("memory/{ZONE}"), authorities: None });
             let seams = feather_controller::Seams { store, agents, dns, clock };
             feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown)
                 .await

@@ -1,6 +1,6 @@
 //! `DnsService`.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use feather_proto::{
     error::{Error, reason},
@@ -15,6 +15,7 @@ use super::{admin, reader};
 use crate::{
     dns::{
         self, Mode,
+        converge::Answer,
         keeper::{Ask, Keeper, View, token},
         names::Names,
         plan::{self, Wanted},
@@ -77,23 +78,34 @@ impl DnsApi {
     }
 
     fn names_of(&self, keeper: &Keeper, wanted: &Wanted, view: &View) -> Vec<pb::DnsName> {
-        let names = keeper.names();
+        let (names, known) = (keeper.names(), self.world.dns.known());
         let named = wanted.records.iter().map(|one| (one, names.record(one)));
         named
             .map(|(wanted, record)| {
                 let changed = view.ledger.since.get(&record.host);
                 let in_zone = view.standing.ours.count(&record) + view.standing.foreign.count(&record) > 0;
+                let since = known.converged_ms(names, &record.host);
                 pb::DnsName {
                     name: names.full(&record.host),
                     wanted: vec![wanted.address.to_string()],
                     in_zone,
                     changed: changed.and_then(|ms| moment(*ms)).map(to_timestamp),
-                    answers: Vec::new(),
-                    converged: false,
-                    converged_since: None,
+                    answers: known.answers_for(&record.host).into_iter().map(answer).collect(),
+                    converged: since.is_some(),
+                    converged_since: since.and_then(moment).map(to_timestamp),
                 }
             })
             .collect()
+    }
+}
+
+fn answer((server, answer): (SocketAddr, Answer)) -> pb::DnsAnswer {
+    pb::DnsAnswer {
+        server: server.to_string(),
+        values: answer.values.into_iter().collect(),
+        as_wanted: answer.good_since_ms.is_some(),
+        since: answer.good_since_ms.and_then(moment).map(to_timestamp),
+        problem: answer.problem.unwrap_or_default(),
     }
 }
 
@@ -227,6 +239,7 @@ impl DnsService for DnsApi {
             Ok((wanted, view)) => {
                 status.names = self.names_of(keeper, &wanted, &view);
                 status.warnings = warnings(keeper.names(), &wanted, &view);
+                status.warnings.extend(self.world.dns.known().problem().cloned());
                 status.plan = Some(self.encode_plan(keeper, &wanted, &view));
             }
             Err(error) => status.warnings.push(error.message),
@@ -337,6 +350,10 @@ impl DnsService for DnsApi {
             Err(_) => None,
         };
         if !dry_run && before.as_ref() != Some(&server) {
+            // First, so that at no moment nobody forwards for those who are led to it.
+            if let Some(former) = &before {
+                world.store.set_setting(dns::FORMER_INGRESS, former.as_str()).await.map_err(Error::from)?;
+            }
             world.store.set_setting(dns::INGRESS, server.as_str()).await.map_err(Error::from)?;
             tracing::info!(by = %caller, ingress = %server, "another server is the ingress");
             world.ring_desired();

@@ -4,7 +4,7 @@
 //! down, makes a call, reads again. What a call did is never taken from its reply. One change at a time in this process, one
 //! process at a time by the lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use feather_proto::error::{Error, reason};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,10 @@ pub struct Done {
     pub snapshot: Option<i64>,
     /// Something of others that changed meanwhile, in a sentence.
     pub noticed: Option<String>,
+    /// Hosts at which the zone is not as wanted all the same.
+    pub unsettled: BTreeSet<String>,
+    /// Of the zone, in seconds.
+    pub ttl: u32,
 }
 
 /// A zone as it was, with what was ours in it.
@@ -160,7 +164,9 @@ impl Keeper {
         judge::judge(&view, ask, &self.judgement())?;
         let news = ledger.foreign_known.is_some_and(|known| known != view.proposal.foreign);
         if view.proposal.is_empty() && !news {
-            return Ok(Done { owned: view.standing.ours.len(), noticed: ledger.noticed, ..Done::default() });
+            let (unsettled, ttl) = (view.proposal.unsettled(), view.zone.ttl);
+            let owned = view.standing.ours.len();
+            return Ok(Done { owned, noticed: ledger.noticed, unsettled, ttl, ..Done::default() });
         }
         // Whoever wrote the ledger since it was read makes the first write on it fail, before anything is sent.
         let mut writer = self.write_on(ledger, version).await?;
@@ -219,6 +225,7 @@ impl Keeper {
         self.save(writer).await?;
         done.owned = writer.ledger.owned.len();
         done.noticed = writer.ledger.noticed.clone();
+        (done.unsettled, done.ttl) = (view.proposal.unsettled(), view.zone.ttl);
         Ok(done)
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    propose::{APEX_RECORDS_MAX, SUB_RECORDS_MAX},
+    dynadot::checks,
     zone::{Provider, ProviderError, Removed, Zone, ZoneRecord},
 };
 
@@ -64,20 +64,8 @@ impl Memory {
     }
 }
 
-/// What a real zone refuses.
-fn check(zone: &Zone) -> Result<(), ProviderError> {
-    let apex = zone.records.iter().filter(|record| record.host.is_empty()).count();
-    if apex > APEX_RECORDS_MAX || zone.records.len() - apex > SUB_RECORDS_MAX {
-        return Err(ProviderError::Refused(format!(
-            "the zone takes {APEX_RECORDS_MAX} records at its apex and {SUB_RECORDS_MAX} below it"
-        )));
-    }
-    for alias in zone.records.iter().filter(|record| record.kind == "cname") {
-        if let Some(other) = zone.records.iter().find(|other| other.host == alias.host && *other != alias) {
-            return Err(ProviderError::Refused(format!("{alias} and {other} exclude each other")));
-        }
-    }
-    Ok(())
+fn refused(why: String) -> ProviderError {
+    ProviderError::Refused(format!("the zone in memory does not take this: {why}"))
 }
 
 #[async_trait]
@@ -92,8 +80,9 @@ impl Provider for Memory {
 
     async fn append(&self, records: &[ZoneRecord], ttl: u32) -> Result<(), ProviderError> {
         let mut state = self.usable()?;
+        checks::append(&self.name, records, ttl).map_err(refused)?;
         let mut next = Zone { ttl, records: state.zone.records.iter().chain(records).cloned().collect() };
-        check(&next)?;
+        checks::replace(&self.name, &next).map_err(refused)?;
         next.records.sort();
         state.zone = next;
         Ok(())
@@ -101,6 +90,7 @@ impl Provider for Memory {
 
     async fn remove(&self, records: &[ZoneRecord]) -> Result<Removed, ProviderError> {
         let mut state = self.usable()?;
+        checks::remove(records).map_err(refused)?;
         let (gone, kept) = state.zone.records.iter().cloned().partition::<Vec<_>, _>(|record| records.contains(record));
         state.zone.records = kept;
         let apex = gone.iter().filter(|record| record.host.is_empty()).count();
@@ -109,7 +99,7 @@ impl Provider for Memory {
 
     async fn replace(&self, zone: &Zone) -> Result<(), ProviderError> {
         let mut state = self.usable()?;
-        check(zone)?;
+        checks::replace(&self.name, zone).map_err(refused)?;
         state.zone = zone.clone();
         state.zone.records.sort();
         Ok(())
@@ -118,10 +108,16 @@ impl Provider for Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::{Memory, Provider as _, ProviderError, ZoneRecord};
+    use super::{Memory, Provider as _, ProviderError, Zone, ZoneRecord};
 
     fn record(host: &str, kind: &str, value: &str) -> ZoneRecord {
         ZoneRecord { host: host.into(), kind: kind.into(), value: value.into(), extra: String::new() }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_contract() {
+        let apex = vec![record("", "a", "192.0.2.80")];
+        crate::dns::contract::all(&Memory::holding("example.com", Zone { ttl: 300, records: apex })).await;
     }
 
     #[tokio::test]

@@ -12,10 +12,8 @@ use super::{
     zone::{Zone, ZoneRecord},
 };
 
-/// Records that a zone takes below its apex.
-pub const SUB_RECORDS_MAX: usize = 100;
-/// Records that a zone takes at its apex.
-pub const APEX_RECORDS_MAX: usize = 20;
+/// The one provider with limits sets them for all.
+pub use super::dynadot::checks::{APEX_MAX as APEX_RECORDS_MAX, SUB_MAX as SUB_RECORDS_MAX};
 
 /// How many names may change at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +127,13 @@ impl Proposal {
         self.create.iter().chain(&self.remove).map(|record| &record.host).collect::<BTreeSet<_>>().len()
     }
 
+    /// Hosts at which the zone is not as wanted. What somebody else made just so is as wanted.
+    pub fn unsettled(&self) -> BTreeSet<String> {
+        let records = self.create.iter().chain(&self.remove).chain(&self.no_slot).map(|record| record.host.clone());
+        let conflicts = self.conflicts.iter().filter(|conflict| !matches!(conflict, Conflict::Identical(_)));
+        records.chain(conflicts.map(|conflict| conflict.host().to_owned())).collect()
+    }
+
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.create.is_empty() && self.remove.is_empty() && !self.marks
@@ -171,8 +176,16 @@ pub fn propose(ledger: &Ledger, standing: &Standing, zone: &Zone, wanted: &[Zone
             _ => drop(conflicts.insert(Conflict::Identical(record.clone()))),
         }
     }
+    // What a call that was repeated brought twice costs a slot and works. It goes in the one way there is, so not at the wildcard,
+    // which many depend on and which would be away for a moment.
+    let twice: Vec<_> = wanted
+        .iter()
+        .filter(|record| ours.count(record) > 1 && foreign.count(record) == 0 && !record.host.starts_with('*'))
+        .cloned()
+        .collect();
+    create.extend(twice.iter().cloned());
     let blocked: BTreeSet<String> = conflicts.iter().map(|conflict| conflict.host().to_owned()).collect();
-    let mut remove = Vec::new();
+    let mut remove = twice;
     for record in ours.records().filter(|record| !wanted.contains(record)) {
         // A name whose new record cannot come keeps the old one: it leads to a server that forwards.
         if foreign.count(record) > 0 {
@@ -253,7 +266,9 @@ pub fn first_change(
 /// What of a plan is done first, with this many free slots.
 fn part(proposal: &Proposal, standing: &Standing, free: usize) -> (Order, Vec<ZoneRecord>, Vec<ZoneRecord>) {
     // A CNAME of ours, once adopted, and an address exclude each other: name by name, the old one first.
-    let excluded = proposal.create.iter().find(|record| clashing_kind(record, &standing.ours));
+    // So do two copies of one record.
+    let excluded =
+        proposal.create.iter().find(|record| clashing_kind(record, &standing.ours) || proposal.remove.contains(record));
     if let Some(record) = excluded {
         return (Order::RemoveFirst, at(&proposal.create, &record.host), at(&proposal.remove, &record.host));
     }

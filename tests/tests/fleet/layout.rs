@@ -79,6 +79,7 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
     ("bollard", &["agent/src/runtime/podman"]),
     ("reqwest", &["agent/src/runtime/podman", "agent/src/router/caddy", "tests/"]),
     ("sqlx", &["controller/src/store"]),
+    ("hickory_resolver", &["controller/src/dns/authority.rs"]),
     // The internet is reached through one client. The DNS server is a test's.
     ("hyper_rustls", &["controller/src/https.rs"]),
     ("rustls_native_certs", &["controller/src/https.rs"]),

@@ -42,7 +42,7 @@ pub fn conflict(host: &str, one: &str, other: &str) -> bool {
 }
 
 /// Can these be added to the zone in one request?
-pub(super) fn append(zone: &str, records: &[ZoneRecord], ttl: u32) -> Result<(), String> {
+pub(in crate::dns) fn append(zone: &str, records: &[ZoneRecord], ttl: u32) -> Result<(), String> {
     count(records)?;
     lifetime(ttl)?;
     let mut seen = BTreeSet::new();
@@ -53,7 +53,7 @@ pub(super) fn append(zone: &str, records: &[ZoneRecord], ttl: u32) -> Result<(),
 }
 
 /// Can these be removed in one request? A removal names what was read, so its values are the provider's own.
-pub(super) fn remove(records: &[ZoneRecord]) -> Result<(), String> {
+pub(in crate::dns) fn remove(records: &[ZoneRecord]) -> Result<(), String> {
     count(records)?;
     // A removal without a value may take all records of the type.
     match records.iter().find(|record| record.value.is_empty() || record.kind.is_empty()) {
@@ -63,7 +63,7 @@ pub(super) fn remove(records: &[ZoneRecord]) -> Result<(), String> {
 }
 
 /// Can this be the whole zone? The provider may hold a record twice, so a copy of its zone may.
-pub(super) fn replace(zone: &str, whole: &Zone) -> Result<(), String> {
+pub(in crate::dns) fn replace(zone: &str, whole: &Zone) -> Result<(), String> {
     count(&whole.records)?;
     lifetime(whole.ttl)?;
     fit(zone, &whole.records)
