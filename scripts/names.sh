@@ -30,6 +30,11 @@ FLEET_DIR=${FEATHER_FLEET_DIR:-$TARGET/demo}
 CONTROLLER_PORT=${FEATHER_CONTROLLER_PORT:-7400}
 
 DOMAIN_SUFFIX=${FEATHER_DOMAIN_SUFFIX:-users.inceptel.ai}
+# Where a fleet's DNS is: `memory`, or `dynadot` for a stand-in of it on this machine, with ports beside the controller's.
+FLEET_DNS=${FEATHER_FLEET_DNS:-memory}
+DNS_ZONE=${DOMAIN_SUFFIX#*.}
+DYNADOT_PORT=$((CONTROLLER_PORT + 1000))
+DNS_PORT=$((CONTROLLER_PORT + 2000))
 # What make demo and the tests run; `make birth-image` makes localhost/feather-birth:latest, for real servers.
 BIRTH_IMAGE=${FEATHER_BIRTH_IMAGE:-localhost/feather-birth:dev}
 WORK_TAR=${FEATHER_WORK_TAR:-$TARGET/work-image/feather-work.tar}

@@ -270,7 +270,7 @@ pub async fn settle(world: &World, patience: Duration) -> String {
     match last.map(|pass| pass.outcome) {
         Some(Ok(message)) => message,
         Some(Err(error)) => format!("not up to date yet ({error}); the reconciler keeps at it"),
-        None => "not up to date yet (under way); `featherctl dns status` shows how far it is".to_owned(),
+        None => "under way; `featherctl dns status` shows how far it is".to_owned(),
     }
 }
 

@@ -26,7 +26,7 @@ use feather_agent::{
 use feather_controller::{
     agents::grpc::GrpcAgents,
     ca::{self, Ca},
-    dns::{Managed, Rules, memory::Memory},
+    dns::{Managed, Rules, authority::Authorities, memory::Memory, zone::Provider},
     own_identity,
     store::{AfterCommit, Store},
     world::{Settings, SystemClock},
@@ -80,7 +80,11 @@ pub struct Fleet {
     /// Who ran where, and whether anything ran twice.
     pub recorder: Arc<Recorder>,
     /// The zone.
-    pub dns: Arc<Memory>,
+    pub dns: Arc<dyn Provider>,
+    /// Who answers for it; nobody, for the one in memory.
+    pub authorities: Option<Arc<dyn Authorities>>,
+    /// Servers with a public address that is not their name.
+    addresses: BTreeMap<String, String>,
     /// Faults between controller and agents.
     pub faults: Faults,
     /// The network between all of them.
@@ -116,7 +120,8 @@ impl Outcome {
     }
 }
 
-fn settings() -> Settings {
+/// Settings of a controller that waits for nothing for long.
+pub fn settings() -> Settings {
     Settings {
         attempts: 3,
         backoff: Duration::from_millis(2),
@@ -129,6 +134,7 @@ fn settings() -> Settings {
             look_again: Duration::from_millis(5),
             lease: Duration::from_millis(500),
             interval: Duration::from_millis(150),
+            ask_again: Duration::from_millis(20),
             ..Rules::default()
         },
         ..Settings::default()
@@ -143,6 +149,16 @@ pub fn tenant(name: &str) -> TenantName {
 impl Fleet {
     /// A controller and these servers, all joined and ready.
     pub async fn start(names: &[&str]) -> Self {
+        let servers: Vec<_> = names.iter().map(|name| (*name, *name)).collect();
+        Self::start_in((Arc::new(Memory::new(ZONE)), None), &servers, settings()).await
+    }
+
+    /// The same on a zone: servers with the addresses that its records lead to.
+    pub async fn start_in(
+        zone: (Arc<dyn Provider>, Option<Arc<dyn Authorities>>),
+        servers: &[(&str, &str)],
+        settings: Settings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ca_dir = folder.path().join("controller");
         std::fs::create_dir(&ca_dir).expect("a folder for the CA");
@@ -151,10 +167,12 @@ impl Fleet {
         let mut fleet = Self {
             servers: BTreeMap::new(),
             recorder: Arc::default(),
-            dns: Arc::new(Memory::new(ZONE)),
+            dns: zone.0,
+            authorities: zone.1,
+            addresses: servers.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect(),
             faults: Faults::default(),
             network: Network::default(),
-            settings: settings(),
+            settings,
             admin: None,
             peers: Arc::default(),
             crash: Arc::new(CrashPoint { remaining: AtomicI64::new(-1), reached: Notify::new() }),
@@ -162,7 +180,7 @@ impl Fleet {
             folder,
         };
         fleet.start_controller().await;
-        for name in names {
+        for (name, _) in servers {
             fleet.join(name).await;
         }
         fleet.all_ready().await;
@@ -189,6 +207,7 @@ impl Fleet {
     pub async fn start_controller(&mut self) {
         let store_url = self.store_url();
         let (settings, dns, faults) = (self.settings.clone(), self.dns.clone(), self.faults.clone());
+        let authorities = self.authorities.clone();
         let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.network.listen(CONTROLLER));
         let after_commit = self.after_commit();
         self.controller = Some(Process::start(|shutdown| async move {
@@ -196,7 +215,7 @@ impl Fleet {
             let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
             let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
-            let dns = Some(Managed { provider: dns, key: format!("memory/{ZONE}"), authorities: None });
+            let dns = Some(Managed { provider: dns, key: format!("test/{ZONE}"), authorities });
             let seams = feather_controller::Seams { store, agents, dns, clock };
             feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown)
                 .await
@@ -268,7 +287,7 @@ impl Fleet {
         let runtime = Arc::new(FakeRuntime::new(root.join("volumes")).observed_by(name, recorder));
         runtime.add_image(WORK_IMAGE, "work", Behaviour::Healthy);
         let router = Arc::new(FakeRouter::new().in_front_of(name, runtime.clone()).among(self.peers.clone()));
-        self.peers.insert(&format!("{name}:80"), &router);
+        self.peers.insert(&format!("{}:80", self.public_address(name)), &router);
         let state_dir = root.join("state");
         std::fs::create_dir_all(&state_dir).expect("a folder for the agent");
         let waitlist = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
@@ -297,7 +316,7 @@ impl Fleet {
                 secret: token.secret,
                 csr_pem,
                 address: agent_address(name),
-                public_address: name.to_owned(),
+                public_address: self.public_address(name),
                 agent_version: "test".into(),
             })
             .await
@@ -308,6 +327,11 @@ impl Fleet {
         let membership = serde_json::to_vec(&membership).expect("a membership is JSON");
         std::fs::write(Config::new(state_dir).controller_file(), membership).expect("the membership is written");
         identity.save(&Config::new(state_dir).identity_file()).expect("the identity is written");
+    }
+
+    /// Where the world reaches a server.
+    fn public_address(&self, name: &str) -> String {
+        self.addresses.get(name).cloned().unwrap_or_else(|| name.to_owned())
     }
 
     /// Where a server's commands of its own go.

@@ -189,7 +189,7 @@ impl Keeper {
         let mut writer = self.write_on(ledger, version).await?;
         let ended = self.drive(&mut writer, None, accept_fewer).await;
         self.hand_back(writer).await;
-        ended
+        ended.map(drop)
     }
 
     /// Change after change, until the plan is carried out. Never more than the plan: what a later read adds to it is the next one's.
@@ -212,10 +212,9 @@ impl Keeper {
             done.snapshot.get_or_insert(taken);
             let (created, removed) = (change.append.len(), change.remove.len() - change.markers.records().count());
             self.begin(writer, change);
-            self.drive(writer, Some(view.zone), ask.accept_fewer).await?;
+            let zone = self.drive(writer, Some(view.zone), ask.accept_fewer).await?;
             done.created += created;
             done.removed += removed;
-            let zone = self.read().await?;
             view = self.plan_on(&writer.ledger, zone, wanted);
             if view.proposal.refusal.is_some() {
                 break;
@@ -236,8 +235,8 @@ impl Keeper {
         writer.ledger.pending = Some(change);
     }
 
-    /// Drives what is under way to its end. `first`: the zone as it was just read, for a change that begins now.
-    async fn drive(&self, writer: &mut Writer, first: Option<Zone>, accept_fewer: bool) -> Result<(), Error> {
+    /// Drives what is under way to its end; the zone as it was read last. `first`: the zone as it was just read, for a change that begins now.
+    async fn drive(&self, writer: &mut Writer, first: Option<Zone>, accept_fewer: bool) -> Result<Zone, Error> {
         let until = Instant::now() + self.rules.sight;
         let patience_ms = i64::try_from(self.rules.patience.as_millis()).unwrap_or(i64::MAX);
         let begins = first.is_some();
@@ -280,7 +279,7 @@ impl Keeper {
                             reason::DNS,
                             "the provider took a change several times and never showed it; it is planned anew",
                         )),
-                        _ => Ok(()),
+                        _ => Ok(zone),
                     };
                 }
             }

@@ -64,7 +64,7 @@ pub fn new_ticket() -> String {
 /// Brings DNS up to date now, for a bounded time. Not being able to is no failure: the reconciler keeps at it, and the ingress
 /// forwards meanwhile.
 pub async fn settle_dns(world: &World) -> Result<Outcome, Error> {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(1);
     Ok(Outcome::note(crate::dns::settle(world, PATIENCE).await))
 }
 

@@ -9,7 +9,7 @@ use feather_agent::{
 use feather_proto::{
     error::Error,
     pb::controller::v1::{
-        self as pb, enrollment_service_client::EnrollmentServiceClient,
+        self as pb, dns_service_client::DnsServiceClient, enrollment_service_client::EnrollmentServiceClient,
         operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
         waitlist_service_client::WaitlistServiceClient,
@@ -46,6 +46,11 @@ impl Fleet {
     /// Client of the enrollment service.
     pub fn enrollment(&self) -> EnrollmentServiceClient<Channel> {
         EnrollmentServiceClient::new(self.admin())
+    }
+
+    /// Client of the DNS service.
+    pub fn zone(&self) -> DnsServiceClient<Channel> {
+        DnsServiceClient::new(self.admin())
     }
 
     /// Client of the tenant service.

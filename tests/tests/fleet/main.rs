@@ -18,3 +18,4 @@ mod rounds;
 mod soak;
 mod swap;
 mod waitlist;
+mod zone;

@@ -64,7 +64,7 @@ impl Keeper {
         }
         .await;
         self.hand_back(writer).await;
-        done.map(|()| adoption)
+        done.map(|_| adoption)
     }
 
     /// Brings the records of others back as a snapshot has them; ours stay as they are. `confirmed`: the hash of the zone for which
@@ -103,7 +103,7 @@ impl Keeper {
         }
         .await;
         self.hand_back(writer).await;
-        done.map(|()| restoration)
+        done.map(|_| restoration)
     }
 
     /// One snapshot, with when and why it was taken.

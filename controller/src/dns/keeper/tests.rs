@@ -52,7 +52,7 @@ fn lived_in() -> Vec<ZoneRecord> {
         mail,
         record("", "txt", "v=spf1 -all"),
         record("www", "cname", "example.com"),
-        record("old", "forward", "https://example.net"),
+        ZoneRecord { extra: "301".into(), ..record("old", "forward", "https://example.net/") },
     ]
 }
 
