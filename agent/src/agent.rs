@@ -32,6 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
+    certificate::Certificates,
     clock::Clock,
     config::Config,
     events::Events,
@@ -93,6 +94,8 @@ pub(crate) struct Agent {
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
     links: Links,
+    /// Of the tenants' names.
+    pub(crate) certificates: Certificates,
     /// What is known of volumes from earlier passes over them.
     pub(crate) notes: Arc<Notes>,
     pub(crate) waitlist: Arc<Waitlist>,
@@ -153,6 +156,7 @@ impl Agent {
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
             links: Links::new(config.link_dir()),
+            certificates: Certificates::open(config.certificate_dir()),
             notes: Arc::new(Notes::new(config.notes_dir())),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
             authority: Authority::new(config.identity_file(), config.controller_file()),

@@ -3,6 +3,7 @@
 //! Owns who may call what, and the server's limits. Decides nothing about tenants.
 
 mod adoption;
+mod certificate;
 mod image;
 mod local;
 mod server;
@@ -20,11 +21,11 @@ use feather_proto::{
     pb::{
         DESCRIPTORS,
         agent::v1::{
-            adoption_service_server::AdoptionServiceServer, image_service_server::ImageServiceServer,
-            local_service_server::LocalServiceServer, server_service_server::ServerServiceServer,
-            tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
-            volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
-            work_service_server::WorkServiceServer,
+            adoption_service_server::AdoptionServiceServer, certificate_service_server::CertificateServiceServer,
+            image_service_server::ImageServiceServer, local_service_server::LocalServiceServer,
+            server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
+            transfer_service_server::TransferServiceServer, volume_service_server::VolumeServiceServer,
+            waitlist_service_server::WaitlistServiceServer, work_service_server::WorkServiceServer,
         },
     },
     tls::{self, Connection, Role, Rotating},
@@ -91,6 +92,7 @@ pub(crate) async fn serve(
     reporter.set_serving::<WaitlistServiceServer<Api>>().await;
     reporter.set_serving::<AdoptionServiceServer<Api>>().await;
     reporter.set_serving::<WorkServiceServer<Api>>().await;
+    reporter.set_serving::<CertificateServiceServer<Api>>().await;
     let mut router = Server::builder()
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -114,6 +116,7 @@ pub(crate) async fn serve(
         .add_service(WaitlistServiceServer::new(api.clone()).max_decoding_message_size(PIECE_MAX_BYTES))
         .add_service(AdoptionServiceServer::new(api.clone()))
         .add_service(WorkServiceServer::new(api.clone()))
+        .add_service(CertificateServiceServer::new(api.clone()))
         .add_service(ServerServiceServer::new(api));
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => router = router.add_service(reflection),
@@ -129,6 +132,7 @@ pub(crate) async fn serve(
         reporter.set_not_serving::<WaitlistServiceServer<Api>>().await;
         reporter.set_not_serving::<AdoptionServiceServer<Api>>().await;
         reporter.set_not_serving::<WorkServiceServer<Api>>().await;
+        reporter.set_not_serving::<CertificateServiceServer<Api>>().await;
     };
     router.serve_with_incoming_shutdown(connections, shutdown).await
 }

@@ -132,6 +132,11 @@ impl Config {
         self.state_dir.join("link")
     }
 
+    /// The certificate of the tenants' names, for the proxy.
+    pub fn certificate_dir(&self) -> PathBuf {
+        self.state_dir.join("certificate")
+    }
+
     /// The agent's certificate and key.
     pub fn identity_file(&self) -> PathBuf {
         self.state_dir.join("agent.identity")

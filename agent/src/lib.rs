@@ -7,6 +7,7 @@ mod adoption;
 mod agent;
 mod api;
 mod ask;
+pub mod certificate;
 pub mod clock;
 pub mod config;
 pub mod edge;

@@ -16,7 +16,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use feather_agent::{
-    Local, Seams,
+    Local, Seams, certificate,
     clock::SystemClock,
     config::{AdminSettings, Config, PASSED_VARIABLES},
     image,
@@ -24,7 +24,7 @@ use feather_agent::{
     link::Links,
     local::{self, Socket, client},
     renew::Renewal,
-    router::caddy::{self, Caddy, CaddyOptions},
+    router::caddy::{self, Caddy, CaddyOptions, CertificateSource},
     runtime::podman::{Podman, PodmanOptions},
     state::{self, StateDir},
     waitlist::{Door, Limits},
@@ -90,7 +90,16 @@ fn caddy_config(state_dir: &Path, arguments: &CaddyConfigArguments) -> anyhow::R
     for problem in &edge.problems {
         tracing::error!("{problem}");
     }
-    let text = serde_json::to_string_pretty(&caddy::base(&edge, &caddy_options(&arguments.routes, state_dir)))?;
+    // Caddy serves without it too; the agent's state directory that cannot be written is told elsewhere.
+    let secret = certificate::secret(state_dir).inspect_err(|error| {
+        tracing::error!(%error, "the fleet's certificate will not be served");
+    });
+    let folder = Config::new(state_dir).certificate_dir();
+    let options = CaddyOptions {
+        certificate: secret.ok().map(|secret| CertificateSource { folder, secret }),
+        ..caddy_options(&arguments.routes, state_dir)
+    };
+    let text = serde_json::to_string_pretty(&caddy::base(&edge, &options))?;
     std::io::stdout().write_all(format!("{text}\n").as_bytes()).context("cannot print the configuration")
 }
 

@@ -1,6 +1,7 @@
 //! Whole agents over pipes in memory, with real mutual TLS, on the fakes of engine and router.
 
 mod adopt;
+mod certificate;
 mod crash;
 mod data;
 mod harness;

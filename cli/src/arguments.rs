@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{completions, dns, image, operation, server, tenant, version, volume, waitlist},
+    commands::{cert, completions, dns, image, operation, server, tenant, version, volume, waitlist},
     connect::{self, Connection},
     error::Failure,
     output::{Format, Output},
@@ -100,6 +100,9 @@ enum Noun {
     /// Names in DNS: plan, apply, look at, restore.
     #[command(subcommand)]
     Dns(dns::Verb),
+    /// The certificate of the tenants' names: look at, renew.
+    #[command(subcommand)]
+    Cert(cert::Verb),
     /// Changes under way or done: look at, watch, cancel.
     #[command(subcommand)]
     Operation(operation::Verb),
@@ -154,6 +157,7 @@ fn run(noun: Noun, context: Context) -> Result<(), Failure> {
             Noun::Image(verb) => image::run(verb, &context).await,
             Noun::Waitlist(verb) => waitlist::run(verb, &context).await,
             Noun::Dns(verb) => dns::run(verb, &context).await,
+            Noun::Cert(verb) => cert::run(verb, &context).await,
             Noun::Operation(verb) => operation::run(verb, &context).await,
             Noun::Completions(arguments) => completions::run(&arguments, &context, command()),
             Noun::Version(arguments) => version::run(&arguments, &context),

@@ -15,6 +15,7 @@ use crate::{
     view::operation::OperationView,
 };
 
+pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod dns;
 pub(crate) mod image;

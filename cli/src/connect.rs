@@ -16,10 +16,11 @@ use std::{
 use feather_proto::{
     error::Error,
     pb::controller::v1::{
-        dns_service_client::DnsServiceClient, enrollment_service_client::EnrollmentServiceClient,
-        image_service_client::ImageServiceClient, operation_service_client::OperationServiceClient,
-        server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
-        volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
+        cert_service_client::CertServiceClient, dns_service_client::DnsServiceClient,
+        enrollment_service_client::EnrollmentServiceClient, image_service_client::ImageServiceClient,
+        operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
+        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+        waitlist_service_client::WaitlistServiceClient,
     },
     tls::{self, Identity, Principal, Rotating, Trust},
 };
@@ -96,6 +97,7 @@ macro_rules! clients {
 
 impl Connection {
     clients! {
+        certs: CertServiceClient,
         dns: DnsServiceClient,
         enrollment: EnrollmentServiceClient,
         images: ImageServiceClient,

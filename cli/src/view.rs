@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::units;
 
 pub(crate) mod adoption;
+pub(crate) mod cert;
 pub(crate) mod dns;
 pub(crate) mod image;
 pub(crate) mod life;

@@ -13,8 +13,10 @@ use feather_proto::{
     error::Error,
     ids::{Generation, ServerName, TenantName},
     model::{
-        Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport, VolumeSummary,
+        HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport,
+        VolumeSummary,
     },
+    tls::PublicCertificate,
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -214,6 +216,9 @@ pub trait Agent: Send + Sync {
         request_id: uuid::Uuid,
         tenants: &BTreeSet<TenantName>,
     ) -> Result<Vec<Finding>, Error>;
+
+    /// Hands over the certificate of the tenants' names; which one it holds then.
+    async fn set_certificate(&self, certificate: &PublicCertificate) -> Result<HeldCertificate, Error>;
 
     /// Starts a new admin container beside the one that serves, and waits for its health. The id is that of the whole swap.
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error>;

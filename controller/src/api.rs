@@ -7,6 +7,7 @@ use feather_proto::{
 };
 use tonic::Request;
 
+pub mod cert;
 pub mod dns;
 pub mod enrollment;
 pub mod image;

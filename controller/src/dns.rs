@@ -168,6 +168,11 @@ impl Dns {
         })
     }
 
+    /// Who answers for the zone, if anybody does.
+    pub fn authorities(&self) -> Option<&dyn Authorities> {
+        self.authorities.as_deref()
+    }
+
     /// What has arrived at the name servers.
     pub fn known(&self) -> converge::Known {
         self.tracker.known()

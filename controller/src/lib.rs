@@ -7,6 +7,7 @@ pub mod adoption;
 pub mod agents;
 pub mod api;
 pub mod ca;
+pub mod certificate;
 pub mod dns;
 pub mod enroll;
 pub mod fleet;
@@ -16,6 +17,7 @@ pub mod intent;
 pub mod operations;
 pub mod placement;
 pub mod relay;
+pub mod seal;
 pub mod store;
 pub mod waitlist;
 pub mod world;
@@ -25,11 +27,11 @@ use std::{sync::Arc, time::Duration};
 use feather_proto::{
     pb::agent::v1::transfer_service_server::TransferServiceServer,
     pb::controller::v1::{
-        dns_service_server::DnsServiceServer, enrollment_service_server::EnrollmentServiceServer,
-        image_service_server::ImageServiceServer, member_service_server::MemberServiceServer,
-        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
-        tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
-        waitlist_service_server::WaitlistServiceServer,
+        cert_service_server::CertServiceServer, dns_service_server::DnsServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, image_service_server::ImageServiceServer,
+        member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
+        server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
+        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
 };
@@ -40,6 +42,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     agents::Agents,
     ca::Ca,
+    certificate::Certificates,
     dns::{Dns, Managed},
     enroll::Enroll,
     fleet::Fleet,
@@ -59,6 +62,8 @@ pub struct Seams {
     pub agents: Arc<dyn Agents>,
     /// The zone to write to, if any.
     pub dns: Option<Managed>,
+    /// How certificates are obtained, if at all.
+    pub certificates: Option<certificate::Options>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -92,8 +97,9 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "",
+    feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::image_service_server::SERVICE_NAME,
@@ -125,7 +131,9 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let dns =
         Dns::new(seams.dns, &seams.store, &seams.clock, &settings.domain_suffix, &settings.dns).map_err(Error::Zone)?;
+    let certificates = Certificates::new(seams.certificates, &settings.domain_suffix);
     let world = Arc::new(World {
+        certificates,
         store: seams.store,
         agents: seams.agents,
         fleet: Fleet::default(),
@@ -139,11 +147,7 @@ pub async fn serve(
     });
     let engine = Engine::new(world.clone(), shutdown.clone());
     let reconcilers = TaskTracker::new();
-    reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
-    reconcilers.spawn(dns::keep(world.clone(), shutdown.clone()));
-    reconcilers.spawn(dns::converge::keep(world.clone(), shutdown.clone()));
-    reconcilers.spawn(forwards::keep(world.clone(), shutdown.clone()));
-    reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
+    reconcile(&reconcilers, &world, &shutdown);
     let resumed = engine.resume().await?;
     tracing::info!(resumed, "controller ready");
 
@@ -172,6 +176,7 @@ pub async fn serve(
                 .max_decoding_message_size(relay::MESSAGE_MAX_BYTES)
                 .max_encoding_message_size(relay::MESSAGE_MAX_BYTES),
         )
+        .add_service(CertServiceServer::new(api::cert::CertApi::new(world.clone())))
         .add_service(DnsServiceServer::new(api::dns::DnsApi::new(world.clone())))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
         .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
@@ -200,6 +205,17 @@ pub async fn serve(
     reconcilers.wait().await;
     world.store.close().await;
     Ok(())
+}
+
+/// Starts what keeps truths true.
+fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &CancellationToken) {
+    reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
+    reconcilers.spawn(dns::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(dns::converge::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(forwards::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(certificate::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(certificate::spread(world.clone(), shutdown.clone()));
+    reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
 }
 
 async fn report(reporter: &HealthReporter, status: tonic_health::ServingStatus) {

@@ -12,6 +12,7 @@ use feather_controller::{
     Seams,
     agents::grpc::GrpcAgents,
     ca::{self, Ca},
+    certificate::{self, acme::Authority},
     dns::{
         self, Managed,
         authority::Network,
@@ -19,7 +20,9 @@ use feather_controller::{
         memory::Memory,
         propose::{Cap, SUB_RECORDS_MAX},
     },
-    own_identity, serve,
+    own_identity,
+    seal::Seal,
+    serve,
     store::Store,
     world::{Clock as _, Settings, SystemClock},
 };
@@ -41,7 +44,7 @@ enum Command {
     /// Make an identity for one more person, or a new one for somebody whose certificate has run out.
     Identity(NewIdentity),
     /// Serve the fleet until SIGTERM or Ctrl-C.
-    Serve(Serve),
+    Serve(Box<Serve>),
 }
 
 #[derive(Args)]
@@ -118,6 +121,16 @@ struct Serve {
     /// File with the API secret, readable by its owner only; or FEATHER_DYNADOT_SECRET in the environment.
     #[arg(long, env = dynadot::SECRET_FILE)]
     dynadot_secret_file: Option<PathBuf>,
+    /// Certificate authority for one certificate of all tenants' names, by ACME: the URL of its directory, for instance
+    /// https://acme-v02.api.letsencrypt.org/directory. Needs --dns dynadot. Without it no certificate is obtained.
+    #[arg(long, env = "FEATHER_CONTROLLER_ACME_DIRECTORY")]
+    acme_directory: Option<String>,
+    /// File with the certificates (PEM) that an authority of your own is checked against, instead of the system's.
+    #[arg(long, env = "FEATHER_CONTROLLER_ACME_ROOT")]
+    acme_root: Option<PathBuf>,
+    /// Where the authority may write to when something is wrong with a certificate.
+    #[arg(long, env = "FEATHER_CONTROLLER_ACME_EMAIL")]
+    acme_email: Option<String>,
     /// Port at which the servers' Caddys take requests that another server forwards.
     #[arg(long, env = "FEATHER_CONTROLLER_HTTP_PORT", default_value_t = 80)]
     http_port: u16,
@@ -164,7 +177,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Init(arguments) => init(&arguments),
         Command::Identity(arguments) => new_identity(&arguments),
-        Command::Serve(arguments) => runtime.block_on(run(arguments)),
+        Command::Serve(arguments) => runtime.block_on(run(*arguments)),
     }
 }
 
@@ -247,6 +260,7 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
     let dns = managed(&arguments, &store).await?;
+    let certificates = certificates(&arguments)?;
     let settings = Settings {
         domain_suffix: arguments.domain_suffix,
         http_port: arguments.http_port,
@@ -273,10 +287,29 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(shutdown.clone()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(arguments.state_dir, identity.clone())));
     tracing::info!(listen = %arguments.listen, "controller starts");
-    let seams = Seams { store, agents, dns, clock };
+    let seams = Seams { store, agents, dns, certificates, clock };
     serve(settings, seams, authority, advertise, identity, TcpIncoming::stream(listener), shutdown).await?;
     tracing::info!("controller stopped");
     Ok(())
+}
+
+/// How certificates are obtained, if the flags say so.
+fn certificates(arguments: &Serve) -> anyhow::Result<Option<certificate::Options>> {
+    let Some(directory) = &arguments.acme_directory else { return Ok(None) };
+    anyhow::ensure!(
+        matches!(arguments.dns, Provider::Dynadot),
+        "--acme-directory needs --dns dynadot: a certificate for all names under a domain is got by records in its zone"
+    );
+    anyhow::ensure!(
+        directory.starts_with("https://"),
+        "--acme-directory must be the URL of a directory, such as https://acme-v02.api.letsencrypt.org/directory"
+    );
+    let root = arguments.acme_root.as_ref().map(|path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {} (--acme-root)", path.display()))
+    });
+    let authority = Authority::new(directory, root.transpose()?.as_deref(), arguments.acme_email.as_deref())?;
+    let seal = Seal::load_or_create(&arguments.state_dir)?;
+    Ok(Some(certificate::Options::new(authority, seal)))
 }
 
 /// An address, with the usual port unless it names another.

@@ -2,9 +2,9 @@
 //!
 //! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
 //! logs, settings, which address of the waitlist became which tenant, which records of a DNS zone are ours and what it was before
-//! each change. Not kept, because it can be asked again: anything
+//! each change, and secrets that were sealed with a key that is not here. Not kept, because it can be asked again: anything
 //! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
-//! transfer tickets, join secrets, private keys.
+//! transfer tickets, join secrets, private keys as they are.
 //!
 //! Each method is one transaction. Generations are issued here and nowhere else.
 
@@ -21,6 +21,7 @@ pub mod dns;
 mod invitations;
 mod members;
 mod operations;
+mod sealed;
 mod tenants;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::{
     agents::{Agent, Agents, TransferProgress},
+    certificate::Certificates,
     dns::{self, Dns},
     fleet::Fleet,
     operations::Subject,
@@ -168,6 +169,8 @@ pub struct World {
     pub fleet: Fleet,
     /// The zone.
     pub dns: Dns,
+    /// The certificate of the tenants' names.
+    pub certificates: Certificates,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Knobs.

@@ -90,6 +90,8 @@ pub mod reason {
     pub const STORAGE: &str = "STORAGE";
     /// DNS provider does not answer or refused.
     pub const DNS: &str = "DNS";
+    /// This controller obtains no certificates.
+    pub const NO_CERTIFICATES: &str = "NO_CERTIFICATES";
     /// DNS is not written by this controller.
     pub const DNS_OFF: &str = "DNS_OFF";
     /// The zone does not confirm what the store says is ours.

@@ -290,6 +290,17 @@ pub struct ServerSnapshot {
     pub events: Vec<EventReport>,
     /// Its proxy takes forwarded requests by TLS.
     pub forwards_by_tls: bool,
+    /// The certificate of the tenants' names that was handed to it.
+    pub certificate: Option<HeldCertificate>,
+}
+
+/// Which certificate of the tenants' names a server holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCertificate {
+    /// SHA-256 of the leaf (DER), lower-case hexadecimal.
+    pub fingerprint: String,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
 }
 
 impl ServerSnapshot {
@@ -314,6 +325,7 @@ impl ServerSnapshot {
             admin: None,
             events: Vec::new(),
             forwards_by_tls: false,
+            certificate: None,
         }
     }
 
@@ -487,6 +499,21 @@ impl TryFrom<agent_pb::Volume> for VolumeReport {
     }
 }
 
+impl From<HeldCertificate> for agent_pb::HeldCertificate {
+    fn from(held: HeldCertificate) -> Self {
+        Self { fingerprint: held.fingerprint, not_after: Some(to_timestamp(held.not_after)) }
+    }
+}
+
+impl TryFrom<agent_pb::HeldCertificate> for HeldCertificate {
+    type Error = Error;
+
+    fn try_from(pb: agent_pb::HeldCertificate) -> Result<Self, Error> {
+        let not_after = from_timestamp(&required(pb.not_after, "not_after")?)?;
+        Ok(Self { fingerprint: pb.fingerprint, not_after })
+    }
+}
+
 impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
     fn from(snapshot: ServerSnapshot) -> Self {
         Self {
@@ -507,6 +534,7 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             now: Some(to_timestamp(snapshot.now)),
             problems: snapshot.problems,
             forwards_by_tls: snapshot.forwards_by_tls,
+            certificate: snapshot.certificate.map(Into::into),
             admin: snapshot.admin.map(Into::into),
             events: snapshot.events.into_iter().map(Into::into).collect(),
         }
@@ -535,6 +563,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             now: from_timestamp(&required(pb.now, "now")?)?,
             problems: pb.problems,
             forwards_by_tls: pb.forwards_by_tls,
+            certificate: pb.certificate.map(TryInto::try_into).transpose()?,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })

@@ -5,10 +5,12 @@
 
 mod connect;
 mod identity;
+mod public;
 mod serve;
 
 pub use connect::{Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
+pub use public::{CertificateFacts, PublicCertificate};
 pub use serve::{
     BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, incoming, peer, peer_valid_from, require,
 };

@@ -215,7 +215,7 @@ impl FakeDynadot {
         self.account.publications.release(name_server);
     }
 
-    /// When a name server has later changes.
+    /// When a name server has later changes. Those that were held back it has now, unless it goes on holding back.
     pub fn set_publication(&self, name_server: usize, publication: Publication) {
         self.account.publications.set(name_server, publication);
     }

@@ -21,7 +21,8 @@ use feather_proto::{
     email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
-    model::{Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary},
+    model::{HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary},
+    tls::PublicCertificate,
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -271,6 +272,10 @@ impl Agent for FaultyAgent {
 
     async fn commit_swap(&self, swap: uuid::Uuid) -> Result<(), Error> {
         through!(self, "commit_swap", self.inner.commit_swap(swap))
+    }
+
+    async fn set_certificate(&self, certificate: &PublicCertificate) -> Result<HeldCertificate, Error> {
+        through!(self, "set_certificate", self.inner.set_certificate(certificate))
     }
 
     async fn abandon_swap(&self, swap: uuid::Uuid) -> Result<(), Error> {

@@ -26,6 +26,7 @@ use feather_agent::{
 use feather_controller::{
     agents::grpc::GrpcAgents,
     ca::{self, Ca},
+    certificate,
     dns::{Managed, Rules, authority::Authorities, memory::Memory, zone::Provider},
     own_identity,
     store::{AfterCommit, Store},
@@ -91,6 +92,8 @@ pub struct Fleet {
     pub network: Network,
     /// Knobs of the controller; changed before its next start.
     pub settings: Settings,
+    /// How the controller obtains certificates, given its state folder, from its next start on; not at all unless a test wants it.
+    pub certificates: Option<MakeCertificates>,
     /// What admin containers are made of, from the next start of an agent on; none unless a test wants them.
     pub admin: Option<AdminSettings>,
     peers: Arc<Peers>,
@@ -98,6 +101,9 @@ pub struct Fleet {
     controller: Option<Process>,
     folder: tempfile::TempDir,
 }
+
+/// Makes what a controller needs for certificates, from its state folder.
+pub type MakeCertificates = Arc<dyn Fn(&Path) -> certificate::Options + Send + Sync>;
 
 /// How an operation ended.
 #[derive(Debug, Clone)]
@@ -172,6 +178,7 @@ impl Fleet {
             addresses: servers.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect(),
             faults: Faults::default(),
             network: Network::default(),
+            certificates: None,
             settings,
             admin: None,
             peers: Arc::default(),
@@ -208,6 +215,7 @@ impl Fleet {
         let store_url = self.store_url();
         let (settings, dns, faults) = (self.settings.clone(), self.dns.clone(), self.faults.clone());
         let authorities = self.authorities.clone();
+        let certificates = self.certificates.as_ref().map(|make| make(&self.folder.path().join("controller")));
         let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.network.listen(CONTROLLER));
         let after_commit = self.after_commit();
         self.controller = Some(Process::start(|shutdown| async move {
@@ -216,7 +224,7 @@ impl Fleet {
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
             let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
             let dns = Some(Managed { provider: dns, key: format!("test/{ZONE}"), authorities });
-            let seams = feather_controller::Seams { store, agents, dns, clock };
+            let seams = feather_controller::Seams { store, agents, dns, certificates, clock };
             feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown)
                 .await
                 .expect("the controller serves");

@@ -148,6 +148,7 @@ impl Agent {
             admin,
             events: self.events.all(),
             forwards_by_tls: self.config.edge.domain().is_some(),
+            certificate: self.certificates.held(),
         }
     }
 }

@@ -45,6 +45,21 @@ const ATTEMPTS: u32 = 5;
 /// The first pause between attempts; it doubles. Caddy replaces its admin listener at each change, by us or others.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
+/// The file with the tenants' certificate, and what Caddy shows to itself to get it.
+#[derive(Clone)]
+pub struct CertificateSource {
+    /// Folder of the file; nothing else is in it.
+    pub folder: PathBuf,
+    /// Letters and digits.
+    pub secret: String,
+}
+
+impl fmt::Debug for CertificateSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("CertificateSource").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
 /// Where Caddy is and what it serves.
 #[derive(Debug, Clone)]
 pub struct CaddyOptions {
@@ -66,6 +81,8 @@ pub struct CaddyOptions {
     pub speaks_tls: bool,
     /// The fleet's CA, if it is known at the start; [`Router::ensure_link`] says it later.
     pub fleet_ca: Option<PathBuf>,
+    /// Where Caddy gets the certificate of the tenants' names; only what it is started with depends on it.
+    pub certificate: Option<CertificateSource>,
     /// Longest wait for one answer of the admin API.
     pub timeout: Duration,
     /// Program and arguments that have Caddy restarted when it hangs; empty when there is no such thing.
@@ -85,6 +102,7 @@ impl CaddyOptions {
             ports: 9001..=9010,
             speaks_tls: false,
             fleet_ca: None,
+            certificate: None,
             timeout: Duration::from_secs(10),
             restart: Vec::new(),
         }

@@ -147,6 +147,11 @@ service! { operation_service_server::OperationService {
     watch_operation: WatchOperation(WatchOperationRequest) -> WatchOperationResponse as WatchOperationStream
 } }
 
+service! { cert_service_server::CertService {
+    get_cert_status: GetCertStatus(GetCertStatusRequest) -> GetCertStatusResponse,
+    renew_cert: RenewCert(RenewCertRequest) -> RenewCertResponse,
+} streams {} }
+
 service! { dns_service_server::DnsService {
     plan_dns: PlanDns(PlanDnsRequest) -> PlanDnsResponse,
     apply_dns: ApplyDns(ApplyDnsRequest) -> ApplyDnsResponse,
@@ -311,6 +316,7 @@ impl Controller {
             .add_service(pb::operation_service_server::OperationServiceServer::new(script.clone()))
             .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()))
             .add_service(pb::image_service_server::ImageServiceServer::new(script.clone()))
+            .add_service(pb::cert_service_server::CertServiceServer::new(script.clone()))
             .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();

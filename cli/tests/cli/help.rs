@@ -28,6 +28,7 @@ async fn the_first_page_says_what_this_is() {
       image        What tenants run: look at, load, copy
       waitlist     Who would like a tenant: look at, invite, forget
       dns          Names in DNS: plan, apply, look at, restore
+      cert         The certificate of the tenants' names: look at, renew
       operation    Changes under way or done: look at, watch, cancel
       completions  Print a completion script for your shell
       version      Print featherctl's version

@@ -14,12 +14,13 @@ use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model::{
-        Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary, from_timestamp, invalid_field,
-        required, to_timestamp,
+        HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary,
+        from_timestamp, invalid_field, required, to_timestamp,
     },
     pb::{
         agent::v1::{
-            self as pb, adoption_service_client::AdoptionServiceClient, image_service_client::ImageServiceClient,
+            self as pb, adoption_service_client::AdoptionServiceClient,
+            certificate_service_client::CertificateServiceClient, image_service_client::ImageServiceClient,
             pull_volume_response::Event, server_service_client::ServerServiceClient,
             tenant_service_client::TenantServiceClient, transfer_service_client::TransferServiceClient,
             volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
@@ -27,7 +28,7 @@ use feather_proto::{
         },
         types::v1 as types,
     },
-    tls::{self, Dial, Principal, Rotating, Trust},
+    tls::{self, Dial, Principal, PublicCertificate, Rotating, Trust},
 };
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
@@ -115,6 +116,10 @@ impl GrpcAgent {
         AdoptionServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
+    fn certificates(&self) -> CertificateServiceClient<Channel> {
+        CertificateServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
     fn work(&self) -> WorkServiceClient<Channel> {
         WorkServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
@@ -181,6 +186,13 @@ impl Agent for GrpcAgent {
         let tenants = tenants.iter().map(ToString::to_string).collect();
         let message = pb::AdoptTenantsRequest { request_id: request_id.to_string(), tenants };
         findings(self.value(self.adoption().adopt_tenants(within(message, SLOW)).await)?.findings)
+    }
+
+    async fn set_certificate(&self, certificate: &PublicCertificate) -> Result<HeldCertificate, Error> {
+        let PublicCertificate { chain_pem, key_pem } = certificate.clone();
+        let message = pb::SetCertificateRequest { chain_pem, key_pem };
+        let reply = self.value(self.certificates().set_certificate(within(message, QUICK)).await)?;
+        required(reply.held, "held")?.try_into()
     }
 
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error> {

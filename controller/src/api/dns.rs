@@ -244,6 +244,7 @@ impl DnsService for DnsApi {
             }
             Err(error) => status.warnings.push(error.message),
         }
+        status.warnings.extend(self.world.certificates.warning());
         Ok(Response::new(status))
     }
 

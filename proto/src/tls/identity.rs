@@ -219,7 +219,7 @@ pub(super) fn valid_from(der: &[u8]) -> Option<i64> {
     Some(certificate.validity().not_before.timestamp())
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|_| IdentityError::Unusable("a certificate does not parse".into()))?;

@@ -115,8 +115,11 @@ impl Publications {
         }
     }
 
-    /// A name server does so from now on.
+    /// A name server does so from now on. What it held back it has now, unless it goes on holding back.
     pub(super) fn set(&self, server: usize, publication: Publication) {
+        if publication != Publication::Held {
+            self.release(server);
+        }
         locked(&self.servers[server]).publication = publication;
     }
 

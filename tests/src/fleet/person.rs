@@ -39,7 +39,8 @@ impl Fleet {
             .expect("a channel")
     }
 
-    fn admin(&self) -> Channel {
+    /// A channel to the controller for somebody who may do everything.
+    pub fn admin(&self) -> Channel {
         self.channel(self.identity(Role::Admin, "admin"))
     }
 

@@ -3,7 +3,7 @@
 //! Owns both processes, their files, and the root that clients are to trust. Every name leads to one address, which can be changed.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -20,13 +20,27 @@ pub struct Authority {
     directory: PathBuf,
     address: String,
     management: String,
-    _pebble: Child,
-    _names: Child,
+    names: SocketAddr,
+    pebble: Child,
+    /// None when somebody else answers for names.
+    _names: Option<Child>,
 }
 
 impl Authority {
     /// Starts both. `gateway` is this machine as births see it; every name leads to `leads_to`.
     pub async fn start(directory: &Path, gateway: Ipv4Addr, leads_to: Ipv4Addr) -> Self {
+        let mut names = Command::new("pebble-challtestsrv");
+        let (names_port, names_management) = (free_udp_port(), format!("127.0.0.1:{}", free_port()));
+        names.args(["-dns01", &format!("127.0.0.1:{names_port}"), "-management", &names_management]);
+        names.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
+        names.args(["-defaultIPv4", &leads_to.to_string(), "-defaultIPv6", ""]);
+        let mut authority = Self::that_asks(directory, gateway, ([127, 0, 0, 1], names_port).into()).await;
+        authority._names = Some(spawn(names, &authority.directory.join("names.log")));
+        authority
+    }
+
+    /// Starts Pebble alone, as `gateway` sees this machine; it believes that name server.
+    pub async fn that_asks(directory: &Path, gateway: Ipv4Addr, names: SocketAddr) -> Self {
         let directory = directory.join("authority");
         std::fs::create_dir_all(&directory).expect("a folder can be made");
         let own = rcgen::generate_simple_self_signed(vec![gateway.to_string(), "127.0.0.1".to_owned()]);
@@ -34,7 +48,6 @@ impl Authority {
         write(&directory.join("own.pem"), &own.cert.pem());
         write(&directory.join("own.key"), &own.signing_key.serialize_pem());
         let [port, management] = [(); 2].map(|()| free_port());
-        let names_port = free_udp_port();
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("0.0.0.0:{port}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
@@ -45,25 +58,33 @@ impl Authority {
         } });
         write(&directory.join("pebble.json"), &config.to_string());
 
-        let mut names = Command::new("pebble-challtestsrv");
-        let names_management = format!("127.0.0.1:{}", free_port());
-        names.args(["-dns01", &format!("127.0.0.1:{names_port}"), "-management", &names_management]);
-        names.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
-        names.args(["-defaultIPv4", &leads_to.to_string(), "-defaultIPv6", ""]);
-        let mut pebble = Command::new("pebble");
-        pebble.arg("-config").arg(directory.join("pebble.json"));
-        pebble.args(["-dnsserver", &format!("127.0.0.1:{names_port}")]);
-        // Every name is validated each time, at once, and no request is refused for the sake of it.
-        pebble.envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "0"), ("PEBBLE_AUTHZREUSE", "0")]);
         let authority = Self {
             address: format!("https://{gateway}:{port}/dir"),
             management: format!("https://127.0.0.1:{management}"),
-            _names: spawn(names, &directory.join("names.log")),
-            _pebble: spawn(pebble, &directory.join("pebble.log")),
+            pebble: pebble(&directory, names),
+            _names: None,
+            names,
             directory,
         };
         authority.fetch_root().await;
         authority
+    }
+
+    /// Ends Pebble and starts it anew at the same address: it forgets all accounts, and issues under another root.
+    pub async fn forget_everything(&mut self) {
+        self.pebble.kill().await.expect("Pebble ends");
+        self.pebble = pebble(&self.directory, self.names);
+        self.fetch_root().await;
+    }
+
+    /// URL of its directory.
+    pub fn directory(&self) -> &str {
+        &self.address
+    }
+
+    /// What its own HTTPS is checked against, in PEM.
+    pub fn own_root(&self) -> String {
+        std::fs::read_to_string(self.directory.join("own.pem")).expect("the authority has a certificate")
     }
 
     async fn fetch_root(&self) {
@@ -103,6 +124,14 @@ impl Authority {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("pebble.log")).expect("Pebble logs")
     }
+}
+
+fn pebble(directory: &Path, names: SocketAddr) -> Child {
+    let mut pebble = Command::new("pebble");
+    pebble.arg("-config").arg(directory.join("pebble.json")).args(["-dnsserver", &names.to_string()]);
+    // Every name is validated each time, at once, and no request is refused for the sake of it.
+    pebble.envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "0"), ("PEBBLE_AUTHZREUSE", "0")]);
+    spawn(pebble, &directory.join("pebble.log"))
 }
 
 fn write(path: &Path, text: &str) {

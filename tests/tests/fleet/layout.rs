@@ -84,8 +84,20 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["controller/src/https.rs"]),
     ("rustls_native_certs", &["controller/src/https.rs"]),
     ("hickory_server", &["tests/"]),
-    // Certificates are issued in one place; the others make signing requests, or a fleet for a test.
-    ("rcgen", &["controller/src/ca.rs", "proto/src/tls/identity.rs", "agent/src/tests/", "cli/tests/", "tests/"]),
+    ("instant_acme", &["controller/src/certificate"]),
+    // Certificates are issued in one place; the others make signing requests, or a fleet or a certificate for a test.
+    (
+        "rcgen",
+        &[
+            "controller/src/ca.rs",
+            "proto/src/tls/identity.rs",
+            "proto/src/tls/public.rs",
+            "agent/src/certificate.rs",
+            "agent/src/tests/",
+            "cli/tests/",
+            "tests/",
+        ],
+    ),
     // System calls on descriptors: the volume engine, the disk's free space, and their tests.
     // The local socket compares its caller's user with its own.
     ("rustix", &["agent/src/volume", "agent/src/runtime", "agent/src/api/local.rs", "agent/src/tests/", "tests/"]),

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod birth;
+mod certificate;
 mod contracts;
 mod data;
 mod faults;

@@ -8,7 +8,14 @@ use std::sync::{
 use feather_tests::real::{Authority, Login, Ran, Real};
 
 /// One request as a person makes it, who trusts the authority and nobody else.
-async fn curl(fleet: &Real, authority: &Authority, server: &str, host: &str, path: &str, more: &[&str]) -> Ran {
+pub(crate) async fn curl(
+    fleet: &Real,
+    authority: &Authority,
+    server: &str,
+    host: &str,
+    path: &str,
+    more: &[&str],
+) -> Ran {
     let resolve = format!("{host}:443:{}", fleet.address(server));
     let root = authority.root().display().to_string();
     let url = format!("https://{host}{path}");

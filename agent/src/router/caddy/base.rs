@@ -5,17 +5,24 @@
 
 use std::iter;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{
-    CaddyOptions,
+    CaddyOptions, CertificateSource,
     files::Files,
     routes::{self, Style},
 };
 use crate::{
+    certificate,
     edge::{Edge, Https, Mode},
     router::{HOP_HEADER, INSIDE_HEADER},
 };
+
+/// Path of the tenants' certificate on the server itself.
+const CERTIFICATE_PATH: &str = "/feather-certificate";
+/// Whom Caddy claims to be when it asks itself.
+const CERTIFICATE_USER: &str = "caddy";
 
 /// Name of the HTTP server that gets the routes.
 pub(super) const SERVER: &str = "feather";
@@ -27,7 +34,12 @@ pub fn base(edge: &Edge, options: &CaddyOptions) -> Value {
     let routes = [routes::ours(&style), routes::admin(&style), catch_all()];
     let apps = match &edge.mode {
         Mode::Http => json!({ "http": { "servers": { SERVER: http_server(routes) } } }),
-        Mode::Https(https) => json!({ "http": { "servers": { SERVER: https_server(routes) } }, "tls": tls(https) }),
+        Mode::Https(https) => {
+            let certificate = options.certificate.as_ref();
+            let own = certificate.map(|source| certificate_routes(source, &options.domain_suffix)).unwrap_or_default();
+            let server = https_server(own, routes);
+            json!({ "http": { "servers": { SERVER: server } }, "tls": tls(https, certificate) })
+        }
     };
     json!({
         "admin": { "listen": "127.0.0.1:2020", "config": { "persist": false } },
@@ -50,8 +62,8 @@ fn http_server(routes: [Value; 3]) -> Value {
 }
 
 /// One server for both ports, so that there is one list of routes. Caddy speaks no TLS on its HTTP port.
-fn https_server(routes: [Value; 3]) -> Value {
-    let routes: Vec<_> = iter::once(to_https()).chain(routes).collect();
+fn https_server(own: Vec<Value>, routes: [Value; 3]) -> Value {
+    let routes: Vec<_> = own.into_iter().chain(iter::once(to_https())).chain(routes).collect();
     json!({
         "listen": [":80", ":443"],
         "listen_protocols": [["h1"], ["h1", "h2"]],
@@ -100,10 +112,52 @@ fn catch_all() -> Value {
     })
 }
 
-/// A certificate for each name that the agent knows, got when it is first asked for. Certificates that are handed to this
-/// server go before: the agent lists their files under `certificates`, and Caddy looks there first.
-fn tls(https: &Https) -> Value {
-    let policy = json!({ "on_demand": true, "issuers": [issuer(https)] });
+/// Gives the file with the tenants' certificate to Caddy itself: at each handshake for a name under the suffix it asks here, so that
+/// another file is served from the next handshake on, no configuration is changed for it, and the agent need not be there.
+/// Nobody else can ask: only this machine reaches it, by its address instead of a name, with the secret. The second route says
+/// that there is none, and Caddy goes on to what it would do without.
+fn certificate_routes(source: &CertificateSource, domain_suffix: &str) -> Vec<Value> {
+    let credentials = STANDARD.encode(format!("{CERTIFICATE_USER}:{}", source.secret));
+    let asked = json!({
+        "protocol": "http",
+        "host": ["127.0.0.1"],
+        "path": [CERTIFICATE_PATH],
+        "remote_ip": { "ranges": ["127.0.0.0/8"] },
+        "header": { "Authorization": [format!("Basic {credentials}")] },
+    });
+    let mut there = asked.clone();
+    let pattern = format!("(?i)^([^.]+\\.)?{}$", domain_suffix.replace('.', "\\."));
+    there["vars_regexp"] = json!({ "{http.request.uri.query.server_name}": { "pattern": pattern } });
+    there["file"] = json!({ "root": source.folder, "try_files": [format!("/{}", certificate::FILE)] });
+    vec![
+        json!({
+            "@id": "feather_certificate",
+            "match": [there],
+            "handle": [
+                { "handler": "rewrite", "uri": format!("/{}", certificate::FILE) },
+                { "handler": "file_server", "root": source.folder },
+            ],
+            "terminal": true,
+        }),
+        json!({
+            "@id": "feather_no_certificate",
+            "match": [asked],
+            "handle": [{ "handler": "static_response", "status_code": 204 }],
+            "terminal": true,
+        }),
+    ]
+}
+
+/// The fleet's certificate for the tenants' names, once the controller has handed it down. Without it, and for other names: a
+/// certificate for each name that the agent knows, got when it is first asked for. Certificates in files go before both: the
+/// agent lists them under `certificates`, and Caddy looks there first.
+fn tls(https: &Https, certificate: Option<&CertificateSource>) -> Value {
+    let mut policy = json!({ "on_demand": true, "issuers": [issuer(https)] });
+    if let Some(source) = certificate {
+        // In this form the password is left out of what Caddy says about a request that failed.
+        let url = format!("http://{CERTIFICATE_USER}:{}@127.0.0.1{CERTIFICATE_PATH}", source.secret);
+        policy["get_certificate"] = json!([{ "via": "http", "url": url }]);
+    }
     let permission = json!({ "module": "http", "endpoint": format!("http://{}/ask", https.ask) });
     json!({ "automation": { "on_demand": { "permission": permission }, "policies": [policy] } })
 }
@@ -130,11 +184,16 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{super::routes, CaddyOptions, Files, Style};
+    use super::{super::routes, CaddyOptions, CertificateSource, Files, Style};
     use crate::edge::{Domain, Edge, Https, Mode};
 
     fn base(edge: &Edge) -> Value {
-        super::base(edge, &CaddyOptions::new("users.example.com", Path::new("/state")))
+        super::base(edge, &options())
+    }
+
+    fn options() -> CaddyOptions {
+        let certificate = CertificateSource { folder: "/state/certificate".into(), secret: "s3cret".into() };
+        CaddyOptions { certificate: Some(certificate), ..CaddyOptions::new("users.example.com", Path::new("/state")) }
     }
 
     fn https() -> Https {
@@ -161,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_caddy_starts_with_is_what_the_agent_would_make_of_it() {
-        let options = CaddyOptions::new("users.example.com", Path::new("/state"));
+        let options = options();
         let files = Files::of(&options);
         let style = Style::of(&options, &files, true);
         for edge in [Edge::http(), Edge { mode: Mode::Https(https()), problems: Vec::new() }] {
@@ -178,9 +237,34 @@ mod tests {
     #[test]
     fn what_another_server_forwards_is_served_and_not_sent_back_to_its_visitor() {
         let apps = base(&Edge { mode: Mode::Https(https()), problems: Vec::new() })["apps"].clone();
-        let exempt = apps["http"]["servers"]["feather"]["routes"][0]["match"][0]["not"].clone();
+        let routes = apps["http"]["servers"]["feather"]["routes"].as_array().unwrap();
+        let to_https = routes.iter().find(|route| route["@id"] == "feather_https").unwrap();
+        let exempt = to_https["match"][0]["not"].clone();
         let forwarded = serde_json::json!({ "header": { crate::router::HOP_HEADER: ["*"] } });
         assert!(exempt.as_array().unwrap().contains(&forwarded), "{exempt}");
+    }
+
+    #[test]
+    fn the_tenants_certificate_is_given_to_nobody_who_does_not_know_the_secret() {
+        let apps = base(&Edge { mode: Mode::Https(https()), problems: Vec::new() })["apps"].clone();
+        let routes = &apps["http"]["servers"]["feather"]["routes"];
+        for (at, id) in [(0, "feather_certificate"), (1, "feather_no_certificate")] {
+            let matcher = &routes[at]["match"][0];
+            assert_eq!(routes[at]["@id"], id);
+            assert_eq!(matcher["header"]["Authorization"][0], "Basic Y2FkZHk6czNjcmV0");
+            assert_eq!(matcher["remote_ip"]["ranges"], serde_json::json!(["127.0.0.0/8"]));
+            assert_eq!(matcher["host"], serde_json::json!(["127.0.0.1"]));
+        }
+        let pattern = &routes[0]["match"][0]["vars_regexp"]["{http.request.uri.query.server_name}"]["pattern"];
+        assert_eq!(pattern, r"(?i)^([^.]+\.)?users\.example\.com$");
+        let via = &apps["tls"]["automation"]["policies"][0]["get_certificate"][0];
+        assert_eq!(via["url"], "http://caddy:s3cret@127.0.0.1/feather-certificate");
+        assert!(!format!("{:?}", options()).contains("s3cret"));
+        // Without TLS there is nothing to give, and without a secret nobody to ask.
+        assert!(!base(&Edge::http()).to_string().contains("s3cret"));
+        let bare = CaddyOptions::new("users.example.com", Path::new("/state"));
+        let without = super::base(&Edge { mode: Mode::Https(https()), problems: Vec::new() }, &bare).to_string();
+        assert!(!without.contains("get_certificate") && !without.contains("feather_certificate"));
     }
 
     #[test]
