@@ -79,6 +79,16 @@ impl Cursor {
         Ok((passed, None))
     }
 
+    /// Passes everything below the entry of this depth that was taken last; returns how much that was.
+    pub(super) fn pass_below(&mut self, depth: u32) -> Result<u64, Error> {
+        let mut passed = 0;
+        while self.peek()?.is_some_and(|next| next.entry.depth > depth) {
+            self.take()?;
+            passed += 1;
+        }
+        Ok(passed)
+    }
+
     fn read(&mut self) -> Result<Option<Record>, Error> {
         let next = match &mut self.source {
             Source::File(reader) => reader.next().map_err(|damage| Error::BaseLost { cause: damage.to_string() })?,

@@ -334,7 +334,7 @@ impl Sender<'_> {
         let entry = Entry { depth: sight.item.depth, name: sight.item.name.clone(), node: Node::Inode(inode) };
         match (&sight.had, older.is_some()) {
             (Some(had), true) => self.hold(had, &entry),
-            (Some(_), false) => self.step(Step::Drop(1))?,
+            (Some(had), false) => self.give_up(had)?,
             (None, _) => {}
         }
         self.step(Step::Entry(entry.clone()))?;
@@ -369,8 +369,8 @@ impl Sender<'_> {
         content: Content,
         stamp: Stamp,
     ) -> Result<(), Error> {
-        if sight.had.is_some() {
-            self.step(Step::Drop(1))?;
+        if let Some(had) = &sight.had {
+            self.give_up(had)?;
         }
         let Inode { metadata, links, .. } = inode;
         let kind = Kind::Regular { size: stamp.size, body: steps.body };
@@ -407,8 +407,8 @@ impl Sender<'_> {
                     self.step(Step::Entry(entry.clone()))?;
                 }
                 had => {
-                    if had.is_some() {
-                        self.step(Step::Drop(1))?;
+                    if let Some(had) = &had {
+                        self.give_up(had)?;
                     }
                     self.step(Step::Entry(entry.clone()))?;
                 }
@@ -426,6 +426,13 @@ impl Sender<'_> {
             }
             (before, now) => before == now,
         }
+    }
+
+    /// What the receiver has at this place goes; a directory with everything in it.
+    fn give_up(&mut self, had: &Had) -> Result<(), Error> {
+        let Some(base) = &mut self.base else { return Ok(()) };
+        let below = base.cursor.pass_below(had.record.entry.depth)?;
+        self.step(Step::Drop(1 + below))
     }
 
     /// The receiver's inode at this place stays: other names of it may stay, too.
@@ -450,7 +457,7 @@ impl Sender<'_> {
     /// A name of a live source that vanished between being listed and being read.
     fn leave_out(&mut self, sight: Sight) -> Result<(), Error> {
         self.left_out.push(sight.item.ordinal);
-        if sight.had.is_some() { self.step(Step::Drop(1)) } else { Ok(()) }
+        sight.had.as_ref().map_or(Ok(()), |had| self.give_up(had))
     }
 
     /// Position in the stream of what the walk found at one of its own.

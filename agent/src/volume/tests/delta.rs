@@ -180,7 +180,7 @@ proptest! {
 
     #[test]
     fn whatever_is_written_before_the_stop_is_carried(
-        plant in volume(), deeds in prop::collection::vec((0_usize..12, any::<prop::sample::Index>(), 0_u8..9), 1..24), rounds in 1_usize..4,
+        plant in volume(), deeds in prop::collection::vec((0_usize..12, any::<prop::sample::Index>(), 0_u8..10), 1..24), rounds in 1_usize..4,
     ) {
         let (from, to) = (Side::new(), Side::new());
         build(&plant, from.path());
@@ -254,6 +254,10 @@ fn disturb(root: &Path, which: prop::sample::Index, deed: u8, number: usize) {
             fs::create_dir(&path).unwrap();
         }
         (8, 'd') => fs::remove_dir_all(&path).unwrap(),
+        (9, 'd') => {
+            fs::remove_dir_all(&path).unwrap();
+            fs::write(&path, b"a file where a directory was").unwrap();
+        }
         _ => fs::rename(&path, &fresh).unwrap(),
     }
 }
@@ -381,6 +385,29 @@ fn a_socket_from_an_earlier_stay_is_in_nobodys_way() {
     let received = pass(&from, &to, Expect::Still).unwrap();
     assert_equal(&from, &to, &received.summary);
     assert!(!to.file("other").exists());
+}
+
+#[test]
+fn a_full_directory_gives_way_to_anything_else() {
+    let others: [fn(&Path); 4] = [
+        |path| fs::write(path, b"a file").unwrap(),
+        |path| std::os::unix::fs::symlink("elsewhere", path).unwrap(),
+        |path| fs::create_dir(path).unwrap(),
+        |path| fs::hard_link(path.with_file_name("a"), path).unwrap(),
+    ];
+    for other in others {
+        let (from, to) = (Side::new(), Side::new());
+        fs::write(from.file("a"), b"a").unwrap();
+        fs::create_dir_all(from.file("place/below/it")).unwrap();
+        fs::write(from.file("place/below/file"), b"below").unwrap();
+        fs::write(from.file("place/last"), b"last").unwrap();
+        fs::write(from.file("z"), b"z").unwrap();
+        pass(&from, &to, Expect::Still).unwrap();
+        fs::remove_dir_all(from.file("place")).unwrap();
+        other(&from.file("place"));
+        let received = pass(&from, &to, Expect::Still).unwrap();
+        assert_equal(&from, &to, &received.summary);
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long)]
     undo: bool,
     /// Moves at once, of several.
-    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_once)]
     parallel: u8,
     /// Bytes per second to send at most, as 20MiB; also while requests wait, which may take longer then.
     #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
@@ -57,6 +57,11 @@ pub(crate) struct Args {
     wait: Wait,
     #[command(flatten)]
     _confirm: crate::confirm::NothingToConfirm,
+}
+
+fn at_once(text: &str) -> Result<u8, String> {
+    let count = text.parse().ok().filter(|count| (1..=16).contains(count));
+    count.ok_or_else(|| format!("{text:?} is not a number of moves at once: write 1 to 16"))
 }
 
 /// Which way the data takes.
