@@ -1,6 +1,10 @@
 //! The zone's name servers, asked themselves: no cache between.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use hickory_resolver::{
@@ -45,11 +49,11 @@ impl Authorities for Network {
             let RData::NS(server) = &record.data else { continue };
             // One that has no address answers nobody; the others are enough to ask.
             if let Ok(addresses) = system.lookup_ip(server.0.clone()).await {
-                found.extend(addresses.iter().map(|address| SocketAddr::new(address, PORT)));
+                found.extend(addresses.iter().map(|address| SocketAddr::new(address, PORT)).filter(is_routed));
             }
         }
         if found.is_empty() {
-            Err(format!("no name server of {zone} has an address"))
+            Err(format!("no name server of {zone} has an address that this machine has a route to"))
         } else {
             Ok(found.into_iter().collect())
         }
@@ -69,6 +73,16 @@ impl Authorities for Network {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Whether this machine has a route there: without IPv6, half of the addresses of most name servers answer nobody here, and a name
+/// would never have arrived. Nothing is sent.
+fn is_routed(server: &SocketAddr) -> bool {
+    let own: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    UdpSocket::bind(own).and_then(|socket| socket.connect(server)).is_ok()
 }
 
 /// Asks that server and nobody else, and remembers nothing.
@@ -100,5 +114,16 @@ fn value(data: &RData) -> Option<String> {
             String::from_utf8(bytes).ok()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_routed;
+
+    #[test]
+    fn an_address_of_this_machine_is_routed_and_one_that_cannot_be_reached_at_all_is_not() {
+        assert!(is_routed(&"127.0.0.1:53".parse().unwrap()));
+        assert!(!is_routed(&"255.255.255.255:53".parse().unwrap()), "nobody may send there without asking for it");
     }
 }
