@@ -2,7 +2,7 @@
 //!
 //! Owns one file with chain and key in the state directory, and the secret that the proxy shows to itself when it asks for that
 //! file. The file outlives the controller's absence, the agent and a reboot. Whether a certificate takes the place of
-//! another is decided in [`verdict`], purely.
+//! another is decided in `verdict`, purely.
 
 use std::{
     fs,

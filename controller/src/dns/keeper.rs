@@ -1,6 +1,6 @@
 //! Changes one zone, and nothing in it that is not ours.
 //!
-//! Acts on what [`propose`](super::propose) and [`change`](super::change) decide: reads the zone, takes the lease, writes the change
+//! Acts on what [`propose`](super::propose) and [`change`] decide: reads the zone, takes the lease, writes the change
 //! down, makes a call, reads again. What a call did is never taken from its reply. One change at a time in this process, one
 //! process at a time by the lease.
 
