@@ -15,6 +15,7 @@ use feather_agent::{
     join::Addresses,
     local::{self, client},
     password::{LENGTH_MAX, LENGTH_MIN},
+    router::caddy::AdminAddress,
     waitlist::Origins,
 };
 
@@ -79,9 +80,6 @@ pub(crate) struct ServeArguments {
     /// Podman's API socket
     #[arg(long, env = "FEATHER_AGENT_PODMAN_SOCKET", default_value = "/run/podman/podman.sock")]
     pub(crate) podman_socket: PathBuf,
-    /// Caddy's admin API
-    #[arg(long, env = "FEATHER_AGENT_CADDY_ADMIN", default_value = "http://127.0.0.1:2020")]
-    pub(crate) caddy_admin: String,
     /// Name of the HTTP server in Caddy's configuration that has the routes of tenants
     #[arg(long, env = "FEATHER_AGENT_CADDY_SERVER", default_value = "feather")]
     pub(crate) caddy_server: String,
@@ -134,9 +132,12 @@ pub(crate) struct ServeArguments {
     pub(crate) waitlist_origins: Origins,
 }
 
-/// Whom routes lead to.
+/// What Caddy and the agent that looks after it must agree about.
 #[derive(Args)]
 pub(crate) struct RouteArguments {
+    /// Caddy's admin API: `unix//PATH` for a socket, `http://HOST:PORT` for a port, which everybody on this machine reaches
+    #[arg(long, env = "FEATHER_AGENT_CADDY_ADMIN", default_value = "http://127.0.0.1:2020")]
+    pub(crate) caddy_admin: AdminAddress,
     /// Tenants are reached at `NAME.SUFFIX`
     #[arg(long, env = "FEATHER_AGENT_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
     pub(crate) domain_suffix: String,

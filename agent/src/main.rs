@@ -109,6 +109,7 @@ fn caddy_options(arguments: &RouteArguments, state_dir: &Path) -> CaddyOptions {
     // Without it the agent says it in a moment.
     let link = Links::new(config.link_dir()).of(&config.identity_file()).ok().flatten();
     CaddyOptions {
+        admin: arguments.caddy_admin.clone(),
         ports: arguments.ports.0.clone(),
         fleet_ca: link.map(|link| link.ca),
         ..CaddyOptions::new(&arguments.domain_suffix, state_dir)
@@ -151,7 +152,6 @@ async fn serve(state_dir: &Path, socket: &Path, arguments: ServeArguments) -> an
     let seams = Seams {
         runtime: Arc::new(Podman::connect(&arguments.podman_socket, PodmanOptions::new(state.label_key()?))?),
         router: Arc::new(Caddy::new(CaddyOptions {
-            admin: arguments.caddy_admin.clone(),
             server: arguments.caddy_server.clone(),
             public: arguments.caddy_public.clone(),
             restart: arguments.caddy_restart.split_whitespace().map(ToOwned::to_owned).collect(),

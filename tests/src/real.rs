@@ -4,6 +4,7 @@
 //! of it was seen anywhere. How a birth is run is the business of `scripts/`; this only calls them.
 
 mod authority;
+mod caddy;
 mod command;
 mod damage;
 mod holdings;
@@ -27,6 +28,7 @@ use std::{
 use tokio::sync::MutexGuard;
 
 pub use authority::Authority;
+pub use caddy::CADDY;
 pub use command::Ran;
 pub use damage::Damage;
 pub use holdings::Holdings;

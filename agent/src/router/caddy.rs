@@ -29,6 +29,7 @@ use self::{
 };
 use super::{Error, INSIDE_HEADER, Link, PROBE_HEADER, Route, Router};
 
+mod address;
 mod admin;
 mod base;
 mod certificates;
@@ -38,6 +39,7 @@ mod files;
 mod restart;
 mod routes;
 
+pub use address::{ADMIN_SOCKET, AdminAddress, BadAddress};
 pub use base::base;
 
 /// How often a change is tried when somebody else changes the configuration, or replies get lost.
@@ -63,8 +65,8 @@ impl fmt::Debug for CertificateSource {
 /// Where Caddy is and what it serves.
 #[derive(Debug, Clone)]
 pub struct CaddyOptions {
-    /// Admin API, for example `http://127.0.0.1:2020`.
-    pub admin: String,
+    /// Admin API.
+    pub admin: AdminAddress,
     /// Name of the HTTP server in Caddy's configuration that gets the routes.
     pub server: String,
     /// Tenants are `{name}.{domain_suffix}`.
@@ -93,7 +95,7 @@ impl CaddyOptions {
     /// Caddy as a birth container runs it.
     pub fn new(domain_suffix: impl fmt::Display, state_dir: &Path) -> Self {
         Self {
-            admin: "http://127.0.0.1:2020".to_owned(),
+            admin: AdminAddress::of_a_birth(),
             server: base::SERVER.to_owned(),
             domain_suffix: domain_suffix.to_string(),
             public: "http://127.0.0.1:80".to_owned(),
@@ -147,17 +149,15 @@ enum Step {
 impl Caddy {
     /// Prepares to talk to Caddy, which need not run yet and may be restarted.
     pub fn new(options: CaddyOptions) -> Result<Self, Error> {
-        let client = || {
+        let builder = || {
             // No pool: the admin listener is replaced at each change, and a kept connection would be a dead one.
             let builder = reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy();
-            builder
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .map_err(|error| unreachable(&options.admin, error))
+            builder.redirect(reqwest::redirect::Policy::none())
         };
+        let impossible = |error| unreachable(&options.admin, error);
         Ok(Self {
-            admin: Admin::new(client()?, &options),
-            http: client()?,
+            admin: Admin::new(options.admin.client(builder()).map_err(impossible)?, &options),
+            http: builder().build().map_err(impossible)?,
             refuses_stream_close_delay: AtomicBool::new(false),
             fleet_ca: std::sync::RwLock::new(options.fleet_ca.clone()),
             changing: Mutex::new(()),
@@ -290,7 +290,7 @@ impl Caddy {
 
     fn told(&self, failure: Failure) -> Error {
         match failure {
-            Failure::Unreachable(source) => Error::Unreachable { address: self.options.admin.clone(), source },
+            Failure::Unreachable(source) => Error::Unreachable { address: self.options.admin.to_string(), source },
             Failure::NoServer => Error::Unsuitable(format!(
                 "Caddy's configuration has no HTTP server named {:?}, so there is no place for the routes of tenants; start \
                  Caddy with what `feather-agent caddy-config` prints, or say how the server is called there (--caddy-server, \
@@ -307,8 +307,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-fn unreachable(address: &str, error: reqwest::Error) -> Error {
-    Error::Unreachable { address: address.to_owned(), source: error.without_url().into() }
+fn unreachable(address: impl fmt::Display, error: reqwest::Error) -> Error {
+    Error::Unreachable { address: address.to_string(), source: error.without_url().into() }
 }
 
 /// Header values are patterns to Caddy; a token that is one would let strangers in.

@@ -6,7 +6,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use feather_agent::{
-    router,
+    router::{
+        self,
+        caddy::contract::{AdminBy, Process},
+    },
     runtime::{
         contract::{self, Subject},
         podman::{Podman, PodmanOptions},
@@ -27,9 +30,12 @@ async fn main() {
     };
     contract::all(&subject).await;
 
-    let directory = tempfile::tempdir().unwrap();
-    let caddy = router::caddy::contract::Process::start(Path::new("/usr/bin/caddy"), directory.path()).await;
-    router::contract::all(&caddy).await;
-    router::caddy::contract::all(&caddy, true).await;
+    // By a socket as in a birth, and by a port as where somebody else set Caddy up.
+    for by in [AdminBy::Socket, AdminBy::Port] {
+        let directory = tempfile::tempdir().unwrap();
+        let caddy = Process::start(Path::new("/usr/bin/caddy"), directory.path(), by).await;
+        router::contract::all(&caddy).await;
+        router::caddy::contract::all(&caddy, true).await;
+    }
     println!("contracts are kept");
 }

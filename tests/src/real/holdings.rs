@@ -1,6 +1,6 @@
 //! What a birth holds of its tenants, asked of its Podman and its Caddy and not of our own programs.
 
-use super::Real;
+use super::{CADDY, Real};
 
 /// All of one server, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,15 +36,15 @@ impl Holdings {
     }
 }
 
-/// One call for everything, because each costs a moment. Caddy is asked without a client: births have none.
+/// One call for everything, because each costs a moment.
 const QUESTION: &str = "podman ps --all --format '{{.Names}} {{.State}}' && echo == && podman volume ls --quiet && echo == && \
-     { ls /var/lib/feather/agent/routes/tenants || true; } && echo == && exec 3<>/dev/tcp/127.0.0.1/2020 && \
-     printf 'GET /config/ HTTP/1.0\\r\\nHost: 127.0.0.1:2020\\r\\n\\r\\n' >&3 && cat <&3";
+     { ls /var/lib/feather/agent/routes/tenants || true; } && echo == && caddy GET /config/";
 
 pub(super) async fn look(fleet: &Real, server: &str) -> Holdings {
+    let question = format!("{CADDY}{QUESTION}");
     let answer = crate::wait::until("Podman and Caddy tell what they have", async || {
         // A birth may just have started.
-        let ran = fleet.inside(server, QUESTION).await;
+        let ran = fleet.inside(server, &question).await;
         if ran.code == 0 && ran.stdout.contains("\r\n\r\n{") { Ok(ran.stdout) } else { Err(ran) }
     })
     .await;

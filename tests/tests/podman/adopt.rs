@@ -1,6 +1,6 @@
 //! A server that the old script ran: its tenants become the fleet's where they are, under load, and move like any other.
 
-use feather_tests::real::{Holdings, Login, Real, Writer, journal_is_whole, one_at_a_time};
+use feather_tests::real::{CADDY, Holdings, Login, Real, Writer, journal_is_whole, one_at_a_time};
 
 const ALICE: &str = "x7k9m2alice";
 const BOB: &str = "q4w8e1bobby";
@@ -15,12 +15,8 @@ fn old_script() -> String {
     };
     format!(
         r#"set -e
-        route() {{
-          exec 3<>/dev/tcp/127.0.0.1/2020
-          printf 'PUT /config/apps/http/servers/feather/routes/0 HTTP/1.1\r\nHost: 127.0.0.1:2020\r\nConnection: close\r\n' >&3
-          printf 'Content-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "${{#1}}" "$1" >&3
-          grep -q ' 200 ' <&3
-        }}
+        {CADDY}
+        route() {{ caddy PUT /config/apps/http/servers/feather/routes/0 "$1" | grep -q ' 200 '; }}
         export FEATHER_PASSWORD={ALICE}
         podman run --detach --name feather-user-alice --publish 127.0.0.1:9001:8080 --volume feather-user-alice:/home/user \
           --dns 8.8.8.8 --dns 1.1.1.1 --env FEATHER_PASSWORD localhost/feather-work:latest

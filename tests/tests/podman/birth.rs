@@ -10,14 +10,19 @@ use feather_tests::{
 use super::images::variant;
 
 /// A network namespace that plays the host.
-struct Host(String);
+pub(crate) struct Host(String);
 
 impl Host {
-    fn new() -> Self {
-        let host = Self(format!("feather-test-{}", std::process::id()));
+    pub(crate) fn new(name: &str) -> Self {
+        let host = Self(format!("feather-{name}-{}", std::process::id()));
         host.ip(&["netns", "add", &host.0]);
         host.ip(&["-n", &host.0, "link", "set", "lo", "up"]);
         host
+    }
+
+    /// What a birth is told to be on it.
+    pub(crate) fn namespace(&self) -> String {
+        format!("/run/netns/{}", self.0)
     }
 
     fn ip(&self, arguments: &[&str]) {
@@ -46,9 +51,8 @@ async fn alice_answers(fleet: &Real) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_hosts_network_a_power_failure_leaves_nothing_in_the_way_and_a_second_birth_disturbs_nobody() {
-    let host = Host::new();
-    let netns = format!("/run/netns/{}", host.0);
-    let mut fleet = Real::bare(&[("FEATHER_BIRTH_NETNS", &netns)]).await;
+    let host = Host::new("start");
+    let mut fleet = Real::bare(&[("FEATHER_BIRTH_NETNS", &host.namespace())]).await;
     fleet.alone("lon").await;
     let login = Login::parse("alice", &fleet.inside("lon", "tenant.sh add alice").await.ok());
     fleet.remember_secret(&login.password);

@@ -5,6 +5,7 @@
 mod adopt;
 mod birth;
 mod certificate;
+mod configuration;
 mod contracts;
 mod data;
 mod faults;

@@ -1,6 +1,6 @@
 //! What hangs is restarted, and Caddy has its routes again, whatever happened to them.
 
-use feather_tests::real::{Login, Real};
+use feather_tests::real::{CADDY, Login, Real};
 
 async fn event(fleet: &Real, kind: &str, part: &str) {
     feather_tests::wait::until(&format!("there is an event {kind} about {part}"), async || {
@@ -45,20 +45,14 @@ async fn what_hangs_is_restarted_and_routes_come_back() {
 }
 
 async fn routes_come_back(fleet: &Real, login: &Login) {
-    let talk = |text: &str| {
-        format!("exec 3<>/dev/tcp/127.0.0.1/2020; printf '{text}' >&3; timeout 2 cat <&3 >/dev/null; true")
+    let by_hand = async |request: &str| {
+        let answer = fleet.inside("nyc", &format!("{CADDY}caddy {request}")).await.ok();
+        assert!(answer.contains(" 200 "), "{request}: {answer}");
     };
-    let foreign = r#"{\"@id\":\"by-hand\",\"match\":[{\"path\":[\"/by-hand\"]}],\"handle\":[{\"handler\":\"static_response\",\"status_code\":204}]}"#;
-    let body = foreign.replace("\\\"", "\"");
-    let put = format!(
-        "PUT /config/apps/http/servers/feather/routes/0 HTTP/1.1\\r\\nHost: 127.0.0.1:2020\\r\\nContent-Type: application/json\\r\\nConnection: close\\r\\nContent-Length: {}\\r\\n\\r\\n{body}",
-        body.len()
-    );
-    fleet.inside("nyc", &talk(&put)).await.ok();
-    for id in ["feather_tenants", "work_upstream"] {
-        let delete = format!("DELETE /id/{id} HTTP/1.1\\r\\nHost: 127.0.0.1:2020\\r\\nConnection: close\\r\\n\\r\\n");
-        fleet.inside("nyc", &talk(&delete)).await.ok();
-    }
+    let foreign = r#"{"@id":"by-hand","match":[{"path":["/by-hand"]}],"handle":[{"handler":"static_response","status_code":204}]}"#;
+    by_hand(&format!("PUT /config/apps/http/servers/feather/routes/0 '{foreign}'")).await;
+    by_hand("DELETE /id/feather_tenants").await;
+    by_hand("DELETE /id/work_upstream").await;
     fleet.answers("nyc", login).await;
     let visitor = fleet.visit("nyc", login);
     // Each change by hand, and each that puts ours back, may cost a connection (decision 23).

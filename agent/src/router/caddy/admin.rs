@@ -59,9 +59,10 @@ pub(super) struct Admin {
 
 impl Admin {
     pub(super) fn new(http: Client, options: &CaddyOptions) -> Self {
-        let url = format!("{}/config/apps/http/servers/{}/routes", options.admin, options.server);
-        let upstreams_url = format!("{}/reverse_proxy/upstreams", options.admin);
-        let certificates_url = format!("{}/config/apps/tls/certificates", options.admin);
+        let base = options.admin.url();
+        let url = format!("{base}/config/apps/http/servers/{}/routes", options.server);
+        let upstreams_url = format!("{base}/reverse_proxy/upstreams");
+        let certificates_url = format!("{base}/config/apps/tls/certificates");
         Self { http, url, upstreams_url, certificates_url, timeout: options.timeout }
     }
 

@@ -42,7 +42,7 @@ pub fn base(edge: &Edge, options: &CaddyOptions) -> Value {
         }
     };
     json!({
-        "admin": { "listen": "127.0.0.1:2020", "config": { "persist": false } },
+        "admin": { "listen": options.admin.listen(), "config": { "persist": false } },
         "logging": { "logs": { "default": {
             "level": "WARN",
             "writer": { "output": "stdout" },
@@ -216,6 +216,15 @@ mod tests {
         assert_eq!(apps["http"]["servers"]["feather"]["listen"], serde_json::json!([":80"]));
         assert!(!apps["http"]["servers"]["feather"]["routes"].to_string().contains("https://"));
         assert!(apps["tls"].is_null());
+    }
+
+    #[test]
+    fn caddy_listens_where_the_agent_asks() {
+        let fallback: Value =
+            serde_json::from_str(include_str!("../../../../birth/rootfs/etc/caddy/feather.json")).unwrap();
+        assert_eq!(base(&Edge::http())["admin"], fallback["admin"]);
+        let options = CaddyOptions { admin: "http://127.0.0.1:2021".parse().unwrap(), ..options() };
+        assert_eq!(super::base(&Edge::http(), &options)["admin"]["listen"], "127.0.0.1:2021");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Caddy, CaddyOptions};
+use super::{AdminAddress, Caddy, CaddyOptions};
 use crate::{
     gate::{GateLimits, Gates},
     router::{
@@ -30,6 +30,8 @@ use crate::{
         contract::{Answer, World},
     },
 };
+
+pub mod admin;
 
 const SUFFIX: &str = "users.example.com";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +49,16 @@ pub struct Process {
     backend_port: u16,
     dead_port: u16,
     http: reqwest::Client,
+    admin: reqwest::Client,
+}
+
+/// Where a Caddy of the contract is asked and told.
+#[derive(Debug, Clone, Copy)]
+pub enum AdminBy {
+    /// A socket in the directory.
+    Socket,
+    /// A loopback port.
+    Port,
 }
 
 impl Drop for Process {
@@ -59,7 +71,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn base_config(admin: u16, public: u16) -> Value {
+fn base_config(admin: &AdminAddress, public: u16) -> Value {
     // Characters and numbers that a careless re-encoding would change.
     let other = json!({
         "@id": "other",
@@ -68,7 +80,7 @@ fn base_config(admin: u16, public: u16) -> Value {
     });
     let catch_all = json!({ "handle": [{ "handler": "static_response", "status_code": 404 }] });
     json!({
-        "admin": { "listen": format!("127.0.0.1:{admin}"), "config": { "persist": false } },
+        "admin": { "listen": admin.listen(), "config": { "persist": false } },
         "logging": { "logs": { "default": { "level": "ERROR" } } },
         "apps": { "http": { "servers": { "feather": {
             "listen": [format!("127.0.0.1:{public}")],
@@ -80,14 +92,20 @@ fn base_config(admin: u16, public: u16) -> Value {
 
 impl Process {
     /// Starts the binary with a base configuration in the directory.
-    pub async fn start(binary: &Path, directory: &Path) -> Self {
-        let [admin, public, dead_port] = [(); 3].map(|()| free_port());
+    pub async fn start(binary: &Path, directory: &Path, admin: AdminBy) -> Self {
+        let [port, public, dead_port] = [(); 3].map(|()| free_port());
+        let admin = match admin {
+            AdminBy::Socket => AdminAddress::Socket(directory.join("admin.sock")),
+            AdminBy::Port => AdminAddress::Tcp(format!("127.0.0.1:{port}")),
+        };
         let config = directory.join("caddy.json");
-        std::fs::write(&config, base_config(admin, public).to_string()).unwrap();
+        std::fs::write(&config, base_config(&admin, public).to_string()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let backend_port = listener.local_addr().unwrap().port();
+        let client = || reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy();
+        let admin_client = admin.client(client()).unwrap();
         let options = CaddyOptions {
-            admin: format!("http://127.0.0.1:{admin}"),
+            admin,
             public: format!("http://127.0.0.1:{public}"),
             ..CaddyOptions::new(SUFFIX, directory)
         };
@@ -102,7 +120,8 @@ impl Process {
             go_on,
             backend_port,
             dead_port,
-            http: reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().unwrap(),
+            http: client().build().unwrap(),
+            admin: admin_client,
         };
         process.come_back().await;
         process
@@ -113,8 +132,8 @@ impl Process {
     }
 
     async fn config(&self) -> String {
-        let url = format!("{}/config/", self.options.admin);
-        self.http.get(url).send().await.unwrap().text().await.unwrap()
+        let url = format!("{}/config/", self.options.admin.url());
+        self.admin.get(url).send().await.unwrap().text().await.unwrap()
     }
 
     async fn fetch(&self, tenant: &TenantName, headers: &[(&str, &str)]) -> reqwest::Response {
@@ -239,6 +258,8 @@ pub async fn all(world: &Process, keeps_streams: bool) {
     concurrent_changes_are_all_kept(world).await;
     a_missing_server_is_unsuitable(world).await;
     a_route_by_hand_is_kept_as_it_is(world).await;
+    admin::kept_connections_end_with_a_change_and_new_ones_are_answered(world).await;
+    admin::a_socket_that_was_left_behind_is_in_nobodys_way(world).await;
     no_request_is_lost_by_changes(world).await;
     if keeps_streams {
         a_slow_response_outlives_changes(world).await;
@@ -301,12 +322,12 @@ pub async fn unavailable_says_when_to_ask_again(world: &Process) {
 
 /// Two agents' worth of callers and somebody else change the configuration at once; nobody's change is lost.
 pub async fn concurrent_changes_are_all_kept(world: &Process) {
-    let url = format!("{}/config/apps/http/servers/feather/routes/0", world.options.admin);
+    let url = format!("{}/config/apps/http/servers/feather/routes/0", world.options.admin.url());
     let others = async {
         for number in 0..10 {
             let route = json!({ "@id": format!("other-{number}"), "match": [{ "path": ["/other"] }], "handle": [] });
             // The admin listener is replaced at each change, which can cost a caller its connection.
-            while world.http.put(&url).json(&route).send().await.is_err() {}
+            while world.admin.put(&url).json(&route).send().await.is_err() {}
         }
     };
     let ours = async {
@@ -329,14 +350,14 @@ pub async fn concurrent_changes_are_all_kept(world: &Process) {
 pub async fn a_route_by_hand_is_kept_as_it_is(world: &Process) {
     world.caddy.ensure(&BTreeMap::new()).await.unwrap();
     world.lose_routes().await;
-    let url = format!("{}/config/apps/http/servers/feather/routes/0", world.options.admin);
+    let url = format!("{}/config/apps/http/servers/feather/routes/0", world.options.admin.url());
     let upstreams = json!([{ "dial": format!("localhost:{}", world.port()) }]);
     let route = json!({
         "@id": "tenant-alice",
         "match": [{ "host": [alice().host(SUFFIX)] }],
         "handle": [{ "handler": "reverse_proxy", "upstreams": upstreams, "flush_interval": -1 }],
     });
-    world.http.put(&url).json(&route).send().await.unwrap();
+    world.admin.put(&url).json(&route).send().await.unwrap();
     let mut stream = open_stream(world).await;
     let before = world.config().await;
     let mut wanted = only(Route::Serve { port: world.port() });

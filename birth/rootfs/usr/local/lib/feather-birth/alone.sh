@@ -26,7 +26,9 @@ require_own_volumes() {
 ports_of_birth() {
   printf '80 tenants\n'
   [ -z "${DOMAIN:-}" ] || printf '443 tenants\n'
-  printf '%s Caddy'\''s admin API\n' "${FEATHER_AGENT_CADDY_ADMIN##*:}"
+  case $FEATHER_AGENT_CADDY_ADMIN in
+    http://*) printf '%s Caddy'\''s admin API\n' "${FEATHER_AGENT_CADDY_ADMIN##*:}" ;;
+  esac
   printf '%s the agent\n' "${FEATHER_AGENT_LISTEN##*:}"
 }
 
@@ -49,20 +51,16 @@ holder_of() {
     sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/\1 (process \2)/p' | head -n 1)
   if [ -n "$program" ]; then
     printf 'by %s' "$program"
-  elif another_birth_answers; then
+  elif another_birth_is_here; then
     printf 'by another birth container on this host'
   else
     printf 'by a program outside of this container'
   fi
 }
 
-# Caddy of a birth has a server called feather.
-another_birth_answers() {
-  local answer
-  answer=$(timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1" &&
-    printf "GET /config/apps/http/servers/ HTTP/1.0\r\nHost: 127.0.0.1:$1\r\n\r\n" >&3 && cat <&3' \
-    ask "${FEATHER_AGENT_CADDY_ADMIN##*:}" 2>/dev/null)
-  [[ $answer == *'"feather"'* ]]
+# The sockets of a birth can be seen from the whole network that it is on, though reached only from within it.
+another_birth_is_here() {
+  ss --no-header --unix --listening | grep -q ' /run/feather/'
 }
 
 require_free_ports() {

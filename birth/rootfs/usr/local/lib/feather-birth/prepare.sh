@@ -13,7 +13,9 @@ prepare_shared_memory() {
 # Podman's word that containers run. What is mounted in there was put there for this start, and stays.
 prepare_run() {
   find /run -xdev -mindepth 1 -delete 2>/dev/null
-  mkdir -p /run/feather /run/lock "${FEATHER_AGENT_PODMAN_SOCKET%/*}" || log "cannot write to /run; is the disk full?"
+  mkdir -p /run/feather /run/lock "${FEATHER_AGENT_PODMAN_SOCKET%/*}" &&
+    # Caddy's configuration has a password in it, and whoever reaches its admin API can change it: root alone.
+    install -d -m 0700 /run/feather/caddy || log "cannot write to /run; is the disk full?"
 }
 
 # Under cgroup v2 a group with processes in it cannot hand controllers to its children: this process steps aside.
