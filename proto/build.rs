@@ -29,6 +29,7 @@ const FILES: &[&str] = &[
     "feather/controller/v1/tenant.proto",
     "feather/controller/v1/volume.proto",
     "feather/controller/v1/waitlist.proto",
+    "feather/controller/v1/warning.proto",
 ];
 
 /// Fields that carry passwords, tickets, tokens or e-mail addresses; the generated `Debug` of their messages must not exist.

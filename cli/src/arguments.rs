@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    commands::{cert, completions, dns, image, operation, server, tenant, version, volume, waitlist},
+    commands::{cert, completions, dns, image, operation, server, tenant, version, volume, waitlist, warning},
     connect::{self, Connection},
     error::Failure,
     output::{Format, Output},
@@ -103,6 +103,9 @@ enum Noun {
     /// The certificate of the tenants' names: look at, renew.
     #[command(subcommand)]
     Cert(cert::Verb),
+    /// What needs a person: look at, take note of.
+    #[command(subcommand)]
+    Warning(warning::Verb),
     /// Changes under way or done: look at, watch, cancel.
     #[command(subcommand)]
     Operation(operation::Verb),
@@ -158,6 +161,7 @@ fn run(noun: Noun, context: Context) -> Result<(), Failure> {
             Noun::Waitlist(verb) => waitlist::run(verb, &context).await,
             Noun::Dns(verb) => dns::run(verb, &context).await,
             Noun::Cert(verb) => cert::run(verb, &context).await,
+            Noun::Warning(verb) => warning::run(verb, &context).await,
             Noun::Operation(verb) => operation::run(verb, &context).await,
             Noun::Completions(arguments) => completions::run(&arguments, &context, command()),
             Noun::Version(arguments) => version::run(&arguments, &context),

@@ -25,6 +25,7 @@ pub(crate) mod tenant;
 pub(crate) mod version;
 pub(crate) mod volume;
 pub(crate) mod waitlist;
+pub(crate) mod warning;
 
 fn tenant_name(text: &str) -> Result<TenantName, Error> {
     text.parse()

@@ -20,7 +20,7 @@ use feather_proto::{
         enrollment_service_client::EnrollmentServiceClient, image_service_client::ImageServiceClient,
         operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
-        waitlist_service_client::WaitlistServiceClient,
+        waitlist_service_client::WaitlistServiceClient, warning_service_client::WarningServiceClient,
     },
     tls::{self, Identity, Principal, Rotating, Trust},
 };
@@ -106,6 +106,7 @@ impl Connection {
         tenants: TenantServiceClient,
         volumes: VolumeServiceClient,
         waitlist: WaitlistServiceClient,
+        warnings: WarningServiceClient,
     }
 
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {

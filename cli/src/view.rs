@@ -20,6 +20,7 @@ pub(crate) mod server;
 pub(crate) mod tenant;
 pub(crate) mod volume;
 pub(crate) mod waitlist;
+pub(crate) mod warning;
 
 /// A moment: kept as time for arithmetic, written as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

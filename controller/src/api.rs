@@ -18,6 +18,7 @@ pub mod tenant;
 pub mod transfer;
 pub mod volume;
 pub mod waitlist;
+pub mod warning;
 
 /// Who may look.
 const READERS: &[Role] = &[Role::Viewer, Role::Operator, Role::Admin];

@@ -81,6 +81,17 @@ pub struct State {
     pub next: Option<OffsetDateTime>,
 }
 
+/// What concerns a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Why no new one is obtained.
+    pub warning: Option<String>,
+    /// From when to when the one in use holds.
+    pub life: Option<(OffsetDateTime, OffsetDateTime)>,
+    /// What an earlier process left has been read.
+    pub loaded: bool,
+}
+
 /// The fleet's certificate.
 #[derive(Debug)]
 pub struct Certificates {
@@ -140,6 +151,15 @@ impl Certificates {
             |held| format!("the one in use ends at {}", held.facts.not_after),
         );
         Some(format!("no new certificate for {}: {error} ({ends}); `featherctl cert status`", self.names.join(", ")))
+    }
+
+    /// What concerns a person; none when this controller obtains no certificates.
+    pub fn standing(&self) -> Option<Standing> {
+        self.options.as_ref()?;
+        let warning = self.warning();
+        let state = self.state.borrow();
+        let life = state.held.as_ref().map(|held| (held.facts.not_before, held.facts.not_after));
+        Some(Standing { warning, life, loaded: state.next.is_some() })
     }
 
     fn kept_as(&self) -> String {

@@ -20,6 +20,7 @@ use converge::Tracker;
 use keeper::{Ask, Keeper, View};
 use names::Names;
 use propose::Cap;
+use remarks::Remark;
 use zone::{Provider, ZoneRecord};
 
 pub mod authority;
@@ -34,6 +35,7 @@ pub mod memory;
 pub mod names;
 pub mod plan;
 pub mod propose;
+pub mod remarks;
 pub mod zone;
 
 /// One address record under the suffix.
@@ -119,6 +121,21 @@ pub struct Pass {
     pub at: OffsetDateTime,
     /// A sentence about what was done, or why not.
     pub outcome: Result<String, Error>,
+    /// What a person should know of what it saw.
+    pub remarks: Vec<Remark>,
+}
+
+/// What reconciler and name servers say of the zone together.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The newest pass; none before the first has ended.
+    pub pass: Option<Pass>,
+    /// Whole names that the provider shows as wanted and some name server does not; none while that is not known.
+    pub late: Option<Vec<String>>,
+    /// Why name servers are not asked.
+    pub authorities_problem: Option<String>,
+    /// Somebody asks name servers, so that forwards end.
+    pub forwards_end: bool,
 }
 
 /// All looks since the controller started.
@@ -178,6 +195,19 @@ impl Dns {
         self.tracker.known()
     }
 
+    /// How it stands, without asking anybody; none when this controller writes no DNS.
+    pub fn standing(&self) -> Option<Standing> {
+        let keeper = self.keeper.as_ref()?;
+        let known = self.tracker.known();
+        let late = known.late(keeper.names()).filter(|_| self.authorities.is_some());
+        Some(Standing {
+            pass: self.last(),
+            late,
+            authorities_problem: known.problem().cloned(),
+            forwards_end: self.authorities.is_some(),
+        })
+    }
+
     /// The newest pass of the reconciler.
     pub fn last(&self) -> Option<Pass> {
         self.passes.borrow().last.clone()
@@ -207,9 +237,12 @@ pub async fn view(world: &World, keeper: &Keeper) -> Result<(plan::Wanted, View)
 
 /// Makes the zone what the fleet wants, within what is asked.
 pub async fn apply(world: &World, ask: &Ask) -> Result<keeper::Done, Error> {
+    apply_wanted(world, ask, &wanted(world).await?).await
+}
+
+async fn apply_wanted(world: &World, ask: &Ask, wanted: &plan::Wanted) -> Result<keeper::Done, Error> {
     let keeper = world.dns.keeper()?;
-    let wanted = wanted(world).await?;
-    let done = keeper.apply(&terms(world, keeper.names(), &wanted).await?, ask).await?;
+    let done = keeper.apply(&terms(world, keeper.names(), wanted).await?, ask).await?;
     world.dns.tracker.provider_shows(done.unsettled.clone(), done.ttl);
     if done.created + done.removed > 0 {
         let over_budget = wanted.over_budget.len();
@@ -218,25 +251,40 @@ pub async fn apply(world: &World, ask: &Ask) -> Result<keeper::Done, Error> {
     Ok(done)
 }
 
-/// Looks, and in the mode [`Mode::Auto`] applies; returns a sentence about what was done. No argument but the world.
-async fn reconcile(world: &World) -> Result<String, Error> {
-    let Ok(keeper) = world.dns.keeper() else { return Ok("not written by this controller (--dns none)".to_owned()) };
+/// Looks, and in the mode [`Mode::Auto`] applies; returns a sentence about what was done, and what a person should know. No argument
+/// but the world.
+async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
+    let Ok(keeper) = world.dns.keeper() else {
+        return Ok(("not written by this controller (--dns none)".to_owned(), Vec::new()));
+    };
     if world.settings.dns.mode == Mode::Auto {
-        let done = apply(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }).await?;
-        return Ok(match (done.created, done.removed) {
+        let wanted = wanted(world).await?;
+        let done = apply_wanted(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }, &wanted).await?;
+        let message = match (done.created, done.removed) {
             (0, 0) => format!("as wanted (records: {})", done.owned),
             (created, removed) => format!("records created: {created}, removed: {removed}"),
-        });
+        };
+        return Ok((message, remarks::remarks(keeper.names(), &wanted, &done.found)));
     }
     keeper.resume().await?;
-    let (_, view) = view(world, keeper).await?;
+    let (wanted, view) = view(world, keeper).await?;
     world.dns.tracker.provider_shows(view.proposal.unsettled(), view.zone.ttl);
+    if let Some(refused) = keeper::refusal(&view) {
+        return Err(refused);
+    }
+    let mut remarks = remarks::remarks(keeper.names(), &wanted, &view.found());
     if view.proposal.is_empty() {
-        return Ok(format!("as wanted (records: {})", view.standing.ours.len()));
+        return Ok((format!("as wanted (records: {})", view.standing.ours.len()), remarks));
     }
     let (create, remove) = (view.proposal.create.len(), view.proposal.remove.len());
     tracing::warn!(create, remove, "the zone is not as wanted, and is changed by hand");
-    Ok(format!("planned: {create} to create, {remove} to remove; `featherctl dns apply` does it"))
+    let message = format!("planned: {create} to create, {remove} to remove; `featherctl dns apply` does it");
+    remarks.push(Remark {
+        kind: crate::warnings::Kind::DnsByHand,
+        about: String::new(),
+        message: format!("the zone is not as wanted, and is changed by hand; {message}"),
+    });
+    Ok((message, remarks))
 }
 
 /// What the zone should hold, from the store alone. Settles the ingress once and keeps it.
@@ -291,7 +339,11 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
         if let Err(error) = &outcome {
             tracing::warn!(%error, "dns is not as wanted; trying again");
         }
-        let pass = Pass { at: world.clock.now(), outcome };
+        let (outcome, remarks) = match outcome {
+            Ok((message, remarks)) => (Ok(message), remarks),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let pass = Pass { at: world.clock.now(), outcome, remarks };
         world.dns.passes.send_modify(|passes| {
             passes.ended = passes.begun;
             passes.last = Some(pass);
@@ -305,7 +357,7 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
 }
 
 /// Until the next look: what the provider asked for, or longer with each failure in a row.
-fn pause(world: &World, outcome: &Result<String, Error>, failures: &mut u32) -> Duration {
+fn pause<T>(world: &World, outcome: &Result<T, Error>, failures: &mut u32) -> Duration {
     let Err(error) = outcome else {
         *failures = 0;
         return world.settings.dns.interval;

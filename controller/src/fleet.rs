@@ -19,6 +19,10 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+mod remarks;
+
+pub use remarks::told;
+
 use crate::{
     placement::{Candidate, Need},
     store::{OperationRow, ServerRow, TenantRow, TenantState},
@@ -81,6 +85,11 @@ impl Fleet {
     /// What is known of everything.
     pub fn all(&self) -> BTreeMap<ServerName, Observed> {
         self.lock().clone()
+    }
+
+    /// Calls with what is known of everything, without a copy of it. Must be quick: no snapshot is taken in meanwhile.
+    pub fn with<T>(&self, look: impl FnOnce(&BTreeMap<ServerName, Observed>) -> T) -> T {
+        look(&self.lock())
     }
 
     /// A tenant as its server reports it, if that server is alive.
@@ -295,4 +304,10 @@ pub fn standing(row: &TenantRow, operation: bool, observed: &Observed) -> Standi
         (Residence::Running, _) => Standing::Starting,
         _ => Standing::Broken,
     }
+}
+
+/// Why a tenant's server does not have it as it should, in words; none when it says nothing of that.
+pub fn trouble(report: Option<&TenantReport>) -> Option<String> {
+    let Some(report) = report else { return Some("its server does not know it".to_owned()) };
+    report.problem.clone().or_else(|| Some(format!("its server says: {:?}", report.residence).to_lowercase()))
 }

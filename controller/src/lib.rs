@@ -20,6 +20,7 @@ pub mod relay;
 pub mod seal;
 pub mod store;
 pub mod waitlist;
+pub mod warnings;
 pub mod world;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use feather_proto::{
         member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
         server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
         volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+        warning_service_server::WarningServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
 };
@@ -97,7 +99,7 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "",
     feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
@@ -109,6 +111,7 @@ const SERVICES: [&str; 12] = [
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::waitlist_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::warning_service_server::SERVICE_NAME,
     feather_proto::pb::agent::v1::transfer_service_server::SERVICE_NAME,
 ];
 /// Requests are small; archives come in pieces of at most 1 MiB.
@@ -142,6 +145,7 @@ pub async fn serve(
         settings,
         volatile: Arc::new(Volatile::default()),
         relays: Relays::default(),
+        warnings: warnings::Turn::default(),
         advertise: advertise.clone(),
         desired: tokio::sync::watch::Sender::new(0),
     });
@@ -189,6 +193,7 @@ pub async fn serve(
             ImageServiceServer::new(api::image::Images::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
+        .add_service(WarningServiceServer::new(api::warning::WarningApi::new(world.clone())))
         .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))
         .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
     let mut serving = std::pin::pin!(serving);
@@ -216,6 +221,7 @@ fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &Cancellat
     reconcilers.spawn(certificate::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(certificate::spread(world.clone(), shutdown.clone()));
     reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(warnings::keep(world.clone(), shutdown.clone()));
 }
 
 async fn report(reporter: &HealthReporter, status: tonic_health::ServingStatus) {

@@ -2,7 +2,7 @@
 //!
 //! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
 //! logs, settings, which address of the waitlist became which tenant, which records of a DNS zone are ours and what it was before
-//! each change, and secrets that were sealed with a key that is not here. Not kept, because it can be asked again: anything
+//! each change, since when something needs a person and who took note of it, and secrets that were sealed with a key that is not here. Not kept, because it can be asked again: anything
 //! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
 //! transfer tickets, join secrets, private keys as they are.
 //!
@@ -25,6 +25,7 @@ mod sealed;
 mod tenants;
 #[cfg(test)]
 mod tests;
+pub mod warnings;
 
 pub use invitations::Invitation;
 pub use members::ServerRow;

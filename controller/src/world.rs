@@ -25,6 +25,7 @@ use crate::{
     operations::Subject,
     relay::Relays,
     store::Store,
+    warnings,
 };
 
 /// Where proxies that speak TLS take forwarded requests.
@@ -72,6 +73,8 @@ pub struct Settings {
     pub dns_budget: usize,
     /// How the zone is kept.
     pub dns: dns::Rules,
+    /// How long something may be wrong before a person is told.
+    pub patience: warnings::Patience,
 }
 
 impl Default for Settings {
@@ -88,6 +91,7 @@ impl Default for Settings {
             disk_headroom_bytes: 256 << 20,
             dns_budget: 60,
             dns: dns::Rules::default(),
+            patience: warnings::Patience::default(),
         }
     }
 }
@@ -179,6 +183,8 @@ pub struct World {
     pub volatile: Arc<Volatile>,
     /// Passes over volumes that this controller may relay now.
     pub relays: Relays,
+    /// One look for what needs a person at a time.
+    pub warnings: warnings::Turn,
     /// `host:port` at which agents reach this controller.
     pub advertise: String,
     /// Rung when desired state changed: reconcilers look again.

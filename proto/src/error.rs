@@ -102,6 +102,8 @@ pub mod reason {
     pub const DNS_CAP: &str = "DNS_CAP";
     /// Another controller may change the zone now.
     pub const DNS_LEASE: &str = "DNS_LEASE";
+    /// No such warning holds.
+    pub const WARNING_NOT_FOUND: &str = "WARNING_NOT_FOUND";
     /// No such record or snapshot in the zone.
     pub const DNS_NOT_FOUND: &str = "DNS_NOT_FOUND";
     /// No client certificate, or not one of this fleet.

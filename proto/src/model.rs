@@ -292,6 +292,8 @@ pub struct ServerSnapshot {
     pub forwards_by_tls: bool,
     /// The certificate of the tenants' names that was handed to it.
     pub certificate: Option<HeldCertificate>,
+    /// When its own certificate of the fleet ends, if it tells.
+    pub identity_ends: Option<OffsetDateTime>,
 }
 
 /// Which certificate of the tenants' names a server holds.
@@ -326,6 +328,7 @@ impl ServerSnapshot {
             events: Vec::new(),
             forwards_by_tls: false,
             certificate: None,
+            identity_ends: None,
         }
     }
 
@@ -535,6 +538,7 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             problems: snapshot.problems,
             forwards_by_tls: snapshot.forwards_by_tls,
             certificate: snapshot.certificate.map(Into::into),
+            identity_ends: snapshot.identity_ends.map(to_timestamp),
             admin: snapshot.admin.map(Into::into),
             events: snapshot.events.into_iter().map(Into::into).collect(),
         }
@@ -564,6 +568,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             problems: pb.problems,
             forwards_by_tls: pb.forwards_by_tls,
             certificate: pb.certificate.map(TryInto::try_into).transpose()?,
+            identity_ends: pb.identity_ends.as_ref().map(from_timestamp).transpose()?,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })

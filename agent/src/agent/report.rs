@@ -12,6 +12,8 @@ use feather_proto::{
     },
 };
 
+use time::OffsetDateTime;
+
 use super::{Agent, Watched};
 use crate::{
     ledger::{Desired, Record, Residence, Volume},
@@ -149,6 +151,13 @@ impl Agent {
             events: self.events.all(),
             forwards_by_tls: self.config.edge.domain().is_some(),
             certificate: self.certificates.held(),
+            identity_ends: self.identity_ends(),
         }
+    }
+
+    /// When the certificate in use ends; unknown before this server is a member.
+    fn identity_ends(&self) -> Option<OffsetDateTime> {
+        let (_, ends) = self.identity.get()?.identity().validity().ok()?;
+        OffsetDateTime::from_unix_timestamp(ends).ok()
     }
 }

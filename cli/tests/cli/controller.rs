@@ -147,6 +147,11 @@ service! { operation_service_server::OperationService {
     watch_operation: WatchOperation(WatchOperationRequest) -> WatchOperationResponse as WatchOperationStream
 } }
 
+service! { warning_service_server::WarningService {
+    list_warnings: ListWarnings(ListWarningsRequest) -> ListWarningsResponse,
+    acknowledge_warning: AcknowledgeWarning(AcknowledgeWarningRequest) -> AcknowledgeWarningResponse,
+} streams {} }
+
 service! { cert_service_server::CertService {
     get_cert_status: GetCertStatus(GetCertStatusRequest) -> GetCertStatusResponse,
     renew_cert: RenewCert(RenewCertRequest) -> RenewCertResponse,
@@ -317,6 +322,7 @@ impl Controller {
             .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()))
             .add_service(pb::image_service_server::ImageServiceServer::new(script.clone()))
             .add_service(pb::cert_service_server::CertServiceServer::new(script.clone()))
+            .add_service(pb::warning_service_server::WarningServiceServer::new(script.clone()))
             .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();

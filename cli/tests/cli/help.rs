@@ -29,6 +29,7 @@ async fn the_first_page_says_what_this_is() {
       waitlist     Who would like a tenant: look at, invite, forget
       dns          Names in DNS: plan, apply, look at, restore
       cert         The certificate of the tenants' names: look at, renew
+      warning      What needs a person: look at, take note of
       operation    Changes under way or done: look at, watch, cancel
       completions  Print a completion script for your shell
       version      Print featherctl's version
@@ -140,6 +141,7 @@ async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
         ("tenant", &["add", "remove", "list", "show", "migrate", "start", "stop", "restart", "password", "logs"]),
         ("volume", &["list", "export", "import", "verify"]),
         ("operation", &["list", "show", "watch", "cancel", "retry"]),
+        ("warning", &["list", "show", "ack"]),
     ];
     for (noun, verbs) in verbs {
         for verb in verbs {

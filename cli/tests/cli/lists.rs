@@ -89,7 +89,7 @@ fn alice() -> pb::Tenant {
 #[tokio::test]
 async fn server_list_shows_room_and_warns_of_silence() {
     let controller = Controller::start().await;
-    controller.answers("ListServers", pb::ListServersResponse { servers: vec![nyc(), fra()] });
+    controller.answers("ListServers", pb::ListServersResponse { servers: vec![nyc(), fra()], ..Default::default() });
     assert_snapshot!(controller.run("server list").await, @r"
     --- stdout
     NAME  STATE        SLOTS       TENANTS  MEMORY            DISK                 ADDRESS          SEEN

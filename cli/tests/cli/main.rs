@@ -18,3 +18,4 @@ mod swap;
 mod tenants;
 mod volumes;
 mod waitlist;
+mod warnings;

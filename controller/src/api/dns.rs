@@ -18,8 +18,9 @@ use crate::{
         converge::Answer,
         keeper::{Ask, Keeper, View, token},
         names::Names,
-        plan::{self, Wanted},
+        plan::Wanted,
         propose::{APEX_RECORDS_MAX, Cap, Conflict, SUB_RECORDS_MAX},
+        remarks::{explain, forwarded, remarks},
         zone::ZoneRecord,
     },
     store::server_not_found,
@@ -71,7 +72,7 @@ impl DnsApi {
             changes_max: count(changes_max),
             refusal: dns::keeper::refusal(view).map(|error| error.message).unwrap_or_default(),
             ingress: wanted.ingress.as_ref().map(ToString::to_string).unwrap_or_default(),
-            forwarded: forwarded(names, wanted, view),
+            forwarded: forwarded(names, wanted, &proposal.no_slot),
             unaddressable_servers: wanted.unaddressable.iter().map(ToString::to_string).collect(),
             pending: view.pending,
         }
@@ -128,51 +129,17 @@ fn record(names: &Names, record: &ZoneRecord) -> pb::DnsRecord {
 }
 
 fn conflict(names: &Names, conflict: &Conflict) -> pb::DnsConflict {
-    let name = names.full(conflict.host());
-    let typed = names.tenant(conflict.host()).map_or_else(|| name.clone(), shell);
-    let adopt = format!("`featherctl dns adopt {typed}`");
-    match conflict {
-        Conflict::Identical(wanted) => pb::DnsConflict {
-            kind: pb::DnsConflictKind::Identical.into(),
-            wanted: Some(record(names, wanted)),
-            present: Some(record(names, wanted)),
-            explanation: format!(
-                "{name} is as wanted and was made by somebody else; {adopt} lets the fleet change it later"
-            ),
-        },
-        Conflict::Occupied { wanted, by } => pb::DnsConflict {
-            kind: pb::DnsConflictKind::Occupied.into(),
-            wanted: Some(record(names, wanted)),
-            present: Some(record(names, by)),
-            explanation: match by.kind.as_str() {
-                "a" | "aaaa" | "cname" => {
-                    format!("{name} leads to {} and is not ours; {adopt} lets the fleet change it", by.value)
-                }
-                kind => format!("{name} has a record of type {kind} that is not ours; remove it where it was made"),
-            },
-        },
-        Conflict::Shared(present) => pb::DnsConflict {
-            kind: pb::DnsConflictKind::Shared.into(),
-            wanted: None,
-            present: Some(record(names, present)),
-            explanation: format!(
-                "{name} is no longer wanted, and somebody made the same record once more: removing ours might remove theirs; remove it \
-                 where it was made, or let the fleet do it after {adopt}"
-            ),
-        },
+    let (kind, wanted, present) = match conflict {
+        Conflict::Identical(wanted) => (pb::DnsConflictKind::Identical, Some(wanted), wanted),
+        Conflict::Occupied { wanted, by } => (pb::DnsConflictKind::Occupied, Some(wanted), by),
+        Conflict::Shared(present) => (pb::DnsConflictKind::Shared, None, present),
+    };
+    pb::DnsConflict {
+        kind: kind.into(),
+        wanted: wanted.map(|wanted| record(names, wanted)),
+        present: Some(record(names, present)),
+        explanation: explain(names, conflict),
     }
-}
-
-/// A wildcard is quoted, so that a shell passes it on.
-fn shell(name: &str) -> String {
-    if name == plan::WILDCARD { format!("'{name}'") } else { name.to_owned() }
-}
-
-/// Tenants that only the ingress leads to.
-fn forwarded(names: &Names, wanted: &Wanted, view: &View) -> Vec<String> {
-    let without_slot =
-        view.proposal.no_slot.iter().filter_map(|record| names.tenant(&record.host)).map(ToOwned::to_owned);
-    wanted.over_budget.iter().map(ToString::to_string).chain(without_slot).collect()
 }
 
 #[tonic::async_trait]
@@ -204,6 +171,8 @@ impl DnsService for DnsApi {
         };
         let done = self.outlive(async move { dns::apply(&world, &ask).await }).await?;
         tracing::info!(by = %caller, created = done.created, removed = done.removed, "dns applied");
+        // So that what is known of the zone is of now.
+        self.world.ring_desired();
         Ok(Response::new(pb::ApplyDnsResponse {
             created: count(done.created),
             removed: count(done.removed),
@@ -366,22 +335,6 @@ impl DnsService for DnsApi {
 
 /// What a person should read who asks how DNS stands.
 fn warnings(names: &Names, wanted: &Wanted, view: &View) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let Some(error) = dns::keeper::refusal(view) {
-        warnings.push(error.message);
-    }
-    warnings.extend(view.ledger.noticed.clone());
-    warnings.extend(view.proposal.conflicts.iter().map(|one| conflict(names, one).explanation));
-    let forwarded = forwarded(names, wanted, view).len();
-    if forwarded > 0 {
-        let ingress = wanted.ingress.as_ref().map(ToString::to_string).unwrap_or_default();
-        warnings.push(format!(
-            "tenants that the ingress {ingress} forwards, for want of a record of their own: {forwarded}"
-        ));
-    }
-    let servers: Vec<_> = wanted.unaddressable.iter().map(ToString::to_string).collect();
-    if !servers.is_empty() {
-        warnings.push(format!("no record can lead to {}: the public address is no IP address", servers.join(", ")));
-    }
-    warnings
+    let refusal = dns::keeper::refusal(view).map(|error| error.message);
+    refusal.into_iter().chain(remarks(names, wanted, &view.found()).into_iter().map(|remark| remark.message)).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use feather_proto::{
     error::Error,
     ids::ServerName,
-    model::{ServerSnapshot, to_timestamp},
+    model::to_timestamp,
     pb::controller::v1::{self as pb, server_service_server::ServerService},
 };
 use tonic::{Request, Response, Status};
@@ -17,6 +17,7 @@ use crate::{
     intent::{Asker, Intent},
     placement::Candidate,
     store::{ServerRow, TenantState, server_not_found},
+    warnings,
     world::World,
 };
 
@@ -47,22 +48,11 @@ impl Servers {
             let tenants = tenants.iter().filter(living).count();
             let is_ingress = ingress.as_ref() == Some(&row.name);
             let seen = self.world.fleet.observed(&row.name);
-            let mut told = adoption::conflicts(&row.name, &observed, &names);
-            told.extend(without_image(&row, &seen));
-            told.extend(seen.snapshot.as_ref().and_then(sick_admin));
+            let told = fleet::told(&row.name, &observed, &names);
             encode(&row, &seen, &candidate, tenants, is_ingress, told)
         });
         Ok(views.collect())
     }
-}
-
-/// No reason to keep tenants away that bring another image: placement looks at images by itself.
-fn without_image(row: &ServerRow, observed: &Observed) -> Option<String> {
-    let snapshot = observed.alive().filter(|one| one.problems.is_empty() && one.work_image_digest().is_none())?;
-    Some(format!(
-        "the work image {} is not in storage: no tenant can be added here until it is loaded (`featherctl image load {} FILE`)",
-        snapshot.work_image, row.name
-    ))
 }
 
 fn encode(
@@ -108,16 +98,6 @@ fn encode(
     }
 }
 
-/// No word about tenants: they may well be placed on a server whose admin container is sick.
-fn sick_admin(snapshot: &ServerSnapshot) -> Option<String> {
-    let admin = snapshot.admin.as_ref()?;
-    let looping = || {
-        let restarts = admin.watch.restarts;
-        format!("{} is in a crash loop: it was restarted {restarts} times", admin.container)
-    };
-    admin.problem.clone().or_else(|| admin.watch.crash_loop.then(looping))
-}
-
 #[tonic::async_trait]
 impl ServerService for Servers {
     async fn swap_admin(
@@ -144,7 +124,8 @@ impl ServerService for Servers {
         request: Request<pb::ListServersRequest>,
     ) -> Result<Response<pb::ListServersResponse>, Status> {
         reader(&request)?;
-        Ok(Response::new(pb::ListServersResponse { servers: self.views().await? }))
+        let warnings = u32::try_from(warnings::open(&self.world).await?).unwrap_or(u32::MAX);
+        Ok(Response::new(pb::ListServersResponse { servers: self.views().await?, warnings }))
     }
 
     async fn get_server(

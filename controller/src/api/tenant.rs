@@ -92,12 +92,8 @@ impl Tenants {
             Some(Standing::Removed) | None => pb::TenantState::Removed,
         };
         let problem = match (state, report) {
-            (_, Some(report)) if report.problem.is_some() => report.problem.clone().unwrap_or_default(),
-            (pb::TenantState::Broken, None) => "its server does not know it".to_owned(),
-            (pb::TenantState::Broken, Some(report)) => {
-                format!("its server says: {:?}", report.residence).to_lowercase()
-            }
-            _ => String::new(),
+            (pb::TenantState::Broken, report) => fleet::trouble(report),
+            (_, report) => report.and_then(|report| report.problem.clone()),
         };
         pb::Tenant {
             name: row.name.to_string(),
@@ -108,7 +104,7 @@ impl Tenants {
             generation: row.generation.0,
             created: Some(to_timestamp(row.created)),
             operation: optional(operation.map(|one| &one.id)),
-            problem,
+            problem: problem.unwrap_or_default(),
             image_digest: optional(report.and_then(|one| one.image_digest.clone())),
             previous_server: optional(row.previous_server.as_ref()),
             dns_address,

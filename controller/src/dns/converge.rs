@@ -158,6 +158,19 @@ impl Known {
         all.reduce(|one, other| Some(one?.max(other?))).flatten()
     }
 
+    /// Whole names that the provider shows as wanted and that have not arrived everywhere; none before anybody was asked.
+    pub fn late(&self, names: &Names) -> Option<Vec<String>> {
+        let unsettled = self.unsettled.as_ref()?;
+        if self.servers.is_empty() || self.problem.is_some() {
+            return None;
+        }
+        let wildcard = unsettled.contains(&names.host(plan::WILDCARD));
+        let hidden = |host: &String| unsettled.contains(host) || wildcard && self.by_wildcard.contains(host);
+        let hosts: BTreeSet<&String> = self.wanted.keys().map(|question| &question.host).collect();
+        let late = hosts.into_iter().filter(|host| !hidden(host) && self.converged_ms(names, host).is_none());
+        Some(late.map(|host| names.full(host)).collect())
+    }
+
     /// Answers for a name, one for each name server: good only if all kinds are.
     pub fn answers_for(&self, host: &str) -> Vec<(SocketAddr, Answer)> {
         let of = |server: &SocketAddr| {
@@ -321,10 +334,13 @@ mod tests {
         hear(&mut known, &[(one, "203.0.113.1"), (two, "203.0.113.9")], 10);
         known.unsettled = Some(BTreeSet::new());
         assert_eq!(known.converged_ms(&names(), "alice.users"), None);
+        assert_eq!(known.late(&names()), Some(vec!["alice.users.example.com".to_owned()]));
         hear(&mut known, &[(one, "203.0.113.1"), (two, "203.0.113.1")], 20);
         assert_eq!(known.converged_ms(&names(), "alice.users"), Some(20));
         known.unsettled = Some(BTreeSet::from(["alice.users".to_owned()]));
         assert_eq!(known.converged_ms(&names(), "alice.users"), None);
+        // What the provider does not show is no fault of a name server.
+        assert_eq!(known.late(&names()), Some(vec![]));
         known.unsettled = Some(BTreeSet::new());
         // Silence proves nothing, and nobody asked is nobody asked.
         known.heard(

@@ -17,6 +17,7 @@ use super::{
     ledger::{Ledger, Standing, attribute},
     names::Names,
     propose::{Cap, Proposal, first_change, has_shrunk, propose},
+    remarks::Found,
     zone::{Provider, ProviderError, Removed, Zone, ZoneRecord},
 };
 use crate::{
@@ -78,6 +79,17 @@ pub struct View {
     pub proposal: Proposal,
 }
 
+impl View {
+    /// What a person should know of it.
+    pub fn found(&self) -> Found {
+        Found {
+            noticed: self.ledger.noticed.clone(),
+            conflicts: self.proposal.conflicts.clone(),
+            no_slot: self.proposal.no_slot.clone(),
+        }
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Done {
@@ -91,6 +103,8 @@ pub struct Done {
     pub snapshot: Option<i64>,
     /// Something of others that changed meanwhile, in a sentence.
     pub noticed: Option<String>,
+    /// What a person should know of the zone as it is now.
+    pub found: Found,
     /// Hosts at which the zone is not as wanted all the same.
     pub unsettled: BTreeSet<String>,
     /// Of the zone, in seconds.
@@ -166,7 +180,8 @@ impl Keeper {
         if view.proposal.is_empty() && !news {
             let (unsettled, ttl) = (view.proposal.unsettled(), view.zone.ttl);
             let owned = view.standing.ours.len();
-            return Ok(Done { owned, noticed: ledger.noticed, unsettled, ttl, ..Done::default() });
+            let found = view.found();
+            return Ok(Done { owned, noticed: ledger.noticed, found, unsettled, ttl, ..Done::default() });
         }
         // Whoever wrote the ledger since it was read makes the first write on it fail, before anything is sent.
         let mut writer = self.write_on(ledger, version).await?;
@@ -224,6 +239,7 @@ impl Keeper {
         self.save(writer).await?;
         done.owned = writer.ledger.owned.len();
         done.noticed = writer.ledger.noticed.clone();
+        done.found = Found { noticed: done.noticed.clone(), ..view.found() };
         (done.unsettled, done.ttl) = (view.proposal.unsettled(), view.zone.ttl);
         Ok(done)
     }

@@ -18,4 +18,5 @@ mod rounds;
 mod soak;
 mod swap;
 mod waitlist;
+mod warnings;
 mod zone;

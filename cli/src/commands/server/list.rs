@@ -5,7 +5,10 @@ use feather_proto::pb::controller::v1 as pb;
 use crate::{
     arguments::Context,
     error::Failure,
-    view::server::{self, ServerView},
+    view::{
+        server::{self, ServerView},
+        warning,
+    },
 };
 
 /// Show all servers, and how much room each has.
@@ -21,5 +24,6 @@ pub(crate) async fn run(_: Args, context: &Context) -> Result<(), Failure> {
         context.output.note("The fleet has no servers yet; `featherctl server invite NAME` lets one join.");
     }
     servers.iter().filter_map(ServerView::remark).for_each(|remark| context.output.note(&remark));
+    warning::footer(response.warnings).iter().for_each(|footer| context.output.note(footer));
     Ok(())
 }
