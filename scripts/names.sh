@@ -35,6 +35,12 @@ FLEET_DNS=${FEATHER_FLEET_DNS:-memory}
 DNS_ZONE=${DOMAIN_SUFFIX#*.}
 DYNADOT_PORT=$((CONTROLLER_PORT + 1000))
 DNS_PORT=$((CONTROLLER_PORT + 2000))
+# Where a fleet in that zone gets its certificates: `none`, or `pebble` for an authority on this machine that nobody trusts.
+FLEET_AUTHORITY=${FEATHER_FLEET_AUTHORITY:-none}
+AUTHORITY_PORT=$((CONTROLLER_PORT + 3000))
+AUTHORITY_ADMIN_PORT=$((CONTROLLER_PORT + 4000))
+# The root under which it issues, for clients.
+AUTHORITY_ROOT=$FLEET_DIR/authority.pem
 # What make demo and the tests run; `make birth-image` makes localhost/feather-birth:latest, for real servers.
 BIRTH_IMAGE=${FEATHER_BIRTH_IMAGE:-localhost/feather-birth:dev}
 WORK_TAR=${FEATHER_WORK_TAR:-$TARGET/work-image/feather-work.tar}
