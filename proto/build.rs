@@ -7,6 +7,7 @@ use prost::Message as _;
 const FILES: &[&str] = &[
     "feather/types/v1/types.proto",
     "feather/types/v1/adoption.proto",
+    "feather/types/v1/label.proto",
     "feather/types/v1/life.proto",
     "feather/agent/v1/adoption.proto",
     "feather/agent/v1/certificate.proto",

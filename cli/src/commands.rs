@@ -3,7 +3,8 @@
 use feather_proto::{
     error::Error,
     ids::{OperationId, ServerName, TenantName},
-    pb::controller::v1 as pb,
+    labels::Label,
+    pb::{controller::v1 as pb, types::v1 as types_pb},
 };
 
 use crate::{
@@ -33,6 +34,16 @@ fn tenant_name(text: &str) -> Result<TenantName, Error> {
 
 fn server_name(text: &str) -> Result<ServerName, Error> {
     text.parse()
+}
+
+fn label(text: &str) -> Result<Label, Error> {
+    text.parse()
+}
+
+/// As they were typed; the controller judges them together.
+fn labels(typed: &[Label]) -> Vec<types_pb::Label> {
+    let label = |one: &Label| types_pb::Label { name: one.name.to_string(), value: one.value.to_string() };
+    typed.iter().map(label).collect()
 }
 
 fn operation_id(text: &str) -> Result<OperationId, Error> {

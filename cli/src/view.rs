@@ -13,6 +13,7 @@ pub(crate) mod adoption;
 pub(crate) mod cert;
 pub(crate) mod dns;
 pub(crate) mod image;
+pub(crate) mod labels;
 pub(crate) mod life;
 pub(crate) mod migration;
 pub(crate) mod operation;

@@ -18,6 +18,7 @@ use time::{Duration, OffsetDateTime};
 use crate::{
     ca::{self, AGENT_LIFE, BACKDATE, Ca},
     store::ServerRow,
+    upkeep::Upkeep,
     world::World,
 };
 
@@ -109,6 +110,7 @@ impl Enroll {
                     public_address: joining.public_address.clone(),
                     key_fingerprint: probe.key_fingerprint.clone(),
                     joined: now,
+                    upkeep: Upkeep::default(),
                 },
                 now,
             )

@@ -24,7 +24,7 @@ mod remarks;
 pub use remarks::told;
 
 use crate::{
-    placement::{Candidate, Need},
+    placement::{Bounds, Candidate, Need},
     store::{OperationRow, ServerRow, TenantRow, TenantState},
     world::World,
 };
@@ -241,7 +241,8 @@ fn candidate(
         server: row.name.clone(),
         joined_ms: i64::try_from(row.joined.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX),
         not_ready,
-        cordoned: false,
+        cordoned: row.upkeep.cordoned,
+        labels: row.upkeep.labels.clone(),
         slots_free: u32::try_from(slots_free).unwrap_or(u32::MAX),
         memory_free_bytes: snapshot.map_or(0, |one| one.memory_free_bytes),
         disk_free_bytes: snapshot.map_or(0, |one| one.disk_free_bytes),
@@ -261,6 +262,7 @@ pub fn need(world: &World) -> Need {
         image_digest: None,
         only: None,
         except: None,
+        bounds: Bounds::default(),
     }
 }
 

@@ -282,6 +282,7 @@ mod tests {
             running: true,
             created: OffsetDateTime::UNIX_EPOCH,
             version: 1,
+            bounds: crate::placement::Bounds::default(),
         }
     }
 

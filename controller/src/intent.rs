@@ -15,11 +15,12 @@ use serde_json::json;
 use crate::{
     fleet::{self, Observed, Reachability},
     operations::{Kind, Subject, add, engine::Engine, migrate::Prediction, power, remove},
-    placement::{self, Candidate, Decision, Verdict},
+    placement::{self, Bounds, Candidate, Decision, Verdict},
     store::{Begin, NewOperation, TenantRow, TenantState, server_not_found, tenant_not_found},
     world::World,
 };
 
+mod bounds;
 mod moving;
 mod swap;
 
@@ -36,6 +37,22 @@ pub struct Request {
     pub requested_by: String,
     /// Only plan.
     pub dry_run: bool,
+}
+
+/// Where a tenant is to be added.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Home {
+    /// There; `None` for placement's choice.
+    pub server: Option<ServerName>,
+    /// What its server must be, now and whenever placement chooses again.
+    pub bounds: Bounds,
+}
+
+impl Home {
+    /// On this server, or wherever placement says.
+    pub fn on(server: Option<ServerName>) -> Self {
+        Self { server, bounds: Bounds::default() }
+    }
 }
 
 /// A request without what it is about.
@@ -91,6 +108,7 @@ pub(crate) struct Proposal {
     explanation: Vec<String>,
     expected: Option<TenantRow>,
     tenant_state: Option<TenantState>,
+    bounds: Option<Bounds>,
     volume_bytes: u64,
 }
 
@@ -107,8 +125,12 @@ impl Intent {
     }
 
     /// Adds a tenant, to a server of the caller's or of placement's choice.
-    pub async fn add(&self, request: &Request, server: Option<ServerName>) -> Result<Planned, Error> {
-        let asked = json!({ "add": request.tenant, "server": server });
+    pub async fn add(&self, request: &Request, wanted: Home) -> Result<Planned, Error> {
+        let Home { server, bounds } = wanted;
+        let mut asked = json!({ "add": request.tenant, "server": server });
+        if !bounds.is_empty() {
+            asked["bounds"] = to_json(&bounds)?;
+        }
         if let Some(known) = self.known(request, &asked).await? {
             return Ok(known);
         }
@@ -116,14 +138,14 @@ impl Intent {
         if let Some(row) = row.as_ref().filter(|row| row.state == TenantState::Active) {
             return Err(add::exists(&request.tenant, row.server.as_ref()));
         }
-        if let Some(server) = &server {
+        for server in server.iter().chain(&bounds.pin) {
             self.member(server).await?;
         }
         let home = self.kept_data(&request.tenant, row.as_ref())?;
         let (decision, mut explanation) = match &home {
-            Some(home) => self.place_at_home(request, home, server.as_ref()).await?,
+            Some(home) => self.place_at_home(request, home, server.as_ref(), &bounds).await?,
             None => {
-                let need = placement::Need { only: server, ..fleet::need(&self.world) };
+                let need = placement::Need { only: server, bounds: bounds.clone(), ..fleet::need(&self.world) };
                 let decision = placement::choose(self.candidates().await?, &need);
                 let explanation = decision.explanation();
                 (decision, explanation)
@@ -136,6 +158,8 @@ impl Intent {
         // Only the store's word is certain enough to refuse an empty start; an observation may be out of date.
         let data_expected = row.as_ref().is_some_and(|row| row.server.is_some());
         let plan = add::Plan { server: chosen.clone(), data_expected };
+        // Who comes back to its data without a word keeps what it was added with before.
+        let bounds = (home.is_none() || !bounds.is_empty()).then_some(bounds);
         self.begin(
             request,
             Proposal {
@@ -147,6 +171,7 @@ impl Intent {
                 explanation,
                 expected: row,
                 tenant_state: Some(TenantState::Adding),
+                bounds,
                 volume_bytes: 0,
             },
         )
@@ -228,6 +253,7 @@ impl Intent {
             requested_by: request.requested_by.clone(),
             expected_version: proposal.expected.map(|row| row.version),
             tenant_state: proposal.tenant_state,
+            bounds: proposal.bounds,
             explanation: planned.explanation.join("; "),
             floor,
             now: self.world.clock.now(),
@@ -367,6 +393,7 @@ impl Intent {
         request: &Request,
         home: &ServerName,
         wanted: Option<&ServerName>,
+        bounds: &Bounds,
     ) -> Result<(Decision, Vec<String>), Error> {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != home) {
             return Err(Error::refused(
@@ -378,7 +405,12 @@ impl Intent {
                 ),
             ));
         }
-        let need = placement::Need { only: Some(home.clone()), disk_headroom_bytes: 0, ..fleet::need(&self.world) };
+        let need = placement::Need {
+            only: Some(home.clone()),
+            disk_headroom_bytes: 0,
+            bounds: bounds.clone(),
+            ..fleet::need(&self.world)
+        };
         let decision = placement::choose(self.candidates().await?, &need);
         let explanation = decision.explanation();
         Ok((decision, explanation))
@@ -403,6 +435,7 @@ impl Proposal {
             explanation,
             expected: None,
             tenant_state: None,
+            bounds: None,
             volume_bytes: 0,
         }
     }
@@ -461,8 +494,10 @@ fn no_room(tenant: &TenantName, decision: &Decision) -> Error {
     let message = if wanted.is_empty() {
         format!("there is no other server that {tenant} could go to; invite one with `featherctl server invite NAME`")
     } else {
-        format!("no server has room for {tenant}: {}", decision.explanation().join("; "))
+        format!("no server can take {tenant}: {}", decision.explanation().join("; "))
     };
+    let by_word = |verdict: &Verdict| matches!(verdict, Verdict::OutOfBounds | Verdict::Cordoned);
+    let only_by_word = !wanted.is_empty() && wanted.iter().all(|(_, verdict)| by_word(verdict));
     let only_images = !wanted.is_empty() && wanted.iter().all(|(_, verdict)| *verdict == Verdict::NoImage);
     let only_unready = !wanted.is_empty() && wanted.iter().all(|(_, verdict)| *verdict == Verdict::NotReady);
     match () {
@@ -470,6 +505,8 @@ fn no_room(tenant: &TenantName, decision: &Decision) -> Error {
             Error::refused(reason::IMAGE_MISSING, format!("{message}; `featherctl image sync` copies it there"))
         }
         () if only_unready => Error::refused(reason::SERVER_UNREACHABLE, message),
+        // Room is no matter where nobody may go.
+        () if only_by_word => Error::refused(reason::NO_ROOM, message),
         () => Error::full(reason::NO_ROOM, message),
     }
 }

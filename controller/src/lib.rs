@@ -19,6 +19,7 @@ pub mod placement;
 pub mod relay;
 pub mod seal;
 pub mod store;
+pub mod upkeep;
 pub mod waitlist;
 pub mod warnings;
 pub mod world;

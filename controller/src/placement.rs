@@ -1,10 +1,10 @@
 //! Which server a tenant goes to: filter, score, choose. Pure.
 //!
-//! Knows nothing of agents or the store: candidates and needs are plain numbers. Filters: ready, a free port, memory, disk
-//! headroom, the image. Score: most free slots, then most free memory (in steps of 256 MiB: less is noise, and would make
+//! Knows nothing of agents or the store: candidates and needs are plain numbers. Filters: what the tenant is bound to, ready, not
+//! cordoned, a free port, memory, disk headroom, the image. Score: most free slots, then most free memory (in steps of 256 MiB: less is noise, and would make
 //! the choice flap), then the longest membership, then the name, so that equal worlds give equal answers.
 
-use feather_proto::ids::ServerName;
+use feather_proto::{ids::ServerName, labels::Labels};
 use serde::{Deserialize, Serialize};
 
 /// A server that could take a tenant.
@@ -18,6 +18,8 @@ pub struct Candidate {
     pub not_ready: Option<String>,
     /// No new tenants wanted.
     pub cordoned: bool,
+    /// What it is.
+    pub labels: Labels,
     /// Ports neither used, reserved, nor promised to a running operation.
     pub slots_free: u32,
     /// Free memory in bytes.
@@ -28,6 +30,29 @@ pub struct Candidate {
     pub image_digests: Vec<String>,
     /// Digest of what tenants get there, if that image is loaded.
     pub work_image_digest: Option<String>,
+}
+
+/// Where placement may put a tenant. Kept with it; a person who names a server is not bound by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bounds {
+    /// Labels that its server must have, all of them.
+    pub on: Labels,
+    /// The only server it may be on.
+    pub pin: Option<ServerName>,
+}
+
+impl Bounds {
+    /// May it be anywhere?
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What does not hold on a server with such labels, in sentences without an end mark.
+    pub fn unmet(&self, server: &ServerName, labels: &Labels) -> Vec<String> {
+        let pinned = self.pin.as_ref().filter(|pin| *pin != server).map(|pin| format!("it is pinned to {pin}"));
+        pinned.into_iter().chain(self.on.lacking(labels)).collect()
+    }
 }
 
 /// What a tenant needs.
@@ -45,6 +70,8 @@ pub struct Need {
     pub only: Option<ServerName>,
     /// Not this server.
     pub except: Option<ServerName>,
+    /// What it is bound to.
+    pub bounds: Bounds,
 }
 
 /// Why a server was not chosen, or that it could be.
@@ -57,6 +84,8 @@ pub enum Verdict {
     NotWanted,
     /// The one it leaves.
     Left,
+    /// Not within what the tenant is bound to.
+    OutOfBounds,
     /// Not reachable or not well.
     NotReady,
     /// Takes no new tenants.
@@ -78,6 +107,8 @@ pub struct Decision {
     pub chosen: Option<ServerName>,
     /// One verdict for each candidate, best first.
     pub verdicts: Vec<(Candidate, Verdict)>,
+    /// What the tenant is bound to.
+    pub bounds: Bounds,
 }
 
 /// Differences of free memory below this are noise.
@@ -118,6 +149,9 @@ pub fn judge(candidate: &Candidate, need: &Need) -> Verdict {
     if !wanted {
         return Verdict::NotWanted;
     }
+    if !need.bounds.unmet(&candidate.server, &candidate.labels).is_empty() {
+        return Verdict::OutOfBounds;
+    }
     if candidate.not_ready.is_some() {
         return Verdict::NotReady;
     }
@@ -157,7 +191,7 @@ pub fn choose(candidates: Vec<Candidate>, need: &Need) -> Decision {
             .then(left.server.cmp(&right.server))
     });
     let chosen = verdicts.first().filter(|(_, verdict)| *verdict == Verdict::Fits).map(|(best, _)| best.server.clone());
-    Decision { chosen, verdicts }
+    Decision { chosen, verdicts, bounds: need.bounds.clone() }
 }
 
 impl Decision {
@@ -180,10 +214,13 @@ impl Decision {
             }
             Verdict::NotWanted => format!("{name}: not asked for"),
             Verdict::Left => format!("{name}: where it lives now"),
+            Verdict::OutOfBounds => {
+                format!("{name}: {}", self.bounds.unmet(name, &candidate.labels).join(", "))
+            }
             Verdict::NotReady => {
                 format!("{name}: not ready ({})", candidate.not_ready.as_deref().unwrap_or("no reason known"))
             }
-            Verdict::Cordoned => format!("{name}: cordoned"),
+            Verdict::Cordoned => format!("{name}: cordoned (`featherctl server uncordon {name}` lifts that)"),
             Verdict::NoPort => format!("{name}: no free port"),
             Verdict::NoMemory => format!("{name}: only {} MiB memory free", candidate.memory_free_bytes >> 20),
             Verdict::NoDisk => format!("{name}: only {} MiB disk free", candidate.disk_free_bytes >> 20),
@@ -196,7 +233,7 @@ impl Decision {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Candidate, Need, Promise, Verdict, choose, judge, without};
+    use super::{Bounds, Candidate, Need, Promise, Verdict, choose, judge, without};
 
     fn candidate(name: &str, slots: u32, memory: u64) -> Candidate {
         Candidate {
@@ -204,6 +241,7 @@ mod tests {
             joined_ms: 0,
             not_ready: None,
             cordoned: false,
+            labels: Default::default(),
             slots_free: slots,
             memory_free_bytes: memory,
             disk_free_bytes: 1 << 30,
@@ -213,7 +251,15 @@ mod tests {
     }
 
     fn need() -> Need {
-        Need { memory_bytes: 10, volume_bytes: 0, disk_headroom_bytes: 0, image_digest: None, only: None, except: None }
+        Need {
+            memory_bytes: 10,
+            volume_bytes: 0,
+            disk_headroom_bytes: 0,
+            image_digest: None,
+            only: None,
+            except: None,
+            bounds: Bounds::default(),
+        }
     }
 
     #[test]
@@ -259,6 +305,32 @@ mod tests {
         assert_eq!(judge(&base, &elsewhere), Verdict::Left);
         let other = Need { only: Some("b".parse().unwrap()), except: None, ..elsewhere };
         assert_eq!(judge(&base, &other), Verdict::NotWanted);
+    }
+
+    fn labels(text: &str) -> feather_proto::labels::Labels {
+        feather_proto::labels::Labels::new(text.split_whitespace().map(|one| one.parse().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn bounds_come_before_room_and_say_what_does_not_hold() {
+        let eu = Candidate { labels: labels("region=eu disk=ssd"), ..candidate("a", 1, 99) };
+        let us = Candidate { labels: labels("region=us"), ..candidate("b", 9, 99) };
+        let none = candidate("c", 9, 99);
+        let bound = |on: &str, pin: Option<&str>| Need {
+            bounds: Bounds { on: labels(on), pin: pin.map(|pin| pin.parse().unwrap()) },
+            ..need()
+        };
+        let decision = choose(vec![us.clone(), none.clone(), eu.clone()], &bound("region=eu disk=ssd", None));
+        assert_eq!(decision.chosen.as_ref().unwrap().as_str(), "a");
+        let told = decision.explanation();
+        assert!(told.contains(&"b: it has no label disk=ssd, region is us, not eu".to_owned()), "{told:?}");
+        assert!(told.contains(&"c: it has no label disk=ssd, it has no label region=eu".to_owned()), "{told:?}");
+        let pinned = choose(vec![us.clone(), eu.clone()], &bound("", Some("b")));
+        assert_eq!(pinned.chosen.as_ref().unwrap().as_str(), "b");
+        assert!(pinned.explanation().contains(&"a: it is pinned to b".to_owned()), "{pinned:?}");
+        let nowhere = choose(vec![us, eu], &bound("region=eu", Some("b")));
+        assert_eq!(nowhere.chosen, None);
+        assert!(nowhere.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::OutOfBounds));
     }
 
     fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {

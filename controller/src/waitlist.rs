@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::{
     agents::{Agent, SignUp, SignUps},
     fleet::Reachability,
-    intent::{self, Intent, Planned},
+    intent::{self, Home, Intent, Planned},
     store::{Invitation, ServerRow, TenantState, server_not_found},
     world::World,
 };
@@ -178,7 +178,7 @@ impl Waitlist {
             requested_by: invite.requested_by.clone(),
             dry_run: invite.dry_run,
         };
-        Ok((tenant, self.intent.add(&request, invite.server.clone()).await?))
+        Ok((tenant, self.intent.add(&request, Home::on(invite.server.clone())).await?))
     }
 
     /// Asks all servers at once; one that is not connected is not waited for.

@@ -50,6 +50,8 @@ macro_rules! text_newtype {
     };
 }
 
+pub(crate) use text_newtype;
+
 text_newtype! {
     /// A tenant: `^[a-z][a-z0-9-]{0,19}$`, not ending in `-`, because it becomes a DNS label.
     TenantName

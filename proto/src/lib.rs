@@ -9,6 +9,7 @@ pub mod error;
 pub mod forward;
 pub mod ids;
 pub mod join_token;
+pub mod labels;
 pub mod model;
 pub mod tls;
 

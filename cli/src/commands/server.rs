@@ -5,11 +5,14 @@ use clap::Subcommand;
 use crate::{arguments::Context, error::Failure};
 
 mod adopt;
+mod cordon;
 mod invite;
+mod label;
 mod list;
 mod remove;
 mod show;
 mod swap;
+mod uncordon;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -18,6 +21,9 @@ pub(crate) enum Verb {
     Invite(invite::Args),
     Adopt(adopt::Args),
     Swap(swap::Args),
+    Cordon(cordon::Args),
+    Uncordon(uncordon::Args),
+    Label(label::Args),
     Remove(remove::Args),
 }
 
@@ -28,6 +34,9 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Invite(arguments) => invite::run(arguments, context).await,
         Verb::Adopt(arguments) => adopt::run(arguments, context).await,
         Verb::Swap(arguments) => swap::run(arguments, context).await,
+        Verb::Cordon(arguments) => cordon::run(arguments, context).await,
+        Verb::Uncordon(arguments) => uncordon::run(arguments, context).await,
+        Verb::Label(arguments) => label::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
     }
 }

@@ -9,6 +9,7 @@ mod list;
 mod logs;
 mod migrate;
 mod password;
+mod place;
 mod remove;
 mod restart;
 mod show;
@@ -23,6 +24,7 @@ pub(crate) enum Verb {
     // What most people type first; the nearest other word would be `remove`.
     #[command(alias = "move")]
     Migrate(migrate::Args),
+    Place(place::Args),
     Remove(remove::Args),
     Start(start::Args),
     Stop(stop::Args),
@@ -37,6 +39,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::List(arguments) => list::run(arguments, context).await,
         Verb::Show(arguments) => show::run(arguments, context).await,
         Verb::Migrate(arguments) => migrate::run(arguments, context).await,
+        Verb::Place(arguments) => place::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
         Verb::Start(arguments) => start::run(arguments, context).await,
         Verb::Stop(arguments) => stop::run(arguments, context).await,

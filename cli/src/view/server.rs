@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{
     ImageView, Moment,
+    labels::LabelsView,
     life::{self, AdminView, EventView},
     moment, set,
 };
@@ -34,6 +35,9 @@ pub(crate) struct ServerView {
     pub(crate) problems: Vec<String>,
     pub(crate) admin: Option<AdminView>,
     pub(crate) events: Vec<EventView>,
+    pub(crate) cordoned: bool,
+    pub(crate) labels: LabelsView,
+    pub(crate) version: u64,
 }
 
 impl From<pb::Server> for ServerView {
@@ -65,11 +69,19 @@ impl From<pb::Server> for ServerView {
             problems: pb.problems,
             admin: pb.admin.map(AdminView::from),
             events: pb.events.into_iter().map(EventView::from).collect(),
+            cordoned: pb.cordoned,
+            labels: pb.labels.into(),
+            version: pb.version,
         }
     }
 }
 
 impl ServerView {
+    /// Its state, and whether it takes new tenants.
+    fn standing(&self) -> String {
+        if self.cordoned { format!("{}, cordoned", self.state) } else { self.state.to_owned() }
+    }
+
     fn slots(&self) -> String {
         format!("{}/{} free", self.slots_free, self.slots_total)
     }
@@ -91,7 +103,8 @@ impl ServerView {
         let moment = |moment: Option<Moment>| moment.map(|moment| moment.to_string()).unwrap_or_default();
         let mut lines = vec![
             ("name", self.name.clone()),
-            ("state", self.state.to_owned()),
+            ("state", self.standing()),
+            ("labels", self.labels.told()),
             ("agent address", self.address.clone().unwrap_or_default()),
             ("public address", self.public_address.clone().unwrap_or_default()),
             ("ingress", if self.ingress { "yes, the wildcard DNS record points here".into() } else { "no".into() }),
@@ -130,20 +143,30 @@ impl ServerView {
 }
 
 pub(crate) fn list(servers: &[ServerView]) -> String {
-    let rows: Vec<_> = servers
-        .iter()
-        .map(|server| {
-            [
-                server.name.clone(),
-                server.state.to_owned(),
-                server.slots(),
-                server.tenants.to_string(),
-                server.memory(),
-                server.disk(),
-                server.address.clone().unwrap_or_default(),
-                server.seen(),
-            ]
+    let row = |server: &ServerView| {
+        [
+            server.name.clone(),
+            server.standing(),
+            server.slots(),
+            server.tenants.to_string(),
+            server.memory(),
+            server.disk(),
+            server.address.clone().unwrap_or_default(),
+            server.seen(),
+        ]
+    };
+    let (head, rows) =
+        (["NAME", "STATE", "SLOTS", "TENANTS", "MEMORY", "DISK", "ADDRESS", "SEEN"], servers.iter().map(row));
+    if servers.iter().all(|server| server.labels.is_empty()) {
+        return table(head, &rows.collect::<Vec<_>>());
+    }
+    // A column of nothing would only make lines longer.
+    let [name, state, slots, tenants, memory, disk, address, seen] = head;
+    let labelled: Vec<_> = rows
+        .zip(servers)
+        .map(|([name, state, slots, tenants, memory, disk, address, seen], server)| {
+            [name, state, slots, tenants, memory, disk, address, seen, server.labels.told()]
         })
         .collect();
-    table(["NAME", "STATE", "SLOTS", "TENANTS", "MEMORY", "DISK", "ADDRESS", "SEEN"], &rows)
+    table([name, state, slots, tenants, memory, disk, address, seen, "LABELS"], &labelled)
 }

@@ -3,7 +3,7 @@
 use feather_proto::pb::controller::v1 as pb;
 use serde::Serialize;
 
-use super::{Moment, life::restarts, moment, or_empty, set};
+use super::{Moment, labels::LabelsView, life::restarts, moment, or_empty, set};
 use crate::output::{pairs, table};
 
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +22,8 @@ pub(crate) struct TenantView {
     pub(crate) dns_address: Option<String>,
     pub(crate) restarts: u64,
     pub(crate) last_restart: Option<Moment>,
+    pub(crate) on: LabelsView,
+    pub(crate) pin: Option<String>,
 }
 
 impl From<pb::Tenant> for TenantView {
@@ -51,6 +53,8 @@ impl From<pb::Tenant> for TenantView {
             dns_address: set(pb.dns_address),
             restarts: pb.restarts,
             last_restart: moment!(pb.last_restart),
+            on: pb.on.into(),
+            pin: set(pb.pin),
         }
     }
 }
@@ -67,6 +71,8 @@ impl TenantView {
             ("state", self.state.to_owned()),
             ("problem", or_empty(self.problem.as_ref())),
             ("server", or_empty(self.server.as_ref())),
+            ("only on", self.on.told()),
+            ("pinned to", or_empty(self.pin.as_ref())),
             ("port", self.port()),
             ("url", or_empty(self.url.as_ref())),
             ("dns address", or_empty(self.dns_address.as_ref())),

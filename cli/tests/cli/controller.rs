@@ -122,6 +122,8 @@ service! { server_service_server::ServerService {
     remove_server: RemoveServer(RemoveServerRequest) -> RemoveServerResponse,
     adopt_server: AdoptServer(AdoptServerRequest) -> AdoptServerResponse,
     swap_admin: SwapAdmin(SwapAdminRequest) -> SwapAdminResponse,
+    cordon_server: CordonServer(CordonServerRequest) -> CordonServerResponse,
+    label_server: LabelServer(LabelServerRequest) -> LabelServerResponse,
 } streams {} }
 
 service! { tenant_service_server::TenantService {
@@ -130,6 +132,7 @@ service! { tenant_service_server::TenantService {
     get_tenant: GetTenant(GetTenantRequest) -> GetTenantResponse,
     list_tenants: ListTenants(ListTenantsRequest) -> ListTenantsResponse,
     migrate_tenant: MigrateTenant(MigrateTenantRequest) -> MigrateTenantResponse,
+    place_tenant: PlaceTenant(PlaceTenantRequest) -> PlaceTenantResponse,
     start_tenant: StartTenant(StartTenantRequest) -> StartTenantResponse,
     stop_tenant: StopTenant(StopTenantRequest) -> StopTenantResponse,
     restart_tenant: RestartTenant(RestartTenantRequest) -> RestartTenantResponse,

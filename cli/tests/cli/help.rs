@@ -70,6 +70,7 @@ async fn tenant_verbs_are_listed() {
       list      Show all tenants, and where they live
       show      Show everything about one tenant
       migrate   Move tenants with all their data to another server
+      place     Say where placement may put a tenant from now on
       remove    Remove a tenant; its data is kept
       start     Start a stopped tenant
       stop      Stop a tenant
@@ -108,6 +109,8 @@ async fn migrate_explains_its_promise() {
     Options:
           --all-from <SERVER>        All that live on this server
           --to <SERVER>              Server to move to, instead of the one with most room
+          --on <NAME=VALUE>          A label that the new server must have, as region=eu, beside those
+                                     that the tenant was added with; may be given several times
           --undo                     Move back to the server it came from
           --parallel <COUNT>         Moves at once, of several [default: 2]
           --bwlimit <RATE>           Bytes per second to send at most, as 20MiB; also while requests
@@ -137,8 +140,8 @@ async fn migrate_explains_its_promise() {
 async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
     let controller = Controller::start().await;
     let verbs = [
-        ("server", &["list", "show", "invite", "remove"][..]),
-        ("tenant", &["add", "remove", "list", "show", "migrate", "start", "stop", "restart", "password", "logs"]),
+        ("server", &["list", "show", "invite", "remove", "cordon", "uncordon", "label"][..]),
+        ("tenant", &["add", "remove", "list", "show", "migrate", "place", "start", "stop", "restart", "password", "logs"]),
         ("volume", &["list", "export", "import", "verify"]),
         ("operation", &["list", "show", "watch", "cancel", "retry"]),
         ("warning", &["list", "show", "ack"]),

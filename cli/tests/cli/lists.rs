@@ -55,6 +55,7 @@ fn nyc() -> pb::Server {
             tenant: String::new(),
             message: "feather-work-blue was started again: its process had ended".into(),
         }],
+        ..Default::default()
     }
 }
 
@@ -104,11 +105,7 @@ async fn server_list_shows_room_and_warns_of_silence() {
 #[tokio::test]
 async fn server_show_lists_everything() {
     let controller = Controller::start().await;
-    let last_seen = Some(to_timestamp(datetime!(2026-03-01 13:00 UTC)));
-    let server = pb::Server { problems: vec!["disk is nearly full".into()], last_seen, ..nyc() };
-    for _ in 0..2 {
-        controller.answers("GetServer", pb::GetServerResponse { server: Some(server.clone()) });
-    }
+    controller.answers("GetServer", pb::GetServerResponse { server: Some(nearly_full()) });
     assert_snapshot!(controller.run("server show nyc").await, @r"
     --- stdout
     name             nyc
@@ -131,6 +128,17 @@ async fn server_show_lists_everything() {
     event            2026-03-01T13:00:00Z restarted: feather-work-blue was started again: its process had ended
     --- exit 0
     ");
+}
+
+fn nearly_full() -> pb::Server {
+    let last_seen = Some(to_timestamp(datetime!(2026-03-01 13:00 UTC)));
+    pb::Server { problems: vec!["disk is nearly full".into()], last_seen, ..nyc() }
+}
+
+#[tokio::test]
+async fn server_show_has_the_same_in_json() {
+    let controller = Controller::start().await;
+    controller.answers("GetServer", pb::GetServerResponse { server: Some(nearly_full()) });
     assert_snapshot!(controller.run("server show nyc --output json").await, @r#"
     --- stdout
     {
@@ -179,7 +187,10 @@ async fn server_show_lists_everything() {
           "tenant": null,
           "message": "feather-work-blue was started again: its process had ended"
         }
-      ]
+      ],
+      "cordoned": false,
+      "labels": {},
+      "version": 0
     }
     --- exit 0
     "#);
@@ -307,7 +318,9 @@ async fn tenant_show_lists_everything() {
       "previous_server": "fra",
       "dns_address": "10.77.0.11",
       "restarts": 0,
-      "last_restart": null
+      "last_restart": null,
+      "on": {},
+      "pin": null
     }
     --- exit 0
     "#);

@@ -16,6 +16,7 @@ mod lists;
 mod moves;
 mod swap;
 mod tenants;
+mod upkeep;
 mod volumes;
 mod waitlist;
 mod warnings;

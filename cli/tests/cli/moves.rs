@@ -88,7 +88,7 @@ async fn migrate_tells_its_steps_and_ends_in_one_line() {
     --- exit 0
     ");
     assert_snapshot!(controller.calls(), @r#"
-    MigrateTenant: MigrateTenantRequest { request_id: "id-0", tenant: "alice", server: "fra", dry_run: false, undo: false, keep_source_seconds: 172800, bytes_per_second_max: 0, route: Direct, planned_before: [] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-0", tenant: "alice", server: "fra", dry_run: false, undo: false, keep_source_seconds: 172800, bytes_per_second_max: 0, route: Direct, planned_before: [], on: [] }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
     "#);
 }
@@ -193,10 +193,10 @@ async fn several_move_one_by_one_and_a_table_says_what_came_of_each() {
     --- exit 1
     ");
     assert_snapshot!(controller.calls(), @r#"
-    MigrateTenant: MigrateTenantRequest { request_id: "id-0", tenant: "alice", server: "fra", dry_run: false, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 0, route: Direct, planned_before: [] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-0", tenant: "alice", server: "fra", dry_run: false, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 0, route: Direct, planned_before: [], on: [] }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
-    MigrateTenant: MigrateTenantRequest { request_id: "id-1", tenant: "bob", server: "fra", dry_run: false, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 0, route: Direct, planned_before: [] }
-    MigrateTenant: MigrateTenantRequest { request_id: "id-2", tenant: "carol", server: "fra", dry_run: false, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 0, route: Direct, planned_before: [] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-1", tenant: "bob", server: "fra", dry_run: false, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 0, route: Direct, planned_before: [], on: [] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-2", tenant: "carol", server: "fra", dry_run: false, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 0, route: Direct, planned_before: [], on: [] }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
     "#);
 }
@@ -291,9 +291,9 @@ async fn a_dry_run_of_several_counts_their_room_together() {
     --- exit 1
     ");
     assert_snapshot!(controller.calls(), @r#"
-    MigrateTenant: MigrateTenantRequest { request_id: "id-0", tenant: "alice", server: "fra", dry_run: true, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 20971520, route: Controller, planned_before: [] }
-    MigrateTenant: MigrateTenantRequest { request_id: "id-1", tenant: "bob", server: "fra", dry_run: true, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 20971520, route: Controller, planned_before: [PlannedMove { tenant: "alice", target: "fra", volume_bytes: 1258291 }] }
-    MigrateTenant: MigrateTenantRequest { request_id: "id-2", tenant: "carol", server: "fra", dry_run: true, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 20971520, route: Controller, planned_before: [PlannedMove { tenant: "alice", target: "fra", volume_bytes: 1258291 }, PlannedMove { tenant: "bob", target: "fra", volume_bytes: 1258291 }] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-0", tenant: "alice", server: "fra", dry_run: true, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 20971520, route: Controller, planned_before: [], on: [] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-1", tenant: "bob", server: "fra", dry_run: true, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 20971520, route: Controller, planned_before: [PlannedMove { tenant: "alice", target: "fra", volume_bytes: 1258291 }], on: [] }
+    MigrateTenant: MigrateTenantRequest { request_id: "id-2", tenant: "carol", server: "fra", dry_run: true, undo: false, keep_source_seconds: 604800, bytes_per_second_max: 20971520, route: Controller, planned_before: [PlannedMove { tenant: "alice", target: "fra", volume_bytes: 1258291 }, PlannedMove { tenant: "bob", target: "fra", volume_bytes: 1258291 }], on: [] }
     "#);
 }
 

@@ -75,7 +75,7 @@ async fn add_prints_one_line_and_nothing_else_on_stdout() {
     --- exit 0
     ");
     assert_snapshot!(controller.calls(), @r#"
-    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "nyc", dry_run: false }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "nyc", dry_run: false, on: [], pin: "" }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
     "#);
 }

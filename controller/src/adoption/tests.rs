@@ -28,6 +28,7 @@ fn row(state: TenantState, home: Option<&str>) -> TenantRow {
         running: true,
         created: OffsetDateTime::UNIX_EPOCH,
         version: 1,
+        bounds: crate::placement::Bounds::default(),
     }
 }
 

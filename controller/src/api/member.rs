@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{operation, tenant::asked};
 use crate::{
     enroll::Enroll,
-    intent::{self, Intent, Planned},
+    intent::{self, Home, Intent, Planned},
     world::World,
 };
 
@@ -66,7 +66,7 @@ impl MemberService for Members {
     ) -> Result<Response<pb::AddMemberTenantResponse>, Status> {
         let caller = self.caller(&request).await?;
         let asked = caller.asks(&request.get_ref().request_id, &request.get_ref().tenant)?;
-        let operation = id(caller.intent.add(&asked, Some(caller.server.clone())).await?)?;
+        let operation = id(caller.intent.add(&asked, Home::on(Some(caller.server.clone()))).await?)?;
         Ok(Response::new(pb::AddMemberTenantResponse { operation }))
     }
 

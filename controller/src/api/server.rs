@@ -5,6 +5,7 @@ use std::sync::Arc;
 use feather_proto::{
     error::Error,
     ids::ServerName,
+    labels::Labels,
     model::to_timestamp,
     pb::controller::v1::{self as pb, server_service_server::ServerService},
 };
@@ -17,6 +18,7 @@ use crate::{
     intent::{Asker, Intent},
     placement::Candidate,
     store::{ServerRow, TenantState, server_not_found},
+    upkeep::{self, Edit},
     warnings,
     world::World,
 };
@@ -95,7 +97,14 @@ fn encode(
         ingress,
         admin: snapshot.and_then(|one| one.admin.clone()).map(Into::into),
         events: snapshot.map(|one| one.events.iter().cloned().map(Into::into).collect()).unwrap_or_default(),
+        cordoned: row.upkeep.cordoned,
+        labels: row.upkeep.labels.encode(),
+        version: count(row.upkeep.version),
     }
+}
+
+fn count(version: i64) -> u64 {
+    u64::try_from(version).unwrap_or_default()
 }
 
 #[tonic::async_trait]
@@ -117,6 +126,37 @@ impl ServerService for Servers {
             None => None,
         };
         Ok(Response::new(pb::SwapAdminResponse { operation, explanation: planned.explanation, image_digest }))
+    }
+
+    async fn cordon_server(
+        &self,
+        request: Request<pb::CordonServerRequest>,
+    ) -> Result<Response<pb::CordonServerResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let server: ServerName = message.server.parse()?;
+        let edit = Edit::Cordon(message.cordoned);
+        let (now, changed) = upkeep::edit(&self.world, &server, &edit, message.dry_run).await?;
+        if changed && !message.dry_run {
+            tracing::info!(%server, cordoned = now.cordoned, by = %caller, "server cordon changed");
+        }
+        Ok(Response::new(pb::CordonServerResponse { cordoned: now.cordoned, changed, version: count(now.version) }))
+    }
+
+    async fn label_server(
+        &self,
+        request: Request<pb::LabelServerRequest>,
+    ) -> Result<Response<pb::LabelServerResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let server: ServerName = message.server.parse()?;
+        let remove: Result<_, Error> = message.remove.iter().map(|name| name.parse()).collect();
+        let edit = Edit::Labels { set: Labels::decode(message.set)?, remove: remove? };
+        let (now, changed) = upkeep::edit(&self.world, &server, &edit, message.dry_run).await?;
+        if changed && !message.dry_run {
+            tracing::info!(%server, labels = %now.labels, by = %caller, "server labels changed");
+        }
+        Ok(Response::new(pb::LabelServerResponse { labels: now.labels.encode(), changed, version: count(now.version) }))
     }
 
     async fn list_servers(

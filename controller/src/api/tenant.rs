@@ -5,6 +5,7 @@ use std::sync::Arc;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
+    labels::Labels,
     model::{invalid_field, request_id, to_timestamp},
     pb::{
         controller::v1::{self as pb, tenant_service_server::TenantService},
@@ -19,8 +20,8 @@ use super::{change_id, operation, operator, optional, reader};
 use crate::{
     agents::Call,
     fleet::{self, Standing},
-    intent::{self, Destination, Intent, Move, Planned},
-    placement::Promise,
+    intent::{self, Destination, Home, Intent, Move, Planned},
+    placement::{Bounds, Promise},
     store::{OperationRow, TenantRow, TenantState, server_not_found},
     world::World,
 };
@@ -110,6 +111,8 @@ impl Tenants {
             dns_address,
             restarts: report.map_or(0, |one| one.watch.restarts),
             last_restart: report.and_then(|one| one.watch.last_restart).map(to_timestamp),
+            on: row.bounds.on.encode(),
+            pin: optional(row.bounds.pin.as_ref()),
         }
     }
 
@@ -124,6 +127,10 @@ impl Tenants {
         })?;
         Ok((row, server))
     }
+}
+
+fn bounds(on: Vec<feather_proto::pb::types::v1::Label>, pin: &str) -> Result<Bounds, Error> {
+    Ok(Bounds { on: Labels::decode(on)?, pin: super::given(pin)? })
 }
 
 /// More at once than a fleet has.
@@ -147,7 +154,14 @@ impl TenantService for Tenants {
         let caller = operator(&request)?;
         let message = request.into_inner();
         let asked = asked(&message.request_id, &message.tenant, message.dry_run, &caller)?;
-        let planned = self.intent.add(&asked, super::given(&message.server)?).await?;
+        let (server, bounds) = (super::given(&message.server)?, bounds(message.on, &message.pin)?);
+        let home = match (server, &bounds.pin) {
+            (Some(server), Some(pin)) if server != *pin => {
+                return Err(invalid_field("pin", "the same server as `server`, or empty").into());
+            }
+            (server, pin) => Home { server: server.or_else(|| pin.clone()), bounds },
+        };
+        let planned = self.intent.add(&asked, home).await?;
         Ok(Response::new(pb::AddTenantResponse {
             operation: self.operation(&planned).await?,
             explanation: planned.explanation,
@@ -224,6 +238,7 @@ impl TenantService for Tenants {
             keep_source_seconds: message.keep_source_seconds,
             bytes_per_second_max: Some(message.bytes_per_second_max).filter(|limit| *limit > 0),
             relayed: message.route() == pb::TransferRoute::Controller,
+            on: Labels::decode(message.on.clone())?,
             planned_before: promises(&message)?,
         };
         let planned = self.intent.migrate(&asked, &wanted).await?;
@@ -246,6 +261,20 @@ impl TenantService for Tenants {
                 disk_free_bytes: left.disk_free_bytes,
             }),
         }))
+    }
+
+    async fn place_tenant(
+        &self,
+        request: Request<pb::PlaceTenantRequest>,
+    ) -> Result<Response<pb::PlaceTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let (tenant, bounds): (TenantName, _) = (message.tenant.parse()?, bounds(message.on, &message.pin)?);
+        let (changed, unmet) = self.intent.bind(&tenant, &bounds, message.dry_run).await?;
+        if changed && !message.dry_run {
+            tracing::info!(%tenant, by = %caller, "tenant bound");
+        }
+        Ok(Response::new(pb::PlaceTenantResponse { changed, unmet }))
     }
 
     async fn start_tenant(

@@ -86,6 +86,7 @@ mod tests {
             public_address: address.into(),
             key_fingerprint: String::new(),
             joined: OffsetDateTime::UNIX_EPOCH,
+            upkeep: crate::upkeep::Upkeep::default(),
         }
     }
 
@@ -100,6 +101,7 @@ mod tests {
             running: true,
             created: OffsetDateTime::UNIX_EPOCH,
             version: 1,
+            bounds: crate::placement::Bounds::default(),
         }
     }
 

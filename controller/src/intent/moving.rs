@@ -3,6 +3,7 @@
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
+    labels::Labels,
     model::invalid_field,
 };
 use serde_json::json;
@@ -15,7 +16,8 @@ use crate::{
         Kind,
         migrate::{Ahead, Measured, Plan, Prediction, predict},
     },
-    placement::{self, Candidate, Promise},
+    placement::{self, Bounds, Candidate, Promise},
+    store::TenantRow,
 };
 
 /// How long a move's source copy is kept unless the caller says otherwise.
@@ -59,6 +61,8 @@ pub struct Move {
     pub bytes_per_second_max: Option<u64>,
     /// The controller stands between both agents.
     pub relayed: bool,
+    /// Labels that the target must have, beside those that the tenant is bound to.
+    pub on: Labels,
     /// Moves that a dry run planned before this one.
     pub planned_before: Vec<Promise>,
 }
@@ -79,13 +83,16 @@ impl Intent {
     /// Moves a tenant.
     pub async fn migrate(&self, request: &Request, wanted: &Move) -> Result<Planned, Error> {
         wanted.check()?;
-        let asked = json!({
+        let mut asked = json!({
             "migrate": request.tenant,
             "to": wanted.to.word(),
             "keep": wanted.keep_source_seconds,
             "limit": wanted.bytes_per_second_max,
             "relayed": wanted.relayed,
         });
+        if !wanted.on.is_empty() {
+            asked["on"] = to_json(&wanted.on)?;
+        }
         if let Some(known) = self.known(request, &asked).await? {
             return Ok(known);
         }
@@ -112,11 +119,13 @@ impl Intent {
             image_digest: Some(image_digest.clone()),
             only,
             except: Some(source.clone()),
+            bounds: bounds(&row, wanted)?,
             ..fleet::need(&self.world)
         };
         let candidates = placement::without(self.candidates().await?, &wanted.planned_before, need.memory_bytes);
         let decision = placement::choose(candidates, &need);
         let target = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
+        let unmet = decision.verdicts.first().map(|(best, _)| row.bounds.unmet(&best.server, &best.labels));
         let left = decision.verdicts.first().map(|(best, _)| after(best, &need));
         let ahead = self.ahead(&request.tenant, &volume, &target, wanted, row.running).await;
         let prediction = self.predicted(&source, &target, &ahead).await?;
@@ -136,6 +145,14 @@ impl Intent {
             predicted: prediction.as_ref().ok().cloned(),
         };
         let mut explanation = decision.explanation();
+        // Who names a server is not bound, but should know.
+        if let Some(unmet) = unmet.filter(|unmet| !unmet.is_empty()) {
+            explanation.push(format!(
+                "{target} is outside of what {} is bound to: {}",
+                request.tenant,
+                unmet.join(", ")
+            ));
+        }
         explanation.push(format!("{} bytes on disk to move from {source} to {target}", volume.disk_bytes));
         let proposal = Proposal {
             target: Some(target),
@@ -176,6 +193,18 @@ impl Intent {
         let past: Vec<_> = self.world.store.moves(PAST_MAX).await?.iter().filter_map(Measured::past).collect();
         Ok(predict(&past, source, target, ahead))
     }
+}
+
+/// What the target must be: of the tenant's own bounds only where placement chooses.
+fn bounds(row: &TenantRow, wanted: &Move) -> Result<Bounds, Error> {
+    let own = if wanted.to == Destination::Placement { row.bounds.clone() } else { Bounds::default() };
+    let on = own.on.and(&wanted.on).map_err(|error| {
+        error.context(format!(
+            "{0} is bound to other servers (`featherctl tenant place {0}` changes that, --to names a server all the same)",
+            row.name
+        ))
+    })?;
+    Ok(Bounds { on, pin: own.pin })
 }
 
 /// What a server has left when it has taken this.

@@ -7,7 +7,8 @@ use feather_proto::{
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
-use super::{Result, Store, column, from_ms, parse, to_ms};
+use super::{Result, Store, column, corrupt, from_ms, parse, to_ms};
+use crate::upkeep::Upkeep;
 
 /// A member of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct ServerRow {
     pub key_fingerprint: String,
     /// When it joined.
     pub joined: OffsetDateTime,
+    /// What operators say of it; a rejoin leaves it as it is.
+    pub upkeep: Upkeep,
 }
 
 fn server(row: &AnyRow) -> Result<ServerRow> {
@@ -31,6 +34,11 @@ fn server(row: &AnyRow) -> Result<ServerRow> {
         public_address: column(row, "public_address")?,
         key_fingerprint: column(row, "key_fingerprint")?,
         joined: from_ms(column(row, "joined_ms")?)?,
+        upkeep: Upkeep {
+            cordoned: column::<i64>(row, "cordoned")? != 0,
+            labels: serde_json::from_str(&column::<String>(row, "labels")?).map_err(corrupt)?,
+            version: column(row, "version")?,
+        },
     })
 }
 
@@ -158,6 +166,29 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         self.commit(transaction, "server key").await
+    }
+
+    /// Writes what operators say of a server, if it is still at this version.
+    pub async fn set_upkeep(&self, name: &ServerName, version: i64, new: &Upkeep) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let changed =
+            sqlx::query("UPDATE servers SET cordoned = $3, labels = $4, version = $5 WHERE name = $1 AND version = $2")
+                .bind(name.as_str())
+                .bind(version)
+                .bind(i64::from(new.cordoned))
+                .bind(serde_json::to_string(&new.labels).map_err(corrupt)?)
+                .bind(new.version)
+                .execute(&mut *transaction)
+                .await?;
+        if changed.rows_affected() != 1 {
+            return Err(WireError::stale(
+                reason::WORLD_CHANGED,
+                format!("{name} was changed by someone else meanwhile; look again and repeat the command"),
+            )
+            .with("server", name)
+            .into());
+        }
+        self.commit(transaction, "upkeep").await
     }
 
     /// Says why a server cannot be forgotten, if it cannot.

@@ -15,7 +15,10 @@ use super::{
     tenants::{TenantState, TenantUpdate, generation_column, tenant, tenant_not_found, update, world_changed},
     to_ms, word,
 };
-use crate::operations::{Event, Kind, State, Subject};
+use crate::{
+    operations::{Event, Kind, State, Subject},
+    placement::Bounds,
+};
 
 /// What to begin.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct NewOperation {
     pub expected_version: Option<i64>,
     /// State of the tenant's row from now on, if it changes at once.
     pub tenant_state: Option<TenantState>,
+    /// Where placement may put the tenant from now on, if that changes.
+    pub bounds: Option<Bounds>,
     /// A line for the log: why so.
     pub explanation: String,
     /// Highest generation that any server has seen of the tenant; those issued are higher.
@@ -207,28 +212,31 @@ async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Resu
     // Only tenants are placed, and only placements need a fence.
     let Some(tenant_name) = new.subject.tenant() else { return Ok((Generation(0), Generation(0))) };
     let floor = generation_column(new.floor)?;
+    let bounds = new.bounds.as_ref().map(serde_json::to_string).transpose().map_err(corrupt)?;
     let row = match new.expected_version {
         Some(version) => {
             sqlx::query(
                 "UPDATE tenants SET generation_issued = CASE WHEN generation_issued < $4 THEN $4 ELSE generation_issued END + 2, state = COALESCE($3, state), \
-                 version = version + 1 WHERE name = $1 AND version = $2 RETURNING *",
+                 bounds = COALESCE($5, bounds), version = version + 1 WHERE name = $1 AND version = $2 RETURNING *",
             )
             .bind(tenant_name.as_str())
             .bind(version)
             .bind(new.tenant_state.as_ref().map(word).transpose()?)
             .bind(floor)
+            .bind(bounds)
             .fetch_optional(&mut *connection)
             .await?
         }
         None => {
             sqlx::query(
-                "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version) \
-             VALUES ($1, $2, 0, $4 + 2, 1, $3, 1) ON CONFLICT (name) DO NOTHING RETURNING *",
+                "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version, bounds) \
+             VALUES ($1, $2, 0, $4 + 2, 1, $3, 1, COALESCE($5, '{}')) ON CONFLICT (name) DO NOTHING RETURNING *",
             )
             .bind(tenant_name.as_str())
             .bind(word(&new.tenant_state.unwrap_or(TenantState::Adding))?)
             .bind(to_ms(new.now))
             .bind(floor)
+            .bind(bounds)
             .fetch_optional(&mut *connection)
             .await?
         }

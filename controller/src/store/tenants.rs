@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use super::{
     Result, Store, column, corrupt, from_ms, from_word, members::require_member, parse, parse_option, to_ms, word,
 };
+use crate::placement::Bounds;
 
 /// What the fleet wants of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct TenantRow {
     pub created: OffsetDateTime,
     /// Counts changes; a plan made on another version is refused.
     pub version: i64,
+    /// Where placement may put it.
+    pub bounds: Bounds,
 }
 
 /// How a row changes at the end of a step. `None` leaves a column as it is.
@@ -84,6 +87,7 @@ pub(super) fn tenant(row: &AnyRow) -> Result<TenantRow> {
         running: column::<i64>(row, "running")? != 0,
         created: from_ms(column(row, "created_ms")?)?,
         version: column(row, "version")?,
+        bounds: serde_json::from_str(&column::<String>(row, "bounds")?).map_err(corrupt)?,
     })
 }
 
@@ -163,6 +167,25 @@ impl Store {
         .await?;
         self.commit(transaction, "take in").await?;
         Ok(taken.rows_affected() == 1)
+    }
+
+    /// Writes where placement may put a tenant, if its row is still at this version.
+    pub async fn set_bounds(&self, name: &TenantName, version: i64, bounds: &Bounds) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        if let Some(pin) = &bounds.pin {
+            require_member(&mut transaction, pin).await?;
+        }
+        let changed =
+            sqlx::query("UPDATE tenants SET bounds = $3, version = version + 1 WHERE name = $1 AND version = $2")
+                .bind(name.as_str())
+                .bind(version)
+                .bind(serde_json::to_string(bounds).map_err(corrupt)?)
+                .execute(&mut *transaction)
+                .await?;
+        if changed.rows_affected() != 1 {
+            return Err(world_changed(name).into());
+        }
+        self.commit(transaction, "bounds").await
     }
 
     /// All tenants in the order of their names, removed ones included.

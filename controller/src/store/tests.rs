@@ -33,6 +33,7 @@ async fn join(store: &Store, server: &str) {
         public_address: server.into(),
         key_fingerprint: server.into(),
         joined: now(),
+        upkeep: crate::upkeep::Upkeep::default(),
     };
     store.join(server, member, now()).await.unwrap();
 }
@@ -58,6 +59,7 @@ fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
         requested_by: "admin/admin".into(),
         expected_version,
         tenant_state: Some(TenantState::Adding),
+        bounds: None,
         explanation: "because".into(),
         floor: Generation(0),
         now: now(),
@@ -207,6 +209,7 @@ async fn an_expired_join_token_lets_nobody_in() {
         public_address: "ams".into(),
         key_fingerprint: "key".into(),
         joined: now(),
+        upkeep: crate::upkeep::Upkeep::default(),
     };
     store.add_join_token("hash", &"ams".parse().unwrap(), now(), false).await.unwrap();
     let late = store.join("hash", member, now()).await;

@@ -123,7 +123,7 @@ impl Fleet {
             request_id: request_id(),
             tenant: name.into(),
             server: server.into(),
-            dry_run: false,
+            ..Default::default()
         };
         let reply = self.tenants().add_tenant(request).await.map_err(Error::from)?.into_inner();
         Ok(self.outcome(&reply.operation.expect("an operation").id).await)

@@ -100,7 +100,7 @@ impl Soak {
             0..=3 => {
                 let server = self.pick(&["", "nyc", "fra", "ams"]).to_owned();
                 let what = format!("add {name} {server}");
-                let request = pb::AddTenantRequest { request_id, tenant, server, dry_run: false };
+                let request = pb::AddTenantRequest { request_id, tenant, server, ..Default::default() };
                 self.ask(what, async move { tenants.add_tenant(request).await.map(drop) });
             }
             4 => {

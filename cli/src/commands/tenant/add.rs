@@ -2,13 +2,14 @@
 
 use feather_proto::{
     ids::{ServerName, TenantName},
+    labels::Label,
     pb::controller::v1 as pb,
 };
 use serde::Serialize;
 
 use crate::{
     arguments::Context,
-    commands::{finish, plan, request_id, server_name, tenant_name},
+    commands::{finish, label, labels, plan, request_id, server_name, tenant_name},
     error::Failure,
     follow::Wait,
 };
@@ -25,6 +26,12 @@ pub(crate) struct Args {
     /// Server to put it on, instead of the one with most room.
     #[arg(long, value_name = "SERVER", value_parser = server_name)]
     server: Option<ServerName>,
+    /// A label that its server must have, as region=eu; may be given several times, and all must hold. Kept with the tenant.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    on: Vec<Label>,
+    /// The server to put it on and leave it on: it is moved away only by name. Kept with the tenant.
+    #[arg(long, value_name = "SERVER", value_parser = server_name, conflicts_with = "server")]
+    pin: Option<ServerName>,
     /// Only print where it would go, and why.
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +57,8 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         tenant: arguments.tenant.into(),
         server: arguments.server.map(String::from).unwrap_or_default(),
         dry_run: arguments.dry_run,
+        on: labels(&arguments.on),
+        pin: arguments.pin.map(String::from).unwrap_or_default(),
     };
     let response = connection.change(async || connection.tenants().add_tenant(request.clone()).await).await?;
     if arguments.dry_run {

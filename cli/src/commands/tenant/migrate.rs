@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use feather_proto::{
     ids::{ServerName, TenantName},
+    labels::Label,
     pb::controller::v1 as pb,
 };
 use serde::Serialize;
 
 use crate::{
     arguments::Context,
-    commands::{finish, plan, request_id, server_name, tenant_name},
+    commands::{finish, label, labels, plan, request_id, server_name, tenant_name},
     error::Failure,
     follow::Wait,
     units,
@@ -35,6 +36,9 @@ pub(crate) struct Args {
     /// Server to move to, instead of the one with most room.
     #[arg(long, value_name = "SERVER", value_parser = server_name, conflicts_with = "undo")]
     to: Option<ServerName>,
+    /// A label that the new server must have, as region=eu, beside those that the tenant was added with; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    on: Vec<Label>,
     /// Move back to the server it came from.
     #[arg(long)]
     undo: bool,
@@ -130,6 +134,7 @@ impl Args {
             bytes_per_second_max: self.bwlimit.unwrap_or(0),
             route: route.into(),
             planned_before: Vec::new(),
+            on: labels(&self.on),
         }
     }
 }

@@ -80,6 +80,7 @@ impl Scene {
             public_address: server.into(),
             key_fingerprint: String::new(),
             joined: OffsetDateTime::UNIX_EPOCH,
+            upkeep: Default::default(),
         };
         let alice = TenantRow {
             name: "alice".parse().unwrap(),
@@ -91,6 +92,7 @@ impl Scene {
             running: true,
             created: OffsetDateTime::UNIX_EPOCH,
             version: 1,
+            bounds: Default::default(),
         };
         let mut scene = Self {
             members: ["ams", "fra", "nyc"].map(member).to_vec(),
@@ -252,6 +254,7 @@ fn tenants_that_are_not_as_they_should_be_are_told_unless_somebody_changes_them(
         hint: Some("check fra".into()),
         created: now(),
         ended: None,
+        parent: None,
     };
     scene.running = vec![operation(State::Running)];
     assert_eq!(scene.ids(), [""; 0]);
