@@ -2,7 +2,7 @@
 //!
 //! Watching never changes the operation: however it ends, the operation goes on by itself.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use feather_proto::pb::controller::v1 as pb;
 use tokio::time::Instant;
@@ -66,6 +66,7 @@ pub(crate) async fn follow(
         last_sequence: 0,
         last_step: String::new(),
         stuck_told: String::new(),
+        told_moves: BTreeMap::new(),
         last_word: Instant::now(),
     };
     tokio::select! {
@@ -85,6 +86,7 @@ pub(crate) async fn follow_quietly(context: &Context, connection: &Connection, i
         last_sequence: 0,
         last_step: String::new(),
         stuck_told: String::new(),
+        told_moves: BTreeMap::new(),
         last_word: Instant::now(),
     };
     watch.until_the_end(connection, id, context.global.timeout).await
@@ -96,6 +98,8 @@ struct Watch {
     last_sequence: u32,
     last_step: String,
     stuck_told: String,
+    /// What was said last of each tenant of a drain or return.
+    told_moves: BTreeMap<String, String>,
     last_word: Instant,
 }
 
@@ -168,8 +172,15 @@ impl Watch {
         ended.then_some(Outcome { operation, password })
     }
 
-    /// Each entry of the log is told once, whatever is sent again after a reconnect.
+    /// Each entry of the log is told once, whatever is sent again after a reconnect. What became of a tenant comes before the step
+    /// that it belongs to is over.
     fn tell(&mut self, operation: &OperationView) {
+        for one in &operation.moves {
+            let told = one.told().unwrap_or_default();
+            if self.told_moves.insert(one.tenant.clone(), told.clone()).unwrap_or_default() != told {
+                self.progress.line(&format!("  {told}"));
+            }
+        }
         for entry in operation.log.iter().filter(|entry| entry.sequence > self.last_sequence) {
             if let Some(line) = spoken(entry, &operation.log) {
                 self.progress.line(&line);
@@ -292,6 +303,10 @@ impl OperationView {
             ("start", _) => format!("{tenant} was not started"),
             ("stop", _) => format!("{tenant} was not stopped"),
             ("restart", _) => format!("{tenant} was not restarted"),
+            ("drain", _) => format!("{} was not emptied", self.source.as_deref().unwrap_or("the server")),
+            ("return", _) => {
+                format!("not everybody is home on {}", self.source.as_deref().unwrap_or("the server"))
+            }
             ("swap", _) => {
                 format!("the admin container of {} was not swapped", self.source.as_deref().unwrap_or("the server"))
             }
@@ -303,6 +318,7 @@ impl OperationView {
         match (self.kind, &self.source) {
             ("add", _) => "What had been done was undone; nothing is left of it.".into(),
             ("swap", _) => "Everything is as before: the old one serves.".into(),
+            ("drain" | "return", _) => "Who was moved stays there; the same command again goes on.".into(),
             ("migrate", Some(source)) => format!("Everything is as before: {} lives on {source}.", self.tenant),
             _ => "Everything is as before.".into(),
         }

@@ -8,7 +8,11 @@ use crate::{
     connect::Connection,
     error::Failure,
     follow::Outcome,
-    view::{migration::MigrationView, operation::OperationView},
+    view::{
+        migration::MigrationView,
+        moves::{self, TenantMoveView},
+        operation::OperationView,
+    },
 };
 
 #[derive(Serialize)]
@@ -24,6 +28,8 @@ struct OutcomeView<'a> {
     url: Option<&'a str>,
     password: Option<&'a str>,
     migration: Option<&'a MigrationView>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    moves: &'a [TenantMoveView],
 }
 
 /// For `--no-wait`: the id is the data.
@@ -42,6 +48,13 @@ pub(crate) async fn report(
     outcome: Outcome,
     known_url: Option<String>,
 ) -> Result<(), Failure> {
+    if matches!(outcome.operation.kind, "drain" | "return") {
+        // What became of each is the result, however it ended.
+        let moves = &outcome.operation.moves;
+        show(context, &outcome.operation, None, None, || {
+            if moves.is_empty() { String::new() } else { moves::list(moves) }
+        })?;
+    }
     let outcome = outcome.succeeded()?;
     let operation = &outcome.operation;
     let tenant = &operation.tenant;
@@ -54,6 +67,10 @@ pub(crate) async fn report(
             added(context, &outcome, &url)
         }
         "migrate" => moved(context, operation),
+        "drain" | "return" => {
+            context.output.note(&resettled(operation));
+            Ok(())
+        }
         kind => {
             show(context, operation, None, None, String::new)?;
             context.output.note(&match kind {
@@ -73,6 +90,16 @@ pub(crate) async fn report(
             Ok(())
         }
     }
+}
+
+fn resettled(operation: &OperationView) -> String {
+    let server = operation.source.as_deref().unwrap_or("the server");
+    if operation.kind == "drain" {
+        return format!(
+            "nobody lives on {server}, and it takes no new tenants; `featherctl server return {server}` brings everybody home"
+        );
+    }
+    format!("{server} takes tenants again, and everybody who was drained from it is home")
 }
 
 fn added(context: &Context, outcome: &Outcome, url: &str) -> Result<(), Failure> {
@@ -137,6 +164,7 @@ fn show(
         url,
         password,
         migration: operation.migration.as_ref(),
+        moves: &operation.moves,
     };
     context.output.show(&view, text)
 }

@@ -16,6 +16,7 @@ pub(crate) mod image;
 pub(crate) mod labels;
 pub(crate) mod life;
 pub(crate) mod migration;
+pub(crate) mod moves;
 pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod tenant;

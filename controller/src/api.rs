@@ -13,6 +13,7 @@ pub mod enrollment;
 pub mod image;
 pub mod member;
 pub mod operation;
+mod resettling;
 pub mod server;
 pub mod tenant;
 pub mod transfer;
@@ -63,6 +64,8 @@ fn kind(kind: crate::operations::Kind) -> pb::OperationKind {
         Kind::Stop => pb::OperationKind::Stop,
         Kind::Restart => pb::OperationKind::Restart,
         Kind::Swap => pb::OperationKind::Swap,
+        Kind::Drain => pb::OperationKind::Drain,
+        Kind::Return => pb::OperationKind::Return,
     }
 }
 

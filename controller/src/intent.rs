@@ -22,9 +22,11 @@ use crate::{
 
 mod bounds;
 mod moving;
+mod resettling;
 mod swap;
 
-pub use moving::{Destination, Move};
+pub use moving::{Destination, Move, Part};
+pub use resettling::{Foreseen, Resettling};
 
 /// A request for a change.
 #[derive(Debug, Clone)]
@@ -100,6 +102,7 @@ pub struct Intent {
 }
 
 pub(crate) struct Proposal {
+    parent: Option<OperationId>,
     kind: Kind,
     request: serde_json::Value,
     source: Option<ServerName>,
@@ -163,6 +166,7 @@ impl Intent {
         self.begin(
             request,
             Proposal {
+                parent: None,
                 kind: Kind::Add,
                 request: asked,
                 source: None,
@@ -243,6 +247,7 @@ impl Intent {
         let floor = subject.tenant().map_or_else(Generation::default, |tenant| self.seen(tenant));
         let new = NewOperation {
             id: OperationId::from_uuid(uuid::Uuid::now_v7()),
+            parent: proposal.parent,
             request_id: request.request_id,
             request: proposal.request,
             kind: proposal.kind,
@@ -258,16 +263,25 @@ impl Intent {
             floor,
             now: self.world.clock.now(),
         };
-        planned.operation = Some(match self.world.store.begin_operation(&new).await? {
-            Begin::New(begun) => {
-                tracing::info!(operation = %begun.id, subject = %new.subject, kind = new.kind.name(), by = %new.requested_by, "operation begins");
-                self.engine.drive(begun.id.clone(), new.kind);
-                self.world.volatile.ring();
-                begun.id
-            }
-            Begin::Known(id) => id,
-        });
+        planned.operation = Some(self.write_and_drive(new).await?);
         Ok(planned)
+    }
+
+    /// In a task of its own: a caller that goes away between the two would leave an operation that nobody drives.
+    async fn write_and_drive(&self, new: NewOperation) -> Result<OperationId, Error> {
+        let (world, engine) = (self.world.clone(), self.engine.clone());
+        let begun = tokio::spawn(async move {
+            Ok::<_, Error>(match world.store.begin_operation(&new).await? {
+                Begin::New(begun) => {
+                    tracing::info!(operation = %begun.id, subject = %new.subject, kind = new.kind.name(), by = %new.requested_by, "operation begins");
+                    engine.drive(begun.id.clone(), new.kind);
+                    world.volatile.ring();
+                    begun.id
+                }
+                Begin::Known(id) => id,
+            })
+        });
+        begun.await.map_err(|panic| Error::bug(format!("the task of a call ended: {panic}")))?
     }
 
     /// Highest generation that any server reports of a tenant: one that decided by itself once may be ahead of the store.
@@ -427,6 +441,7 @@ impl Proposal {
         explanation: Vec<String>,
     ) -> Self {
         Self {
+            parent: None,
             kind,
             request,
             source: Some(server),

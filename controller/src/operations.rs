@@ -3,9 +3,9 @@
 //! Owns the one mechanism by which the fleet changes: a list of steps, each logged before it acts, each idempotent, resumed from
 //! any prefix of the log, undone before the point of no return and only driven forward after it. What to do next is decided
 //! by [`log::next`], a pure function of the log; [`engine`] acts on it and makes no choice of its own. What the steps of each
-//! kind are is in `operations/{add,remove,migrate,power,swap}.rs`.
+//! kind are is in `operations/{add,remove,migrate,power,swap,resettle}.rs`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use feather_proto::{
@@ -14,7 +14,7 @@ use feather_proto::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{store::TenantUpdate, world::World};
+use crate::{operations::engine::Engine, store::TenantUpdate, world::World};
 
 pub mod add;
 mod driver;
@@ -23,6 +23,7 @@ pub mod log;
 pub mod migrate;
 pub mod power;
 pub mod remove;
+pub mod resettle;
 pub mod swap;
 
 /// What an operation changes.
@@ -43,6 +44,10 @@ pub enum Kind {
     Restart,
     /// Swaps the admin container of a server.
     Swap,
+    /// Moves everybody away from a server.
+    Drain,
+    /// Brings home those that a drain sent away.
+    Return,
 }
 
 impl Kind {
@@ -56,6 +61,8 @@ impl Kind {
             Kind::Stop => "stop",
             Kind::Restart => "restart",
             Kind::Swap => "swap",
+            Kind::Drain => "drain",
+            Kind::Return => "return",
         }
     }
 }
@@ -67,17 +74,20 @@ pub enum Subject {
     Tenant(TenantName),
     /// A server's own container. Its tenants are not held by it.
     Server(ServerName),
+    /// Who lives on a server, as a whole: it is emptied or filled by one operation at a time. Each of its tenants is held by its own move.
+    Residents(ServerName),
 }
 
 /// Before the name of a server, which no name of a tenant contains.
 const SERVER_PREFIX: &str = "server/";
+const RESIDENTS_PREFIX: &str = "residents/";
 
 impl Subject {
     /// The tenant, if it is one.
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Subject::Tenant(tenant) => Some(tenant),
-            Subject::Server(_) => None,
+            Subject::Server(_) | Subject::Residents(_) => None,
         }
     }
 
@@ -86,6 +96,7 @@ impl Subject {
         match self {
             Subject::Tenant(tenant) => tenant.to_string(),
             Subject::Server(server) => format!("the admin container of {server}"),
+            Subject::Residents(server) => format!("who lives on {server}"),
         }
     }
 }
@@ -96,6 +107,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Tenant(tenant) => formatter.write_str(tenant.as_str()),
             Subject::Server(server) => write!(formatter, "{SERVER_PREFIX}{server}"),
+            Subject::Residents(server) => write!(formatter, "{RESIDENTS_PREFIX}{server}"),
         }
     }
 }
@@ -104,6 +116,9 @@ impl FromStr for Subject {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(server) = text.strip_prefix(RESIDENTS_PREFIX) {
+            return Ok(Subject::Residents(server.parse()?));
+        }
         match text.strip_prefix(SERVER_PREFIX) {
             Some(server) => Ok(Subject::Server(server.parse()?)),
             None => Ok(Subject::Tenant(text.parse()?)),
@@ -126,7 +141,7 @@ impl Named for TenantName {
 impl Named for ServerName {
     fn of(subject: &Subject) -> Option<Self> {
         match subject {
-            Subject::Server(server) => Some(server.clone()),
+            Subject::Server(server) | Subject::Residents(server) => Some(server.clone()),
             Subject::Tenant(_) => None,
         }
     }
@@ -144,9 +159,9 @@ pub enum State {
     Stuck,
     /// Done.
     Succeeded,
-    /// Failed, and the world is as before.
+    /// Failed, and the world is as before; of a drain or return: as far as it came.
     Failed,
-    /// Cancelled, and the world is as before.
+    /// Cancelled, and the world is as before; of a drain or return: what was moved stays moved.
     Cancelled,
 }
 
@@ -227,6 +242,8 @@ pub struct Fence {
 pub struct Context<'a, P, S = TenantName> {
     /// Agents, store, fleet and clock.
     pub world: &'a World,
+    /// What drives operations, for those that begin others.
+    pub engine: &'a Arc<Engine>,
     /// The operation.
     pub id: &'a OperationId,
     /// What it is about.

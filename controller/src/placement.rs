@@ -7,6 +7,8 @@
 use feather_proto::{ids::ServerName, labels::Labels};
 use serde::{Deserialize, Serialize};
 
+pub mod several;
+
 /// A server that could take a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {

@@ -32,7 +32,7 @@ pub use members::ServerRow;
 pub(crate) use members::server_not_found;
 pub(crate) use operations::held;
 pub use operations::{Append, Begin, Begun, End, LogRow, NewOperation, OperationRow};
-pub use tenants::{TakeIn, TenantRow, TenantState, TenantUpdate};
+pub use tenants::{SentAway, TakeIn, TenantRow, TenantState, TenantUpdate};
 pub(crate) use tenants::{tenant_not_found, world_changed};
 
 /// What can go wrong with the store.

@@ -56,6 +56,8 @@ pub mod reason {
     pub const WRONG_STATE: &str = "WRONG_STATE";
     /// No server has room.
     pub const NO_ROOM: &str = "NO_ROOM";
+    /// Of several tenants, some were not moved.
+    pub const NOT_ALL_MOVED: &str = "NOT_ALL_MOVED";
     /// No free port on the server.
     pub const NO_PORT: &str = "NO_PORT";
     /// Not enough disk.

@@ -6,10 +6,12 @@ use crate::{arguments::Context, error::Failure};
 
 mod adopt;
 mod cordon;
+mod drain;
 mod invite;
 mod label;
 mod list;
 mod remove;
+mod r#return;
 mod show;
 mod swap;
 mod uncordon;
@@ -24,6 +26,8 @@ pub(crate) enum Verb {
     Cordon(cordon::Args),
     Uncordon(uncordon::Args),
     Label(label::Args),
+    Drain(drain::Args),
+    Return(r#return::Args),
     Remove(remove::Args),
 }
 
@@ -37,6 +41,8 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Cordon(arguments) => cordon::run(arguments, context).await,
         Verb::Uncordon(arguments) => uncordon::run(arguments, context).await,
         Verb::Label(arguments) => label::run(arguments, context).await,
+        Verb::Drain(arguments) => drain::run(arguments, context).await,
+        Verb::Return(arguments) => r#return::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
     }
 }

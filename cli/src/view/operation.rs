@@ -3,7 +3,13 @@
 use feather_proto::pb::controller::v1 as pb;
 use serde::Serialize;
 
-use super::{Moment, migration::MigrationView, moment, or_empty, set};
+use super::{
+    Moment,
+    migration::MigrationView,
+    moment,
+    moves::{self, TenantMoveView},
+    or_empty, set,
+};
 use crate::{
     output::{pairs, table},
     units,
@@ -51,6 +57,8 @@ pub(crate) struct OperationView {
     pub(crate) hint: Option<String>,
     pub(crate) requested_by: Option<String>,
     pub(crate) migration: Option<MigrationView>,
+    pub(crate) moves: Vec<TenantMoveView>,
+    pub(crate) parent: Option<String>,
     pub(crate) log: Vec<LogEntryView>,
 }
 
@@ -75,6 +83,8 @@ impl From<pb::Operation> for OperationView {
             pb::OperationKind::Stop => "stop",
             pb::OperationKind::Restart => "restart",
             pb::OperationKind::Swap => "swap",
+            pb::OperationKind::Drain => "drain",
+            pb::OperationKind::Return => "return",
         };
         let state = match pb.state() {
             pb::OperationState::Unspecified => State::Unknown,
@@ -100,6 +110,8 @@ impl From<pb::Operation> for OperationView {
             hint: set(pb.hint),
             requested_by: set(pb.requested_by),
             migration: pb.migration.map(MigrationView::from),
+            moves: pb.moves.into_iter().map(TenantMoveView::from).collect(),
+            parent: set(pb.parent),
             log: pb.log.into_iter().map(LogEntryView::from).collect(),
         }
     }
@@ -134,6 +146,7 @@ impl OperationView {
             ("from", or_empty(self.source.as_ref())),
             ("to", or_empty(self.target.as_ref())),
             ("step", or_empty(self.step.as_ref())),
+            ("part of", or_empty(self.parent.as_ref())),
             ("requested by", or_empty(self.requested_by.as_ref())),
             ("began", moment(self.created)),
             ("ended", moment(self.ended)),
@@ -145,6 +158,10 @@ impl OperationView {
             ("error", or_empty(self.error.as_ref())),
             ("next", or_empty(self.hint.as_ref())),
         ]);
+        if !self.moves.is_empty() {
+            text.push('\n');
+            text.push_str(&moves::list(&self.moves));
+        }
         if !self.log.is_empty() {
             text.push('\n');
             text.push_str(&self.log_table(times));

@@ -124,6 +124,8 @@ service! { server_service_server::ServerService {
     swap_admin: SwapAdmin(SwapAdminRequest) -> SwapAdminResponse,
     cordon_server: CordonServer(CordonServerRequest) -> CordonServerResponse,
     label_server: LabelServer(LabelServerRequest) -> LabelServerResponse,
+    drain_server: DrainServer(DrainServerRequest) -> DrainServerResponse,
+    return_server: ReturnServer(ReturnServerRequest) -> ReturnServerResponse,
 } streams {} }
 
 service! { tenant_service_server::TenantService {

@@ -140,8 +140,11 @@ async fn migrate_explains_its_promise() {
 async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
     let controller = Controller::start().await;
     let verbs = [
-        ("server", &["list", "show", "invite", "remove", "cordon", "uncordon", "label"][..]),
-        ("tenant", &["add", "remove", "list", "show", "migrate", "place", "start", "stop", "restart", "password", "logs"]),
+        ("server", &["list", "show", "invite", "remove", "cordon", "uncordon", "label", "drain", "return"][..]),
+        (
+            "tenant",
+            &["add", "remove", "list", "show", "migrate", "place", "start", "stop", "restart", "password", "logs"],
+        ),
         ("volume", &["list", "export", "import", "verify"]),
         ("operation", &["list", "show", "watch", "cancel", "retry"]),
         ("warning", &["list", "show", "ack"]),

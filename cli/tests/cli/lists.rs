@@ -478,6 +478,8 @@ async fn operation_show_tells_the_story_from_its_beginning() {
       "hint": null,
       "requested_by": "admin/root",
       "migration": null,
+      "moves": [],
+      "parent": null,
       "log": [
         {
           "sequence": 1,

@@ -7,6 +7,7 @@ mod adopt;
 mod cert;
 mod controller;
 mod dns;
+mod drain;
 mod errors;
 mod following;
 mod help;

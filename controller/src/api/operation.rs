@@ -12,7 +12,7 @@ use feather_proto::{
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{kind, operator, optional, reader, state};
+use super::{kind, operator, optional, reader, resettling, state};
 use crate::{
     agents::{Phase, TransferProgress},
     operations::{
@@ -45,7 +45,8 @@ const LIST_DEFAULT: u32 = 50;
 pub(super) async fn view(world: &World, id: &OperationId) -> Result<pb::Operation, Error> {
     let row = world.store.operation(id).await?;
     let log = world.store.operation_log(id).await?;
-    Ok(encode(row, &log))
+    let moves = resettling::moves(world, &row).await?;
+    Ok(pb::Operation { moves, ..encode(row, &log) })
 }
 
 fn encode(row: OperationRow, log: &[LogRow]) -> pb::Operation {
@@ -69,6 +70,8 @@ fn encode(row: OperationRow, log: &[LogRow]) -> pb::Operation {
         hint: hint(&row),
         log: log.iter().map(line).collect(),
         migration: migration(&row),
+        moves: Vec::new(),
+        parent: optional(row.parent.as_ref()),
         requested_by: row.requested_by,
     }
 }

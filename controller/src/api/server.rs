@@ -8,14 +8,15 @@ use feather_proto::{
     labels::Labels,
     model::to_timestamp,
     pb::controller::v1::{self as pb, server_service_server::ServerService},
+    tls::Principal,
 };
 use tonic::{Request, Response, Status};
 
-use super::{admin, change_id, operation, operator, reader};
+use super::{admin, change_id, operation, operator, reader, resettling};
 use crate::{
     adoption::{self, Names},
     fleet::{self, Observed, Reachability},
-    intent::{Asker, Intent},
+    intent::{Asker, Intent, Planned, Resettling},
     placement::Candidate,
     store::{ServerRow, TenantState, server_not_found},
     upkeep::{self, Edit},
@@ -33,6 +34,13 @@ impl Servers {
     /// Over this world.
     pub fn new(world: Arc<World>, intent: Intent) -> Self {
         Self { world, intent }
+    }
+
+    async fn operation(&self, planned: &Planned) -> Result<Option<pb::Operation>, Error> {
+        match &planned.operation {
+            Some(id) => operation::view(&self.world, id).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn views(&self) -> Result<Vec<pb::Server>, Error> {
@@ -55,6 +63,10 @@ impl Servers {
         });
         Ok(views.collect())
     }
+}
+
+fn asker(id: &str, dry_run: bool, caller: &Principal) -> Result<Asker, Error> {
+    Ok(Asker { request_id: change_id(id, dry_run)?, requested_by: caller.to_string(), dry_run })
 }
 
 fn encode(
@@ -115,16 +127,9 @@ impl ServerService for Servers {
     ) -> Result<Response<pb::SwapAdminResponse>, Status> {
         let caller = operator(&request)?;
         let message = request.into_inner();
-        let asker = Asker {
-            request_id: change_id(&message.request_id, message.dry_run)?,
-            requested_by: caller.to_string(),
-            dry_run: message.dry_run,
-        };
+        let asker = asker(&message.request_id, message.dry_run, &caller)?;
         let (planned, image_digest) = self.intent.swap(&asker, &message.server.parse()?, &message.image).await?;
-        let operation = match &planned.operation {
-            Some(id) => Some(operation::view(&self.world, id).await?),
-            None => None,
-        };
+        let operation = self.operation(&planned).await?;
         Ok(Response::new(pb::SwapAdminResponse { operation, explanation: planned.explanation, image_digest }))
     }
 
@@ -157,6 +162,35 @@ impl ServerService for Servers {
             tracing::info!(%server, labels = %now.labels, by = %caller, "server labels changed");
         }
         Ok(Response::new(pb::LabelServerResponse { labels: now.labels.encode(), changed, version: count(now.version) }))
+    }
+
+    async fn drain_server(
+        &self,
+        request: Request<pb::DrainServerRequest>,
+    ) -> Result<Response<pb::DrainServerResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let wanted = Resettling {
+            to: super::given(&message.to)?,
+            ..resettling::wanted(message.parallel, message.deadline_seconds, message.partial)?
+        };
+        let asker = asker(&message.request_id, message.dry_run, &caller)?;
+        let (planned, moves) = self.intent.drain(&asker, &message.server.parse()?, &wanted).await?;
+        let (operation, moves) = (self.operation(&planned).await?, resettling::foreseen(moves));
+        Ok(Response::new(pb::DrainServerResponse { operation, moves }))
+    }
+
+    async fn return_server(
+        &self,
+        request: Request<pb::ReturnServerRequest>,
+    ) -> Result<Response<pb::ReturnServerResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let wanted = resettling::wanted(message.parallel, message.deadline_seconds, message.partial)?;
+        let asker = asker(&message.request_id, message.dry_run, &caller)?;
+        let (planned, moves) = self.intent.bring_home(&asker, &message.server.parse()?, &wanted).await?;
+        let (operation, moves) = (self.operation(&planned).await?, resettling::foreseen(moves));
+        Ok(Response::new(pb::ReturnServerResponse { operation, moves }))
     }
 
     async fn list_servers(

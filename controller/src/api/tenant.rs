@@ -240,6 +240,7 @@ impl TenantService for Tenants {
             relayed: message.route() == pb::TransferRoute::Controller,
             on: Labels::decode(message.on.clone())?,
             planned_before: promises(&message)?,
+            part: None,
         };
         let planned = self.intent.migrate(&asked, &wanted).await?;
         let (prediction, not_predicted) = match planned.prediction.clone().filter(|_| asked.dry_run) {

@@ -2,7 +2,7 @@
 
 use feather_proto::{
     error::{Error, reason},
-    ids::{ServerName, TenantName},
+    ids::{OperationId, ServerName, TenantName},
     labels::Labels,
     model::invalid_field,
 };
@@ -38,6 +38,8 @@ pub enum Destination {
     Placement,
     /// To where it came from.
     Back,
+    /// There, as far as what the tenant is bound to allows it.
+    IfAllowed(ServerName),
 }
 
 impl Destination {
@@ -46,8 +48,18 @@ impl Destination {
             Destination::Server(server) => server.to_string(),
             Destination::Placement => String::new(),
             Destination::Back => "<back>".into(),
+            Destination::IfAllowed(server) => format!("<if-allowed>{server}"),
         }
     }
+}
+
+/// That a move is part of another operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub operation: OperationId,
+    /// It leaves its home only for now.
+    pub sends_away: bool,
 }
 
 /// How a tenant is to be moved.
@@ -65,9 +77,39 @@ pub struct Move {
     pub on: Labels,
     /// Moves that a dry run planned before this one.
     pub planned_before: Vec<Promise>,
+    /// What it is a part of.
+    pub part: Option<Part>,
 }
 
 impl Move {
+    /// There, as moves usually are.
+    pub fn to(to: Destination) -> Self {
+        Self {
+            to,
+            keep_source_seconds: 0,
+            bytes_per_second_max: None,
+            relayed: false,
+            on: Labels::default(),
+            planned_before: Vec::new(),
+            part: None,
+        }
+    }
+
+    /// What is compared when the request id comes again.
+    fn asked(&self, tenant: &TenantName) -> Result<serde_json::Value, Error> {
+        let mut asked = json!({
+            "migrate": tenant,
+            "to": self.to.word(),
+            "keep": self.keep_source_seconds,
+            "limit": self.bytes_per_second_max,
+            "relayed": self.relayed,
+        });
+        if !self.on.is_empty() {
+            asked["on"] = to_json(&self.on)?;
+        }
+        Ok(asked)
+    }
+
     fn check(&self) -> Result<(), Error> {
         if self.keep_source_seconds > KEEP_SOURCE_MAX_SECONDS {
             return Err(invalid_field("keep_source_seconds", "at most 315360000 (ten years)"));
@@ -83,22 +125,13 @@ impl Intent {
     /// Moves a tenant.
     pub async fn migrate(&self, request: &Request, wanted: &Move) -> Result<Planned, Error> {
         wanted.check()?;
-        let mut asked = json!({
-            "migrate": request.tenant,
-            "to": wanted.to.word(),
-            "keep": wanted.keep_source_seconds,
-            "limit": wanted.bytes_per_second_max,
-            "relayed": wanted.relayed,
-        });
-        if !wanted.on.is_empty() {
-            asked["on"] = to_json(&wanted.on)?;
-        }
+        let asked = wanted.asked(&request.tenant)?;
         if let Some(known) = self.known(request, &asked).await? {
             return Ok(known);
         }
         let (row, source) = self.living(&request.tenant).await?;
         let only = match &wanted.to {
-            Destination::Server(server) => Some(server.clone()),
+            Destination::Server(server) | Destination::IfAllowed(server) => Some(server.clone()),
             Destination::Placement => None,
             Destination::Back => Some(row.previous_server.clone().ok_or_else(|| never_moved(&request.tenant))?),
         };
@@ -143,6 +176,7 @@ impl Intent {
             bytes_per_second_max: wanted.bytes_per_second_max,
             relayed: wanted.relayed,
             predicted: prediction.as_ref().ok().cloned(),
+            sent_away_by: wanted.part.as_ref().filter(|part| part.sends_away).map(|part| part.operation.clone()),
         };
         let mut explanation = decision.explanation();
         // Who names a server is not bound, but should know.
@@ -155,6 +189,7 @@ impl Intent {
         }
         explanation.push(format!("{} bytes on disk to move from {source} to {target}", volume.disk_bytes));
         let proposal = Proposal {
+            parent: wanted.part.as_ref().map(|part| part.operation.clone()),
             target: Some(target),
             volume_bytes: volume.disk_bytes,
             ..Proposal::of(Kind::Migrate, asked, source, to_json(&plan)?, explanation, row)
@@ -197,7 +232,8 @@ impl Intent {
 
 /// What the target must be: of the tenant's own bounds only where placement chooses.
 fn bounds(row: &TenantRow, wanted: &Move) -> Result<Bounds, Error> {
-    let own = if wanted.to == Destination::Placement { row.bounds.clone() } else { Bounds::default() };
+    let bound = matches!(wanted.to, Destination::Placement | Destination::IfAllowed(_));
+    let own = if bound { row.bounds.clone() } else { Bounds::default() };
     let on = own.on.and(&wanted.on).map_err(|error| {
         error.context(format!(
             "{0} is bound to other servers (`featherctl tenant place {0}` changes that, --to names a server all the same)",

@@ -76,6 +76,7 @@ impl Procedure for Add {
                     server: Some(context.plan.server.clone()),
                     previous_server: None,
                     running: Some(true),
+                    sent_away: None,
                 }),
             }),
             Steps::Dns => super::engine::settle_dns(context.world).await,

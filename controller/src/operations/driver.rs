@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, Event, Fence, Named as _, Outcome, Procedure, State, Step,
+    engine::Engine,
     log::{Next, Progress, next},
 };
 use crate::{
@@ -28,6 +29,7 @@ pub(super) type Cancel = oneshot::Sender<Result<(), Error>>;
 /// Drives one operation.
 pub(super) struct Driver {
     world: Arc<World>,
+    engine: Arc<Engine>,
     shutdown: CancellationToken,
     id: OperationId,
     retry: Arc<Notify>,
@@ -72,13 +74,13 @@ impl<'a> Line<'a> {
 
 impl Driver {
     pub(super) fn new(
-        world: Arc<World>,
+        engine: Arc<Engine>,
         shutdown: CancellationToken,
         id: OperationId,
         retry: Arc<Notify>,
         cancels: mpsc::Receiver<Cancel>,
     ) -> Self {
-        Self { world, shutdown, id, retry, cancels }
+        Self { world: engine.world.clone(), engine, shutdown, id, retry, cancels }
     }
 
     /// Drives to the end, or until shutdown. A store that fails is looked at again: what it holds decides.
@@ -221,10 +223,16 @@ impl Driver {
         undoing: bool,
         may_interrupt: bool,
     ) -> Result<Tried, Error> {
-        let world = self.world.clone();
+        let (world, engine) = (self.world.clone(), self.engine.clone());
         let mut facts = run.facts.clone();
-        let context =
-            Context { world: &world, id: &self.id, subject: &run.subject, plan: &run.plan, fence: &run.fence };
+        let context = Context {
+            world: &world,
+            engine: &engine,
+            id: &self.id,
+            subject: &run.subject,
+            plan: &run.plan,
+            fence: &run.fence,
+        };
         let mut work = if undoing {
             P::undo(step, &context, &mut facts, &run.progress.begun)
         } else {
@@ -270,7 +278,14 @@ impl Driver {
     }
 
     fn context<'a, P: Procedure>(&'a self, run: &'a Run<P>) -> Context<'a, P::Plan, P::Subject> {
-        Context { world: &self.world, id: &self.id, subject: &run.subject, plan: &run.plan, fence: &run.fence }
+        Context {
+            world: &self.world,
+            engine: &self.engine,
+            id: &self.id,
+            subject: &run.subject,
+            plan: &run.plan,
+            fence: &run.fence,
+        }
     }
 
     async fn end<P: Procedure>(&self, run: &mut Run<P>, state: State) -> store::Result<()> {

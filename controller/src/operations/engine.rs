@@ -21,9 +21,10 @@ use super::{
     migrate::Migrate,
     power::{Restart, Start, Stop},
     remove::Remove,
+    resettle::Resettle,
     swap::Swap,
 };
-use crate::{agents::Call, store, world::World};
+use crate::{agents::Call, intent::Intent, store, world::World};
 
 impl<P> Context<'_, P> {
     /// A call to an agent for what is to be achieved. The same step always gives the same request id.
@@ -47,6 +48,11 @@ impl<P> Context<'_, P> {
 }
 
 impl<P, S> Context<'_, P, S> {
+    /// Begins operations that are part of this one.
+    pub fn intent(&self) -> Intent {
+        Intent::new(self.engine.world.clone(), self.engine.clone())
+    }
+
     /// The same for every repetition of the same step of the same operation.
     pub fn request_id(&self, key: &str) -> uuid::Uuid {
         let digest = Sha256::digest(format!("{}/{key}", self.id));
@@ -77,7 +83,7 @@ struct Handle {
 
 /// Drives all operations of one controller.
 pub struct Engine {
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     running: Mutex<BTreeMap<OperationId, Handle>>,
     tasks: TaskTracker,
     /// Park at the next boundary.
@@ -117,7 +123,7 @@ impl Engine {
         }
         let engine = self.clone();
         self.tasks.spawn(async move {
-            let driver = Driver::new(engine.world.clone(), engine.shutdown.clone(), id.clone(), retry, cancelled);
+            let driver = Driver::new(engine.clone(), engine.shutdown.clone(), id.clone(), retry, cancelled);
             match kind {
                 Kind::Add => driver.run::<Add>().await,
                 Kind::Remove => driver.run::<Remove>().await,
@@ -126,6 +132,7 @@ impl Engine {
                 Kind::Stop => driver.run::<Stop>().await,
                 Kind::Restart => driver.run::<Restart>().await,
                 Kind::Swap => driver.run::<Swap>().await,
+                Kind::Drain | Kind::Return => driver.run::<Resettle>().await,
             }
             engine.lock().remove(&id);
             engine.world.volatile.ring();

@@ -18,14 +18,14 @@ mod rounds;
 use async_trait::async_trait;
 use feather_proto::{
     error::{Code, Error, reason},
-    ids::{Generation, ServerName, TenantName},
+    ids::{Generation, OperationId, ServerName, TenantName},
     model::{StartMode, StopReason, VolumeSummary},
 };
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
 use super::{Context, Outcome, Procedure, Step};
-use crate::store::{TenantState, TenantUpdate};
+use crate::store::{SentAway, TenantState, TenantUpdate};
 pub use measured::Measured;
 pub use prediction::{Ahead, Past, Prediction, predict};
 pub use rounds::Round;
@@ -56,6 +56,9 @@ pub struct Plan {
     /// What it will take, judged by moves before it.
     #[serde(default)]
     pub predicted: Option<Prediction>,
+    /// The drain that sends it away, so that a return brings it home.
+    #[serde(default)]
+    pub sent_away_by: Option<OperationId>,
 }
 
 /// What the steps find out.
@@ -260,6 +263,11 @@ fn commit(context: &Context<'_, Plan>) -> Outcome {
             server: Some(context.plan.target.clone()),
             previous_server: Some(context.plan.source.clone()),
             running: None,
+            sent_away: context.plan.sent_away_by.clone().map(|operation| SentAway {
+                home: context.plan.source.clone(),
+                operation,
+                at_ms: context.now_ms(),
+            }),
         }),
     }
 }

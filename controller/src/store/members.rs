@@ -204,6 +204,8 @@ impl Store {
         sqlx::query("DELETE FROM servers WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
         // Who was taken out does not come back by a token from before.
         sqlx::query("DELETE FROM join_tokens WHERE server = $1").bind(name.as_str()).execute(&mut *transaction).await?;
+        // Nobody can come home there.
+        sqlx::query("DELETE FROM sent_away WHERE home = $1").bind(name.as_str()).execute(&mut *transaction).await?;
         sqlx::query("DELETE FROM settings WHERE name = 'ingress' AND value = $1")
             .bind(name.as_str())
             .execute(&mut *transaction)

@@ -25,6 +25,8 @@ use crate::{
 pub struct NewOperation {
     /// Its id.
     pub id: OperationId,
+    /// The operation that it is a part of; it begins only as long as that one runs.
+    pub parent: Option<OperationId>,
     /// Chosen by the caller; the same one again finds the same operation.
     pub request_id: uuid::Uuid,
     /// What was asked, to be compared when the request id comes again.
@@ -104,6 +106,8 @@ pub struct OperationRow {
     pub created: OffsetDateTime,
     /// When it ended.
     pub ended: Option<OffsetDateTime>,
+    /// The operation that it is a part of.
+    pub parent: Option<OperationId>,
 }
 
 /// A line of an operation's log.
@@ -172,6 +176,7 @@ fn operation(row: &AnyRow) -> Result<OperationRow> {
         hint: column(row, "hint")?,
         created: from_ms(column(row, "created_ms")?)?,
         ended: ended.map(from_ms).transpose()?,
+        parent: parse_option(column(row, "parent")?)?,
     })
 }
 
@@ -258,7 +263,7 @@ pub(crate) fn held(subject: &Subject, operation: &OperationId) -> WireError {
     let error = error.with("operation", operation);
     match subject {
         Subject::Tenant(tenant) => error.with("tenant", tenant),
-        Subject::Server(server) => error.with("server", server),
+        Subject::Server(server) | Subject::Residents(server) => error.with("server", server),
     }
 }
 
@@ -266,7 +271,7 @@ pub(crate) fn held(subject: &Subject, operation: &OperationId) -> WireError {
 fn changed_meanwhile(subject: &Subject) -> WireError {
     match subject {
         Subject::Tenant(tenant) => world_changed(tenant),
-        Subject::Server(_) => {
+        Subject::Server(_) | Subject::Residents(_) => {
             WireError::stale(reason::WORLD_CHANGED, format!("{} was changed meanwhile; try again", subject.spoken()))
         }
     }
@@ -299,6 +304,9 @@ impl Store {
         if let Some(id) = known(&mut transaction, new.request_id, &new.request).await? {
             return Ok(Begin::Known(id));
         }
+        if let Some(parent) = &new.parent {
+            require_running(&mut transaction, parent).await?;
+        }
         hold(&mut transaction, new).await?;
         // A server may have been removed since the plan was made; an operation on it could go neither on nor back.
         for server in new.source.iter().chain(&new.target) {
@@ -310,7 +318,7 @@ impl Store {
         plan["undo_generation"] = undo_generation.0.into();
         sqlx::query(
             "INSERT INTO operations (id, request_id, request, kind, subject, source, target, state, plan, facts, requested_by, \
-             created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $10, $11)",
+             created_ms, parent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $10, $11, $12)",
         )
         .bind(new.id.as_str())
         .bind(new.request_id.to_string())
@@ -323,6 +331,7 @@ impl Store {
         .bind(plan.to_string())
         .bind(&new.requested_by)
         .bind(to_ms(new.now))
+        .bind(new.parent.as_ref().map(|parent| parent.as_str().to_owned()))
         .execute(&mut *transaction)
         .await?;
         insert_log(&mut transaction, &new.id, 0, new.now, ("plan", Event::Note, &new.explanation)).await?;
@@ -399,6 +408,15 @@ impl Store {
         rows.iter().map(operation).collect()
     }
 
+    /// The operations that are parts of this one, in the order in which they began.
+    pub async fn children(&self, parent: &OperationId) -> Result<Vec<OperationRow>> {
+        let rows = sqlx::query("SELECT * FROM operations WHERE parent = $1 ORDER BY created_ms, id")
+            .bind(parent.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(operation).collect()
+    }
+
     /// Moves that were made, the newest first.
     pub async fn moves(&self, limit: u32) -> Result<Vec<OperationRow>> {
         let rows = sqlx::query(
@@ -424,6 +442,21 @@ impl Store {
     pub async fn require_tenant(&self, name: &TenantName) -> Result<super::TenantRow> {
         Ok(self.tenant(name).await?.ok_or_else(|| tenant_not_found(name))?)
     }
+}
+
+/// A part of an operation begins only while that one does its steps: whoever is being cancelled begins nothing any more. Written, not
+/// read, so that the two cannot pass each other.
+async fn require_running(connection: &mut sqlx::AnyConnection, parent: &OperationId) -> Result<()> {
+    let running = sqlx::query("UPDATE operations SET state = state WHERE id = $1 AND state = $2")
+        .bind(parent.as_str())
+        .bind(word(&State::Running)?)
+        .execute(connection)
+        .await?;
+    if running.rows_affected() == 1 {
+        return Ok(());
+    }
+    Err(WireError::refused(reason::CANCELLED, format!("{parent}, which this is a part of, is not running any more"))
+        .into())
 }
 
 async fn insert_log(

@@ -2,7 +2,7 @@
 
 use feather_proto::{
     error::{Error as WireError, reason},
-    ids::{Generation, ServerName, TenantName},
+    ids::{Generation, OperationId, ServerName, TenantName},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -65,12 +65,25 @@ pub struct TenantUpdate {
     pub previous_server: Option<ServerName>,
     /// Should it run?
     pub running: Option<bool>,
+    /// A drain sends it away from here, and a return shall find it.
+    pub sent_away: Option<SentAway>,
+}
+
+/// That a tenant left its server only because that was emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentAway {
+    /// Where it lived.
+    pub home: ServerName,
+    /// The drain.
+    pub operation: OperationId,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 impl TenantUpdate {
     /// Changes the generation only.
     pub fn generation(tenant: TenantName, generation: Generation) -> Self {
-        Self { tenant, generation, state: None, server: None, previous_server: None, running: None }
+        Self { tenant, generation, state: None, server: None, previous_server: None, running: None, sent_away: None }
     }
 }
 
@@ -107,16 +120,50 @@ pub(super) async fn update(connection: &mut sqlx::AnyConnection, change: &Tenant
     .bind(change.server.as_ref().map(|server| server.as_str().to_owned()))
     .bind(change.previous_server.as_ref().map(|server| server.as_str().to_owned()))
     .bind(change.running.map(i64::from))
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
     if changed.rows_affected() == 1 {
-        return Ok(());
+        return note_way(connection, change).await;
     }
     Err(WireError::stale(
         reason::STALE_GENERATION,
         format!("{} was placed anew under a higher generation than {}", change.tenant, change.generation),
     )
     .into())
+}
+
+/// Keeps who is away from home: who is sent away, who has come home, who is no more.
+async fn note_way(connection: &mut sqlx::AnyConnection, change: &TenantUpdate) -> Result<()> {
+    if change.state == Some(TenantState::Removed) {
+        sqlx::query("DELETE FROM sent_away WHERE tenant = $1")
+            .bind(change.tenant.as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    if let Some(server) = &change.server {
+        // Whoever is home again has left the places of refuge on the way for good.
+        sqlx::query(
+            "DELETE FROM sent_away WHERE tenant = $1 AND away_ms >= \
+             (SELECT first.away_ms FROM sent_away AS first WHERE first.tenant = $1 AND first.home = $2)",
+        )
+        .bind(change.tenant.as_str())
+        .bind(server.as_str())
+        .execute(&mut *connection)
+        .await?;
+    }
+    if let Some(away) = &change.sent_away {
+        sqlx::query(
+            "INSERT INTO sent_away (tenant, home, operation, away_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, home) \
+             DO UPDATE SET operation = excluded.operation, away_ms = excluded.away_ms",
+        )
+        .bind(change.tenant.as_str())
+        .bind(away.home.as_str())
+        .bind(away.operation.as_str())
+        .bind(away.at_ms)
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// A tenant that lives on a member and is to become one of the fleet.
@@ -186,6 +233,15 @@ impl Store {
             return Err(world_changed(name).into());
         }
         self.commit(transaction, "bounds").await
+    }
+
+    /// Who was sent away from a server by a drain and has not been there since, in the order of names.
+    pub async fn sent_away(&self, home: &ServerName) -> Result<Vec<TenantName>> {
+        let rows = sqlx::query("SELECT tenant FROM sent_away WHERE home = $1 ORDER BY tenant")
+            .bind(home.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| parse(&column::<String>(row, "tenant")?)).collect()
     }
 
     /// All tenants in the order of their names, removed ones included.

@@ -49,6 +49,7 @@ fn now() -> OffsetDateTime {
 fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
     NewOperation {
         id: OperationId::from_uuid(uuid::Uuid::from_u128(number)),
+        parent: None,
         request_id: uuid::Uuid::from_u128(number),
         request: json!({ "add": "alice" }),
         kind: Kind::Add,

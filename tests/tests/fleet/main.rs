@@ -5,6 +5,7 @@
 mod adopt;
 mod bounds;
 mod dns;
+mod drain;
 mod dynadot;
 mod faults;
 mod hostile;
