@@ -17,6 +17,7 @@ pub mod intent;
 pub mod operations;
 pub mod placement;
 pub mod relay;
+pub mod retirement;
 pub mod seal;
 pub mod store;
 pub mod upkeep;

@@ -11,6 +11,7 @@ mod invite;
 mod label;
 mod list;
 mod remove;
+mod retire;
 mod r#return;
 mod show;
 mod swap;
@@ -28,6 +29,7 @@ pub(crate) enum Verb {
     Label(label::Args),
     Drain(drain::Args),
     Return(r#return::Args),
+    Retire(retire::Args),
     Remove(remove::Args),
 }
 
@@ -43,6 +45,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Label(arguments) => label::run(arguments, context).await,
         Verb::Drain(arguments) => drain::run(arguments, context).await,
         Verb::Return(arguments) => r#return::run(arguments, context).await,
+        Verb::Retire(arguments) => retire::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
     }
 }

@@ -126,6 +126,7 @@ service! { server_service_server::ServerService {
     label_server: LabelServer(LabelServerRequest) -> LabelServerResponse,
     drain_server: DrainServer(DrainServerRequest) -> DrainServerResponse,
     return_server: ReturnServer(ReturnServerRequest) -> ReturnServerResponse,
+    retire_server: RetireServer(RetireServerRequest) -> RetireServerResponse,
 } streams {} }
 
 service! { tenant_service_server::TenantService {

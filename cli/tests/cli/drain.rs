@@ -178,3 +178,25 @@ async fn a_return_says_that_everybody_is_home() {
     --- exit 0
     "#);
 }
+
+#[tokio::test]
+async fn a_server_is_retired_by_its_name_and_its_copies_are_named() {
+    let controller = Controller::start().await;
+    let copy = pb::KeptCopy { tenant: "alice".into(), lives_on: "fra".into(), keep_until: None };
+    controller.answers("RetireServer", pb::RetireServerResponse { kept_copies: vec![copy] });
+    assert_snapshot!(controller.run("server retire nyc --discard-kept-copies --yes").await, @r"
+    --- stdout
+    COPY OF  LIVES ON  KEPT UNTIL
+    alice    fra       -
+    --- stderr
+    nyc is out of the fleet; stop its birth, and what is on its disk can go
+    --- exit 0
+    ");
+    assert_snapshot!(controller.run("server retire nyc").await, @r"
+    --- stderr
+    error: nobody can be asked to confirm this here, and --yes was not given
+    next: add --yes if you mean it. This takes nyc out of the fleet for good, with the copies that it keeps.
+    --- exit 2
+    ");
+    assert_snapshot!(controller.calls(), @r#"RetireServer: RetireServerRequest { server: "nyc", discard_kept_copies: true, dry_run: false }"#);
+}

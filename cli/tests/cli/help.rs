@@ -140,7 +140,10 @@ async fn migrate_explains_its_promise() {
 async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
     let controller = Controller::start().await;
     let verbs = [
-        ("server", &["list", "show", "invite", "remove", "cordon", "uncordon", "label", "drain", "return"][..]),
+        (
+            "server",
+            &["list", "show", "invite", "remove", "cordon", "uncordon", "label", "drain", "return", "retire"][..],
+        ),
         (
             "tenant",
             &["add", "remove", "list", "show", "migrate", "place", "start", "stop", "restart", "password", "logs"],

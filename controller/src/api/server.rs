@@ -12,12 +12,13 @@ use feather_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{admin, change_id, operation, operator, reader, resettling};
+use super::{admin, change_id, operation, operator, optional, reader, resettling};
 use crate::{
     adoption::{self, Names},
     fleet::{self, Observed, Reachability},
     intent::{Asker, Intent, Planned, Resettling},
     placement::Candidate,
+    retirement::{self, KeptCopy},
     store::{ServerRow, TenantState, server_not_found},
     upkeep::{self, Edit},
     warnings,
@@ -226,6 +227,26 @@ impl ServerService for Servers {
             tracing::info!(server = %name, "server removed");
         }
         Ok(Response::new(pb::RemoveServerResponse {}))
+    }
+
+    async fn retire_server(
+        &self,
+        request: Request<pb::RetireServerRequest>,
+    ) -> Result<Response<pb::RetireServerResponse>, Status> {
+        let caller = admin(&request)?;
+        let message = request.into_inner();
+        let server: ServerName = message.server.parse()?;
+        let discard = message.discard_kept_copies;
+        let copies = retirement::retire(&self.world, &server, discard, message.dry_run).await?;
+        if !message.dry_run {
+            tracing::info!(%server, kept_copies = copies.len(), by = %caller, "server retired");
+        }
+        let encode = |one: KeptCopy| pb::KeptCopy {
+            tenant: one.tenant.into(),
+            lives_on: optional(one.lives_on),
+            keep_until: one.keep_until.map(to_timestamp),
+        };
+        Ok(Response::new(pb::RetireServerResponse { kept_copies: copies.into_iter().map(encode).collect() }))
     }
 
     async fn adopt_server(

@@ -285,3 +285,32 @@ async fn a_server_that_cannot_be_reached_is_not_drained() {
     .await;
     assert!(begin(&fleet, asked("fra")).await.is_ok(), "nobody lives there; nothing is to be moved");
 }
+
+fn retire(server: &str) -> pb::RetireServerRequest {
+    pb::RetireServerRequest { server: server.into(), ..Default::default() }
+}
+
+async fn not_retired(fleet: &Fleet, request: pb::RetireServerRequest) -> Error {
+    Error::from(fleet.server_service().retire_server(request).await.unwrap_err())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_server_is_retired_with_its_copies_only_by_word() {
+    let fleet = fleet_with(&["nyc", "fra"], &["alice", "bob"]).await;
+    let gone = pb::RetireServerRequest { discard_kept_copies: true, ..retire("nyc") };
+    let full = not_retired(&fleet, gone.clone()).await;
+    assert!(full.message.contains("holds the data of alice, bob"), "{full:?}");
+    assert_eq!(drain(&fleet, asked("nyc")).await.state(), pb::OperationState::Succeeded);
+    let kept = not_retired(&fleet, retire("nyc")).await;
+    assert!(kept.message.contains("(lives on fra)") && kept.message.contains("--discard-kept-copies"), "{kept:?}");
+    let dry = pb::RetireServerRequest { dry_run: true, ..gone.clone() };
+    let dry = fleet.server_service().retire_server(dry).await.unwrap().into_inner();
+    let names: Vec<_> = dry.kept_copies.iter().map(|one| one.tenant.as_str()).collect();
+    assert_eq!(names, ["alice", "bob"]);
+    fleet.server_service().retire_server(gone).await.unwrap();
+    let listed = fleet.server_service().list_servers(pb::ListServersRequest {}).await.unwrap().into_inner().servers;
+    assert_eq!(listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["fra"]);
+    assert_eq!((home(&fleet, "alice").await, home(&fleet, "bob").await), ("fra".into(), "fra".into()));
+    let taking = not_retired(&fleet, retire("fra")).await;
+    assert!(taking.is(reason::WRONG_STATE), "{taking:?}");
+}
