@@ -12,6 +12,8 @@ use super::{
 };
 use crate::operations::{Event, Kind, State, Subject};
 
+mod ways;
+
 struct Scratch {
     store: Store,
     _folder: tempfile::TempDir,
