@@ -4,7 +4,12 @@
 //! routes must hold, the router makes it so and leaves every other route alone. `router/caddy.rs` is the only file that
 //! knows Caddy's JSON; `router/fake.rs` keeps the same contract in memory.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
@@ -112,6 +117,16 @@ pub struct Link {
     pub ca: PathBuf,
 }
 
+/// What is under way to a port at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Requests and streams alike.
+    pub count: u64,
+    /// The near ends of all connections to the port, by which one knows each of them again; there may be others than the proxy's.
+    /// A request through one of our own routes has a connection of its own.
+    pub connections: BTreeSet<SocketAddr>,
+}
+
 /// The reverse proxy.
 #[async_trait]
 pub trait Router: Send + Sync {
@@ -126,8 +141,8 @@ pub trait Router: Send + Sync {
     async fn ensure_link(&self, link: &Link) -> Result<bool, Error>;
     /// `host:port` at which a request with [`INSIDE_HEADER`] enters the routes from inside of this server, without TLS.
     fn entrance(&self) -> String;
-    /// Requests and streams that are under way to a loopback port which some route names; 0 when none does.
-    async fn in_flight(&self, port: u16) -> Result<u64, Error>;
+    /// Requests and streams that are under way to a loopback port; none are counted when no route names it.
+    async fn in_flight(&self, port: u16) -> Result<UnderWay, Error>;
     /// One `GET /health` by host name through the proxy's public port, with the probe header when a token is given; the status code.
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error>;
     /// Whatever is for no tenant goes to this loopback port, behind all routes of tenants and in place of a route by hand that

@@ -12,7 +12,7 @@ use feather_proto::{
 };
 use uuid::Uuid;
 
-use super::Agent;
+use super::{Agent, drain::Streams};
 use crate::{
     ledger::{Hold, Record, Residence, Spec, Volume},
     password::Password,
@@ -223,15 +223,15 @@ impl Agent {
         let record = self.load(tenant).await?;
         let next = transition::admit_stop(record.as_ref(), tenant, generation, why)?;
         let streams = match (&next, why) {
-            (Next::Write(record), StopReason::Move) => self.count_streams(record).await,
-            _ => 0,
+            (Next::Write(record), StopReason::Move) => self.find_streams(record).await,
+            _ => Streams::default(),
         };
         let sealed = Hold { since: self.clock.now(), boot_id: self.boot_id.clone(), lasted_ms: None };
         let record = self.commit(transition::holding(record.as_ref(), next, sealed)).await?;
         // First the route, so that people wait or read "unavailable" rather than meet a broken connection; but a router that
         // does not answer must not keep the tenant running. The reconciler tries again.
         match self.apply_routes().await {
-            Ok(_) if why == StopReason::Move => self.drain(&record, streams).await,
+            Ok(_) if why == StopReason::Move => self.drain(&record, &streams).await,
             Ok(_) => {}
             Err(error) => tracing::warn!(%tenant, %error, "stopping without its route"),
         }

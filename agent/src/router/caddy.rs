@@ -27,12 +27,13 @@ use self::{
     files::{Entry, Files},
     routes::{Plan, Style, is_our_admin, is_ours, plan, plan_admin},
 };
-use super::{Error, INSIDE_HEADER, Link, PROBE_HEADER, Route, Router};
+use super::{Error, INSIDE_HEADER, Link, PROBE_HEADER, Route, Router, UnderWay};
 
 mod address;
 mod admin;
 mod base;
 mod certificates;
+mod connections;
 #[doc(hidden)]
 pub mod contract;
 mod files;
@@ -377,10 +378,10 @@ impl Router for Caddy {
         self.options.public.trim_start_matches("http://").to_owned()
     }
 
-    async fn in_flight(&self, port: u16) -> Result<u64, Error> {
+    async fn in_flight(&self, port: u16) -> Result<UnderWay, Error> {
         let addresses = [routes::loopback(port), routes::by_hand(port)];
-        let counted = self.admin.in_flight(&addresses).await;
-        counted.map_err(|failure| self.told(failure))
+        let count = self.admin.in_flight(&addresses).await.map_err(|failure| self.told(failure))?;
+        Ok(UnderWay { count, connections: connections::to(port)? })
     }
 
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, limit: Duration) -> Result<u16, Error> {

@@ -110,8 +110,8 @@ pub async fn what_is_so_is_not_touched(world: &dyn World) {
         ("erin", Route::Hold { gate: world.gate(&tenant("erin")), port: world.port() }),
     ]);
     assert!(router.ensure(&wanted).await.unwrap());
-    assert_eq!(router.in_flight(world.port()).await.unwrap(), 0);
-    assert_eq!(router.in_flight(world.dead_port()).await.unwrap(), 0);
+    assert_eq!(router.in_flight(world.port()).await.unwrap().count, 0);
+    assert_eq!(router.in_flight(world.dead_port()).await.unwrap().count, 0);
     let before = world.revision().await;
     for _ in 0..3 {
         assert!(!router.ensure(&wanted).await.unwrap());

@@ -4,7 +4,7 @@
 //! and the name of who served. Fakes of several servers that share [`Peers`] forward to each other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
 
-use super::{Error, HOP_MARK, HOPS_MAX, Link, Route, Router};
+use super::{Error, HOP_MARK, HOPS_MAX, Link, Route, Router, UnderWay};
 use crate::runtime;
 
 /// A call that can be made to fail; named like the method of [`Router`].
@@ -88,7 +88,8 @@ struct State {
     unreachable: bool,
     refusals: BTreeMap<Verb, u32>,
     lost_replies: BTreeMap<Verb, u32>,
-    in_flight: BTreeMap<u16, u64>,
+    in_flight: BTreeMap<u16, VecDeque<UnderWay>>,
+    looks: u64,
     link: Option<Link>,
     entrance: String,
 }
@@ -138,9 +139,14 @@ impl Fake {
         self.state().unreachable = unreachable;
     }
 
-    /// So many requests are under way to the port.
-    pub fn under_way(&self, port: u16, count: u64) {
-        self.state().in_flight.insert(port, count);
+    /// What is found under way to the port, look after look; the last of them stays.
+    pub fn under_way(&self, port: u16, looks: impl IntoIterator<Item = UnderWay>) {
+        self.state().in_flight.insert(port, looks.into_iter().collect());
+    }
+
+    /// How often somebody looked at what is under way.
+    pub fn looks(&self) -> u64 {
+        self.state().looks
     }
 
     /// Somebody writes a route by hand.
@@ -289,9 +295,12 @@ impl Router for Fake {
         self.state().entrance.clone()
     }
 
-    async fn in_flight(&self, port: u16) -> Result<u64, Error> {
-        let (state, lost) = self.enter(Verb::Observe)?;
-        deliver(state.in_flight.get(&port).copied().unwrap_or_default(), lost)
+    async fn in_flight(&self, port: u16) -> Result<UnderWay, Error> {
+        let (mut state, lost) = self.enter(Verb::Observe)?;
+        state.looks += 1;
+        let looks = state.in_flight.entry(port).or_default();
+        let found = if looks.len() > 1 { looks.pop_front() } else { looks.front().cloned() };
+        deliver(found.unwrap_or_default(), lost)
     }
 
     async fn probe(&self, tenant: &TenantName, token: Option<&str>, _limit: Duration) -> Result<u16, Error> {

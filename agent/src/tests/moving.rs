@@ -7,9 +7,12 @@ use super::harness::{
     Server, World, abandon, activate, grant, hand_off, pull, pulled, refused, reserve, retire, seal, start, trial,
     wait_until,
 };
-use crate::runtime::{
-    Capacity, Runtime as _,
-    fake::{Behaviour, Verb},
+use crate::{
+    router::UnderWay,
+    runtime::{
+        Capacity, Runtime as _,
+        fake::{Behaviour, Verb},
+    },
 };
 
 /// Two servers, and alice with some data on the first.
@@ -564,4 +567,25 @@ async fn a_volume_is_measured_against_the_last_pass_over_it() {
     let after = look(&nyc).await;
     assert_eq!((after.bytes_changed, &after.pass_digest), (13, &done.sent.unwrap().root_digest));
     assert_eq!((look(&fra).await.pass_digest, look(&fra).await.bytes_changed), (after.pass_digest, 0));
+}
+
+#[tokio::test]
+async fn a_request_ends_before_the_stop_even_if_streams_end_meanwhile() {
+    let world = World::new();
+    let (nyc, _fra) = two(&world).await;
+    let port = nyc.engine.spec("feather-user-alice").unwrap().host_port;
+    let look = |ends: &[u16]| UnderWay {
+        count: ends.len() as u64,
+        connections: ends.iter().map(|end| ([127, 0, 0, 1], *end).into()).collect(),
+    };
+    // Two streams, and a request of its own at each look; then one of the streams is gone and one request goes on.
+    let before = (0..20).map(|number| look(&[1, 2, 100 + number]));
+    nyc.proxy.under_way(port, before.chain([look(&[1, 99])]));
+    let mut tenants = nyc.tenants();
+    let stopping = tokio::spawn(async move { tenants.stop_tenant(seal(1)).await });
+    wait_until("it is waited for", async || (nyc.proxy.looks() > 30, nyc.proxy.looks())).await;
+    assert_eq!(world.recorder.running("feather-user-alice"), ["nyc"]);
+    nyc.proxy.under_way(port, [look(&[1])]);
+    stopping.await.unwrap().unwrap();
+    assert!(world.recorder.running("feather-user-alice").is_empty());
 }

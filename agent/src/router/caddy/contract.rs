@@ -26,7 +26,7 @@ use super::{AdminAddress, Caddy, CaddyOptions};
 use crate::{
     gate::{GateLimits, Gates},
     router::{
-        Error, HOP_HEADER, PROBE_HEADER, Route, Router,
+        Error, HOP_HEADER, PROBE_HEADER, Route, Router, UnderWay,
         contract::{Answer, World},
     },
 };
@@ -469,11 +469,12 @@ pub async fn what_is_under_way_is_counted_while_others_wait(world: &Process) {
     world.caddy.ensure(&only(Route::Serve { port: world.port() })).await.unwrap();
     let mut slow = world.fetch(&alice(), &[("x-slow", "1")]).await;
     assert_eq!(slow.chunk().await.unwrap().unwrap(), "first");
-    assert_eq!(world.caddy.in_flight(world.port()).await.unwrap(), 1);
+    let begun = world.caddy.in_flight(world.port()).await.unwrap();
+    assert_eq!((begun.count, begun.connections.len()), (1, 1));
 
     let gate = gates.hold(&alice()).unwrap();
     world.caddy.ensure(&only(Route::Hold { gate, port: world.port() })).await.unwrap();
-    assert_eq!(world.caddy.in_flight(world.port()).await.unwrap(), 1);
+    assert_eq!(world.caddy.in_flight(world.port()).await.unwrap(), begun, "it is known again by its connection");
     let address = world.elsewhere();
     let held = async {
         let seen = world.fetch(&alice(), &[]).await.text().await.unwrap();
@@ -485,7 +486,7 @@ pub async fn what_is_under_way_is_counted_while_others_wait(world: &Process) {
         }
         world.go_on.notify_one();
         assert_eq!(slow.text().await.unwrap(), "second");
-        while world.caddy.in_flight(world.port()).await.unwrap() > 0 {
+        while world.caddy.in_flight(world.port()).await.unwrap() != UnderWay::default() {
             tokio::task::yield_now().await;
         }
         world.caddy.ensure(&only(Route::Forward { to: address.clone() })).await.unwrap();
