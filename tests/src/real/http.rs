@@ -102,7 +102,7 @@ impl Visitor {
         let response = request.send().await.map_err(|error| format!("{error:?}"))?;
         let status = response.status().as_u16();
         let boot = response.headers().get("x-work-boot").and_then(|boot| boot.to_str().ok()).map(ToOwned::to_owned);
-        let text = response.text().await.map_err(|error| format!("{error:?}"))?;
+        let text = response.text().await.map_err(|error| format!("{status} by {boot:?}, and then {error:?}"))?;
         Ok(Answer { status, boot, text })
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Failure {
     pub(super) ended: Instant,
     /// What came instead.
     pub(super) what: String,
-    /// The tenant's own process answered so.
+    /// The tenant's own process answered so, because its disk was full.
     pub(super) by_tenant: bool,
 }
 
@@ -234,7 +234,9 @@ impl User {
                 return true;
             }
             Ok(answer) => {
-                self.failed(began, format!("{} {}", answer.status, answer.text.trim()), answer.boot.is_some());
+                // Its disk is full. Whatever else its own process says, "I am stopping" among it, it should not have been asked.
+                let by_tenant = answer.boot.is_some() && answer.text.contains("No space left on device");
+                self.failed(began, format!("{} {}", answer.status, answer.text.trim()), by_tenant);
             }
             Err(error) => self.failed(began, error, false),
         }

@@ -87,6 +87,8 @@ struct Soak<'a> {
     outages: Vec<Outage>,
     outages_ms: Vec<u64>,
     killed: usize,
+    /// When each move began, and what it was.
+    begun: Vec<(Instant, String)>,
     /// How long a move without a fault has taken.
     usual: Duration,
     report: Report,
@@ -109,6 +111,7 @@ pub async fn run(moves: usize, seed: u64, tell: impl Fn(String)) -> Report {
         outages: vec![],
         outages_ms: vec![],
         killed: 0,
+        begun: vec![],
         usual: Duration::from_secs(2),
         report: Report { seed, ..Report::default() },
     };
@@ -152,6 +155,7 @@ impl Soak<'_> {
         let began = Instant::now();
         let operation = self.begin(target).await;
         self.report.moves += 1;
+        self.begun.push((began, format!("move {} {source} -> {target}, {damage:?}", self.report.moves)));
         if let Some(damage) = damage {
             self.report.faults += 1;
             // The moment is what the seed decides; nothing is waited for.
@@ -259,7 +263,11 @@ impl Soak<'_> {
                     self.report.refused += 1;
                     let took = failure.ended.duration_since(failure.began);
                     let Failure { who, through, what, .. } = failure;
-                    self.report.details.push(format!("{who} through {through}, after {took:?}: {what}"));
+                    let during = self.begun.iter().rev().find(|(began, _)| *began <= failure.ended);
+                    let during = during.map_or_else(String::new, |(began, what)| {
+                        format!("{what}, {} ms after it began: ", failure.ended.duration_since(*began).as_millis())
+                    });
+                    self.report.details.push(format!("{during}{who} through {through}, after {took:?}: {what}"));
                 }
             }
         }
