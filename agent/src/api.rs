@@ -29,6 +29,7 @@ use feather_proto::{
         },
     },
     tls::{self, Connection, Role, Rotating},
+    trace,
 };
 use futures::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -94,6 +95,7 @@ pub(crate) async fn serve(
     reporter.set_serving::<WorkServiceServer<Api>>().await;
     reporter.set_serving::<CertificateServiceServer<Api>>().await;
     let mut router = Server::builder()
+        .layer(trace::Calls::default())
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -141,6 +143,7 @@ pub(crate) async fn serve(
 pub(crate) async fn serve_local(agent: Arc<Agent>, socket: Socket) -> Result<(), tonic::transport::Error> {
     let ended = agent.ended.clone();
     let serving = Server::builder()
+        .layer(trace::Calls::default())
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .add_service(LocalServiceServer::new(local::Api { agent }))
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket.into_listener()), ended.clone().cancelled_owned());

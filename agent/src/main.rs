@@ -4,14 +4,7 @@
 
 mod arguments;
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -29,7 +22,10 @@ use feather_agent::{
     state::{self, StateDir},
     waitlist::{Door, Limits},
 };
-use feather_proto::tls::{Dial, Identity, Rotating, Tcp, TcpIncoming};
+use feather_proto::{
+    tls::{Dial, Identity, Rotating, Tcp, TcpIncoming},
+    trace::{LogForm, Tracing},
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -48,7 +44,15 @@ const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr(arguments.log_format);
+    let tracing = Tracing::new("feather-agent");
+    let filter = EnvFilter::try_from_env("FEATHER_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing.install(arguments.log_format.into(), filter);
+    let code = run(arguments).await;
+    tracing.finish().await;
+    code
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
     let done = match arguments.command {
         Command::Serve(serve) => Box::pin(self::serve(&arguments.state_dir, &arguments.local_socket, *serve)).await,
         Command::Join(join) => self::join(&arguments.state_dir, join).await,
@@ -66,13 +70,12 @@ async fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("FEATHER_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let builder = builder.with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
+impl From<LogFormat> for LogForm {
+    fn from(format: LogFormat) -> LogForm {
+        match format {
+            LogFormat::Text => LogForm::Text,
+            LogFormat::Json => LogForm::Json,
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
+use feather_proto::trace::Tracing;
+use tracing::Instrument as _;
+
 use crate::{
     commands::{cert, completions, dns, image, operation, server, tenant, version, volume, waitlist, warning},
     connect::{self, Connection},
@@ -129,15 +132,18 @@ impl Context {
 /// Runs the command line of this process and returns its exit code.
 pub(crate) fn main() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let parsed = command().try_get_matches_from(&arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
-    let parsed = match parsed {
+    let parsed = command().try_get_matches_from(&arguments).and_then(|matches| {
+        let name = name(&matches);
+        Ok((name, Arguments::from_arg_matches(&matches)?))
+    });
+    let (name, parsed) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return not_parsed(&error, &arguments),
     };
     let Arguments { global, noun } = parsed;
     let output = Output::new(global.output);
     // A panic is a bug of ours: the person gets the exit code for it, and the place to report.
-    let ran = std::panic::catch_unwind(|| run(noun, Context { global, output }));
+    let ran = std::panic::catch_unwind(|| run(&name, noun, Context { global, output }));
     let failure = match ran {
         Ok(Ok(())) => return 0,
         Ok(Err(failure)) => failure,
@@ -147,29 +153,48 @@ pub(crate) fn main() -> u8 {
     failure.exit_code()
 }
 
-fn run(noun: Noun, context: Context) -> Result<(), Failure> {
+/// What was typed, without anything that it was given: `featherctl tenant migrate`.
+fn name(matches: &clap::ArgMatches) -> String {
+    let mut name = "featherctl".to_owned();
+    let mut inner = Some(matches);
+    while let Some((word, within)) = inner.and_then(clap::ArgMatches::subcommand) {
+        name = format!("{name} {word}");
+        inner = Some(within);
+    }
+    name
+}
+
+fn run(name: &str, noun: Noun, context: Context) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::bug(format!("cannot start the runtime: {error}")))?;
     let done = runtime.block_on(async {
-        match noun {
-            Noun::Server(verb) => server::run(verb, &context).await,
-            Noun::Tenant(verb) => tenant::run(verb, &context).await,
-            Noun::Volume(verb) => volume::run(verb, &context).await,
-            Noun::Image(verb) => image::run(verb, &context).await,
-            Noun::Waitlist(verb) => waitlist::run(verb, &context).await,
-            Noun::Dns(verb) => dns::run(verb, &context).await,
-            Noun::Cert(verb) => cert::run(verb, &context).await,
-            Noun::Warning(verb) => warning::run(verb, &context).await,
-            Noun::Operation(verb) => operation::run(verb, &context).await,
-            Noun::Completions(arguments) => completions::run(&arguments, &context, command()),
-            Noun::Version(arguments) => version::run(&arguments, &context),
-        }
+        let tracing = Tracing::new("featherctl");
+        tracing.install_silently();
+        let done = dispatch(noun, &context).instrument(tracing::info_span!("command", otel.name = name)).await;
+        tracing.finish().await;
+        done
     });
     // A read of standard input may still be blocked in a thread; nobody waits for it.
     runtime.shutdown_background();
     done
+}
+
+async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
+    match noun {
+        Noun::Server(verb) => server::run(verb, context).await,
+        Noun::Tenant(verb) => tenant::run(verb, context).await,
+        Noun::Volume(verb) => volume::run(verb, context).await,
+        Noun::Image(verb) => image::run(verb, context).await,
+        Noun::Waitlist(verb) => waitlist::run(verb, context).await,
+        Noun::Dns(verb) => dns::run(verb, context).await,
+        Noun::Cert(verb) => cert::run(verb, context).await,
+        Noun::Warning(verb) => warning::run(verb, context).await,
+        Noun::Operation(verb) => operation::run(verb, context).await,
+        Noun::Completions(arguments) => completions::run(&arguments, context, command()),
+        Noun::Version(arguments) => version::run(&arguments, context),
+    }
 }
 
 /// Summary, details, usage, options: one compact page, whether asked by `-h` or `--help`.

@@ -22,10 +22,10 @@ use feather_proto::{
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
         waitlist_service_client::WaitlistServiceClient, warning_service_client::WarningServiceClient,
     },
-    tls::{self, Identity, Principal, Rotating, Trust},
+    tls::{self, Channel, Identity, Principal, Rotating, Trust},
 };
 use time::OffsetDateTime;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 use crate::{
     arguments::Global,

@@ -4,7 +4,7 @@
 //! about its tenants. Decides nothing; `placement.rs` and the operations do, from what is here and in the store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -51,11 +51,13 @@ pub enum Reachability {
     Silent(String),
 }
 
-impl Observed {
-    fn new() -> Self {
+impl Default for Observed {
+    fn default() -> Self {
         Self { snapshot: None, last_seen: None, reachability: Reachability::Connecting }
     }
+}
 
+impl Observed {
     /// The snapshot, if it is fresh enough to act on.
     pub fn alive(&self) -> Option<&ServerSnapshot> {
         self.snapshot.as_ref().filter(|_| self.reachability == Reachability::Alive)
@@ -79,7 +81,7 @@ impl Default for Fleet {
 impl Fleet {
     /// What is known of a member.
     pub fn observed(&self, server: &ServerName) -> Observed {
-        self.lock().get(server).cloned().unwrap_or_else(Observed::new)
+        self.lock().get(server).cloned().unwrap_or_default()
     }
 
     /// What is known of everything.
@@ -112,7 +114,7 @@ impl Fleet {
     /// Notes silence. What was known before stays known, with its age.
     pub fn lost(&self, server: &ServerName, why: String) {
         let mut all = self.lock();
-        let observed = all.entry(server.clone()).or_insert_with(Observed::new);
+        let observed = all.entry(server.clone()).or_default();
         let news = !matches!(observed.reachability, Reachability::Silent(_));
         observed.reachability = Reachability::Silent(why);
         drop(all);
@@ -206,15 +208,29 @@ pub fn candidates(
     tenants: &[TenantRow],
     running: &[OperationRow],
 ) -> Vec<Candidate> {
-    members.iter().map(|row| candidate(row, observed.get(&row.name), tenants, running)).collect()
+    let mut promised = promises(tenants, running);
+    members
+        .iter()
+        .map(|row| candidate(row, observed.get(&row.name), &promised.remove(&row.name).unwrap_or_default()))
+        .collect()
 }
 
-fn candidate(
-    row: &ServerRow,
-    observed: Option<&Observed>,
-    tenants: &[TenantRow],
-    running: &[OperationRow],
-) -> Candidate {
+/// Tenants that each server has, or is about to have.
+fn promises<'a>(
+    tenants: &'a [TenantRow],
+    running: &'a [OperationRow],
+) -> BTreeMap<ServerName, BTreeSet<&'a TenantName>> {
+    let placed = tenants.iter().filter(|one| one.state == TenantState::Active);
+    let placed = placed.filter_map(|one| Some((one.server.as_ref()?, &one.name)));
+    let coming = running.iter().filter_map(|one| Some((one.target.as_ref()?, one.subject.tenant()?)));
+    let mut promised = BTreeMap::<ServerName, BTreeSet<&TenantName>>::new();
+    for (server, tenant) in placed.chain(coming) {
+        promised.entry(server.clone()).or_default().insert(tenant);
+    }
+    promised
+}
+
+fn candidate(row: &ServerRow, observed: Option<&Observed>, promised: &BTreeSet<&TenantName>) -> Candidate {
     let snapshot = observed.and_then(Observed::alive);
     let not_ready = match (observed.map(|one| &one.reachability), snapshot) {
         (_, Some(snapshot)) if !snapshot.problems.is_empty() => Some(snapshot.problems.join("; ")),
@@ -223,15 +239,8 @@ fn candidate(
         _ => Some("not connected yet".to_owned()),
     };
     // A tenant promised to the server whose port the snapshot does not show yet.
-    let placed =
-        tenants.iter().filter(|one| one.state == TenantState::Active && one.server.as_ref() == Some(&row.name));
-    let coming =
-        running.iter().filter(|one| one.target.as_ref() == Some(&row.name)).filter_map(|one| one.subject.tenant());
-    let promised = placed
-        .map(|one| &one.name)
-        .chain(coming)
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
+    let promised = promised
+        .iter()
         .filter(|name| snapshot.and_then(|one| one.tenant(name)).is_none_or(|report| report.port.is_none()))
         .count();
     // A tenant that was adopted may have a port outside of the range.

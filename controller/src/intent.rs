@@ -9,6 +9,7 @@ use feather_proto::{
     error::{Code, Error, reason},
     ids::{Generation, OperationId, ServerName, TenantName},
     model::{Residence, TenantReport, VolumeState},
+    trace,
 };
 use serde_json::json;
 
@@ -145,6 +146,7 @@ impl Intent {
             self.member(server).await?;
         }
         let home = self.kept_data(&request.tenant, row.as_ref())?;
+        let _placing = self.world.placing.lock().await;
         let (decision, mut explanation) = match &home {
             Some(home) => self.place_at_home(request, home, server.as_ref(), &bounds).await?,
             None => {
@@ -261,6 +263,7 @@ impl Intent {
             bounds: proposal.bounds,
             explanation: planned.explanation.join("; "),
             floor,
+            trace: trace::current(),
             now: self.world.clock.now(),
         };
         planned.operation = Some(self.write_and_drive(new).await?);

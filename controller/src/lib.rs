@@ -12,8 +12,10 @@ pub mod dns;
 pub mod enroll;
 pub mod fleet;
 pub mod forwards;
+pub mod http;
 pub mod https;
 pub mod intent;
+pub mod metrics;
 pub mod operations;
 pub mod placement;
 pub mod relay;
@@ -38,6 +40,7 @@ use feather_proto::{
         warning_service_server::WarningServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
+    trace,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
@@ -51,6 +54,7 @@ use crate::{
     enroll::Enroll,
     fleet::Fleet,
     intent::Intent,
+    metrics::Metrics,
     operations::engine::Engine,
     relay::Relays,
     store::Store,
@@ -68,6 +72,8 @@ pub struct Seams {
     pub dns: Option<Managed>,
     /// How certificates are obtained, if at all.
     pub certificates: Option<certificate::Options>,
+    /// Where metrics are read, if anywhere.
+    pub http: Option<tokio::net::TcpListener>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -146,29 +152,30 @@ pub async fn serve(
         clock: seams.clock,
         settings,
         volatile: Arc::new(Volatile::default()),
+        metrics: Metrics::default(),
         relays: Relays::default(),
         warnings: warnings::Turn::default(),
+        placing: tokio::sync::Mutex::default(),
         advertise: advertise.clone(),
         desired: tokio::sync::watch::Sender::new(0),
     });
     let engine = Engine::new(world.clone(), shutdown.clone());
     let reconcilers = TaskTracker::new();
     reconcile(&reconcilers, &world, &shutdown);
+    reconcilers.spawn(http::serve(seams.http, world.clone(), shutdown.clone()));
     let resumed = engine.resume().await?;
     tracing::info!(resumed, "controller ready");
 
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(feather_proto::pb::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = schema().build_v1()?;
     let intent = Intent::new(world.clone(), engine.clone());
     let waitlist = Waitlist::new(world.clone(), intent.clone());
     let enroll = Arc::new(Enroll::new(world.clone(), ca, advertise));
     let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional)?;
     let stopping = shutdown.clone();
     let serving = Server::builder()
+        .layer(trace::Calls::counted_by(Arc::new(world.metrics.clone())))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -212,6 +219,13 @@ pub async fn serve(
     reconcilers.wait().await;
     world.store.close().await;
     Ok(())
+}
+
+/// What callers that do not know the services are told.
+fn schema() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(feather_proto::pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// Starts what keeps truths true.

@@ -26,7 +26,10 @@ use feather_controller::{
     store::Store,
     world::{Clock as _, Settings, SystemClock},
 };
-use feather_proto::tls::{Principal, Role, Rotating, Tcp, TcpIncoming};
+use feather_proto::{
+    tls::{Principal, Role, Rotating, Tcp, TcpIncoming},
+    trace::{LogForm, Tracing},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Controller of a Feather fleet: places tenants, moves them between servers, keeps DNS true.
@@ -143,6 +146,9 @@ struct Serve {
     /// Disk in MiB that must stay free on each server.
     #[arg(long, env = "FEATHER_CONTROLLER_DISK_HEADROOM_MIB", default_value_t = 256)]
     disk_headroom_mib: u64,
+    /// Address at which metrics for Prometheus are read, without any login: 127.0.0.1:7480. Off unless it is given.
+    #[arg(long, env = "FEATHER_CONTROLLER_HTTP")]
+    http: Option<SocketAddr>,
     /// Form of the log on standard error.
     #[arg(long, env = "FEATHER_CONTROLLER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -243,7 +249,14 @@ fn create_private(folder: &Path) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Serve) -> anyhow::Result<()> {
-    start_log(arguments.log_format);
+    let tracing = Tracing::new("feather-controller");
+    tracing.install(arguments.log_format.into(), log_filter());
+    let done = Box::pin(serve_fleet(arguments)).await;
+    tracing.finish().await;
+    done
+}
+
+async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock);
     let authority = Ca::load(&arguments.state_dir)?;
     let _only_one = lock(&arguments.state_dir)?;
@@ -259,6 +272,14 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
+    let http = match arguments.http {
+        Some(address) => Some(
+            tokio::net::TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} (--http); does somebody else?"))?,
+        ),
+        None => None,
+    };
     let dns = managed(&arguments, &store).await?;
     let certificates = certificates(&arguments)?;
     let settings = Settings {
@@ -287,8 +308,9 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(shutdown.clone()));
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(arguments.state_dir, identity.clone())));
     tracing::info!(listen = %arguments.listen, "controller starts");
-    let seams = Seams { store, agents, dns, certificates, clock };
-    serve(settings, seams, authority, advertise, identity, TcpIncoming::stream(listener), shutdown).await?;
+    let seams = Seams { store, agents, dns, certificates, http, clock };
+    let incoming = TcpIncoming::stream(listener);
+    Box::pin(serve(settings, seams, authority, advertise, identity, incoming, shutdown)).await?;
     tracing::info!("controller stopped");
     Ok(())
 }
@@ -390,13 +412,16 @@ fn without_password(url: &str) -> String {
     }
 }
 
-fn start_log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,h2=warn"));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
+fn log_filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn,h2=warn"))
+}
+
+impl From<LogFormat> for LogForm {
+    fn from(format: LogFormat) -> LogForm {
+        match format {
+            LogFormat::Text => LogForm::Text,
+            LogFormat::Json => LogForm::Json,
+        }
     }
 }

@@ -170,6 +170,18 @@ impl State {
     pub fn is_terminal(self) -> bool {
         matches!(self, State::Succeeded | State::Failed | State::Cancelled)
     }
+
+    /// The word for a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Undoing => "undoing",
+            State::Stuck => "stuck",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// A line in an operation's log.

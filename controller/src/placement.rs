@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 pub mod several;
 
+/// Servers that an explanation names.
+const NAMED_MAX: usize = 20;
+
 /// A server that could take a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -197,9 +200,15 @@ pub fn choose(candidates: Vec<Candidate>, need: &Need) -> Decision {
 }
 
 impl Decision {
-    /// One line for each server: what spoke for or against it.
+    /// One line for each of the best servers: what spoke for or against it. Of a large fleet the others are counted.
     pub fn explanation(&self) -> Vec<String> {
-        self.verdicts.iter().map(|(candidate, verdict)| self.line(candidate, *verdict)).collect()
+        let (named, others) = self.verdicts.split_at(self.verdicts.len().min(NAMED_MAX));
+        let mut lines: Vec<_> = named.iter().map(|(candidate, verdict)| self.line(candidate, *verdict)).collect();
+        if !others.is_empty() {
+            let fit = others.iter().filter(|(_, verdict)| *verdict == Verdict::Fits).count();
+            lines.push(format!("{} more servers: {fit} fit too, {} do not", others.len(), others.len() - fit));
+        }
+        lines
     }
 
     fn line(&self, candidate: &Candidate, verdict: Verdict) -> String {

@@ -22,6 +22,7 @@ use crate::{
     certificate::Certificates,
     dns::{self, Dns},
     fleet::Fleet,
+    metrics::Metrics,
     operations::Subject,
     relay::Relays,
     store::Store,
@@ -181,12 +182,17 @@ pub struct World {
     pub settings: Settings,
     /// In memory only.
     pub volatile: Arc<Volatile>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Passes over volumes that this controller may relay now.
     pub relays: Relays,
     /// One look for what needs a person at a time.
     pub warnings: warnings::Turn,
     /// `host:port` at which agents reach this controller.
     pub advertise: String,
+    /// Held from the look at who has room until the operation that takes it is in the store: two that look at once would both
+    /// choose the last place.
+    pub placing: tokio::sync::Mutex<()>,
     /// Rung when desired state changed: reconcilers look again.
     pub desired: watch::Sender<u64>,
 }

@@ -12,6 +12,7 @@ pub mod join_token;
 pub mod labels;
 pub mod model;
 pub mod tls;
+pub mod trace;
 
 /// Bytes that a message takes on the wire, without what carries it.
 pub fn encoded_bytes(message: &impl prost::Message) -> u64 {

@@ -8,7 +8,7 @@ mod identity;
 mod public;
 mod serve;
 
-pub use connect::{Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
+pub use connect::{Channel, Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
 pub use public::{CertificateFacts, PublicCertificate};
 pub use serve::{

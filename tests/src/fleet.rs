@@ -99,6 +99,7 @@ pub struct Fleet {
     peers: Arc<Peers>,
     crash: Arc<CrashPoint>,
     controller: Option<Process>,
+    http: Option<std::net::SocketAddr>,
     folder: tempfile::TempDir,
 }
 
@@ -184,6 +185,7 @@ impl Fleet {
             peers: Arc::default(),
             crash: Arc::new(CrashPoint { remaining: AtomicI64::new(-1), reached: Notify::new() }),
             controller: None,
+            http: None,
             folder,
         };
         fleet.start_controller().await;
@@ -217,18 +219,32 @@ impl Fleet {
         let authorities = self.authorities.clone();
         let certificates = self.certificates.as_ref().map(|make| make(&self.folder.path().join("controller")));
         let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.network.listen(CONTROLLER));
-        let after_commit = self.after_commit();
+        let (after_commit, http) = (self.after_commit(), self.listen_for_http());
         self.controller = Some(Process::start(|shutdown| async move {
             let clock = Arc::new(SystemClock);
             let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
             let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
+            let http = Some(tokio::net::TcpListener::from_std(http).expect("a listener"));
             let dns = Some(Managed { provider: dns, key: format!("test/{ZONE}"), authorities });
-            let seams = feather_controller::Seams { store, agents, dns, certificates, clock };
-            feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown)
-                .await
-                .expect("the controller serves");
+            let seams = feather_controller::Seams { store, agents, dns, certificates, http, clock };
+            let serving =
+                feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown);
+            Box::pin(serving).await.expect("the controller serves");
         }));
+    }
+
+    /// A port of its own for each controller.
+    fn listen_for_http(&mut self) -> std::net::TcpListener {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        self.http = listener.local_addr().ok();
+        listener
+    }
+
+    /// Where the controller tells its metrics.
+    pub fn http_address(&self) -> std::net::SocketAddr {
+        self.http.expect("a controller was started")
     }
 
     /// The controller crashes right after this many further writes; `reached` tells when.

@@ -9,10 +9,10 @@ use feather_proto::{
     error::{Code, Error, reason},
     ids::TenantName,
     pb::controller::v1::{self as pb, member_service_client::MemberServiceClient},
-    tls::{self, Principal, Trust},
+    tls::{self, Channel, Principal, Trust},
 };
 use tokio::time::Instant;
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use uuid::Uuid;
 

@@ -20,14 +20,14 @@ use feather_proto::{
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
         work_service_client::WorkServiceClient,
     },
-    tls::{self, BoxIo, Dial, Identity, Principal, Role, Rotating, Trust},
+    tls::{self, BoxIo, Channel, Dial, Identity, Principal, Role, Rotating, Trust},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::{

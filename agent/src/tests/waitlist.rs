@@ -1,12 +1,12 @@
 //! The waitlist of a whole agent: from the form to the controller's calls, over a restart, and in no log.
 
+use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Error, reason},
     pb::agent::v1::{self as pb, waitlist_service_client::WaitlistServiceClient},
     tls::Role,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::transport::Channel;
 
 use super::harness::{Server, World, captured_log};
 

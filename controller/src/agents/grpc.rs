@@ -28,11 +28,11 @@ use feather_proto::{
         },
         types::v1 as types,
     },
-    tls::{self, Dial, Principal, PublicCertificate, Rotating, Trust},
+    tls::{self, Channel, Dial, Principal, PublicCertificate, Rotating, Trust},
 };
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
 use super::{
     Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, Phase, PullFrom, Pulled, Reading, SignUp,

@@ -155,6 +155,7 @@ impl Intent {
             bounds: bounds(&row, wanted)?,
             ..fleet::need(&self.world)
         };
+        let _placing = self.world.placing.lock().await;
         let candidates = placement::without(self.candidates().await?, &wanted.planned_before, need.memory_bytes);
         let decision = placement::choose(candidates, &need);
         let target = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;

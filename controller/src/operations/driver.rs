@@ -9,9 +9,11 @@ use std::{sync::Arc, time::Duration};
 use feather_proto::{
     error::{Error, reason},
     ids::OperationId,
+    trace,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     Context, Event, Fence, Named as _, Outcome, Procedure, State, Step,
@@ -128,14 +130,27 @@ impl Driver {
 
     async fn drive<P: Procedure>(&mut self) -> store::Result<()> {
         let mut run = self.load::<P>().await?;
+        let span = tracing::info_span!(
+            "operation",
+            otel.name = format!("{} {}", run.row.kind.name(), run.row.subject),
+            trace_id = tracing::field::Empty
+        );
+        trace::continues(&span, run.row.trace.as_deref());
+        trace::note(&span, "operation", self.id.to_string());
+        self.drive_on(&mut run).instrument(span).await
+    }
+
+    async fn drive_on<P: Procedure>(&mut self, run: &mut Run<P>) -> store::Result<()> {
         while !self.shutdown.is_cancelled() {
             match next(&run.progress) {
-                Next::Act(step) => self.act(&mut run, step).await?,
-                Next::Undo(step) => self.undo(&mut run, step).await?,
-                Next::Succeed => self.end(&mut run, State::Succeeded).await?,
+                Next::Act(step) => self.act(run, step).instrument(step_span(step.name())).await?,
+                Next::Undo(step) => {
+                    self.undo(run, step).instrument(step_span(&format!("undo {}", step.name()))).await?
+                }
+                Next::Succeed => self.end(run, State::Succeeded).await?,
                 Next::Fail { cancelled } => {
                     let state = if cancelled { State::Cancelled } else { State::Failed };
-                    self.end(&mut run, state).await?;
+                    self.end(run, state).await?;
                 }
                 Next::Nothing => return Ok(()),
             }
@@ -297,6 +312,9 @@ impl Driver {
         let line = Line { tenant, end: Some(state), ..Line::new("", Event::End, "") };
         self.write(run, line).await?;
         self.world.ring_desired();
+        let facts = serde_json::to_value(&run.facts).unwrap_or_default();
+        let row = OperationRow { facts, ..run.row.clone() };
+        self.world.metrics.operation_ended(&row, state, self.world.clock.now());
         tracing::info!(operation = %self.id, subject = %run.row.subject, ?state, "operation ended");
         Ok(())
     }
@@ -332,6 +350,10 @@ impl Driver {
         self.world.volatile.ring();
         Ok(())
     }
+}
+
+fn step_span(name: &str) -> tracing::Span {
+    tracing::info_span!("step", otel.name = name)
 }
 
 /// Pends until some time after the shutdown began.

@@ -53,6 +53,8 @@ pub struct NewOperation {
     pub explanation: String,
     /// Highest generation that any server has seen of the tenant; those issued are higher.
     pub floor: Generation,
+    /// The trace that it belongs to; [`feather_proto::trace::continues`] reads it.
+    pub trace: Option<String>,
     /// Now.
     pub now: OffsetDateTime,
 }
@@ -98,6 +100,8 @@ pub struct OperationRow {
     pub facts: Value,
     /// Who asked.
     pub requested_by: String,
+    /// The trace that it belongs to.
+    pub trace: Option<String>,
     /// Why it failed or is stuck.
     pub error: Option<WireError>,
     /// The next command to type.
@@ -172,6 +176,7 @@ fn operation(row: &AnyRow) -> Result<OperationRow> {
         plan: json("plan")?,
         facts: json("facts")?,
         requested_by: column(row, "requested_by")?,
+        trace: column(row, "trace")?,
         error: error.map(|text| serde_json::from_str(&text).map_err(corrupt)).transpose()?,
         hint: column(row, "hint")?,
         created: from_ms(column(row, "created_ms")?)?,
@@ -318,7 +323,7 @@ impl Store {
         plan["undo_generation"] = undo_generation.0.into();
         sqlx::query(
             "INSERT INTO operations (id, request_id, request, kind, subject, source, target, state, plan, facts, requested_by, \
-             created_ms, parent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $10, $11, $12)",
+             created_ms, parent, trace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $10, $11, $12, $13)",
         )
         .bind(new.id.as_str())
         .bind(new.request_id.to_string())
@@ -332,6 +337,7 @@ impl Store {
         .bind(&new.requested_by)
         .bind(to_ms(new.now))
         .bind(new.parent.as_ref().map(|parent| parent.as_str().to_owned()))
+        .bind(new.trace.as_deref())
         .execute(&mut *transaction)
         .await?;
         insert_log(&mut transaction, &new.id, 0, new.now, ("plan", Event::Note, &new.explanation)).await?;

@@ -65,6 +65,7 @@ fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
         bounds: None,
         explanation: "because".into(),
         floor: Generation(0),
+        trace: None,
         now: now(),
     }
 }

@@ -15,13 +15,16 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
 
 use super::{
     identity::{IdentityError, Principal, Rotating, provider},
     serve::BoxIo,
 };
-use crate::error::{Error, reason};
+use crate::{
+    error::{Error, reason},
+    trace::Onward,
+};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// HTTP/2 windows measured to carry a volume at full speed.
@@ -51,6 +54,9 @@ impl Dial for Tcp {
     }
 }
 
+/// What calls are made over. Each of them says which trace it belongs to.
+pub type Channel = InterceptedService<tonic::transport::Channel, Onward>;
+
 /// A channel that connects when first used, and again when the connection broke. The peer must prove to be `expected`.
 ///
 /// Without an identity the peer is checked against `ca_pem` alone; only a joining agent calls so.
@@ -77,13 +83,14 @@ pub fn channel(
         }
     });
     // The authority is never resolved: the connector knows the address. It appears in `:authority` only.
-    Ok(Endpoint::from_static("http://feather.internal")
+    let channel = Endpoint::from_static("http://feather.internal")
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect_with_connector_lazy(connector))
+        .connect_with_connector_lazy(connector);
+    Ok(Channel::new(channel, Onward))
 }
 
 /// What a dialling process trusts, and what it shows.

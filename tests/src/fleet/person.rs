@@ -14,10 +14,9 @@ use feather_proto::{
         tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
         waitlist_service_client::WaitlistServiceClient,
     },
-    tls::{self, Identity, Principal, Role, Rotating, Trust},
+    tls::{self, Channel, Identity, Principal, Role, Rotating, Trust},
 };
 use futures::StreamExt as _;
-use tonic::transport::Channel;
 
 use super::{CONTROLLER, Fleet, Outcome, agent_address, request_id, tenant};
 use crate::wait::{until, within};

@@ -26,11 +26,11 @@ use feather_proto::{
         controller::v1 as controller_pb,
         types::v1::VolumeSummary,
     },
-    tls::{self, ClientCertificate, Principal, Role, Rotating, Trust},
+    tls::{self, Channel, ClientCertificate, Principal, Role, Rotating, Trust},
 };
 use feather_tests::{Fleet, fleet::request_id, wait::until};
 use futures::{Stream, StreamExt as _, stream};
-use tonic::{Request, Response, Status, Streaming, transport::Channel};
+use tonic::{Request, Response, Status, Streaming};
 
 const TICKET: &str = "a-ticket-of-more-than-32-characters";
 const SECRET: &str = "what only alice may read";

@@ -7,10 +7,9 @@ use feather_proto::{
         controller::v1::{self as pb, image_service_client::ImageServiceClient, sync_image_response::Event},
         types::v1::Image,
     },
-    tls::Role,
+    tls::{Channel, Role},
 };
 use feather_tests::{Fleet, fleet::WORK_IMAGE, wait::until};
-use tonic::transport::Channel;
 
 fn client(fleet: &Fleet, role: Role) -> ImageServiceClient<Channel> {
     ImageServiceClient::new(fleet.channel(fleet.identity(role, "person")))

@@ -113,6 +113,7 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
             "agent/src/local/client.rs",
             "agent/src/tests/local.rs",
             "controller/src/main.rs",
+            "tests/src/bin/feather-sim.rs",
             "tests/src/bin/fake-dynadot.rs",
         ],
     ),

@@ -13,6 +13,7 @@ mod images;
 mod layout;
 mod lifecycle;
 mod local;
+mod metrics;
 mod migrate;
 mod offers;
 mod refusals;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use feather_controller::{dns::memory::Memory, warnings::Patience, world::Settings};
+use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Error, reason},
     pb::controller::v1::{self as pb, warning_service_client::WarningServiceClient},
@@ -13,7 +14,6 @@ use feather_tests::{
     fleet::{ZONE, settings},
     wait::until,
 };
-use tonic::transport::Channel;
 
 /// A fleet whose controller tells at once what is wrong.
 async fn impatient(servers: &[&str]) -> Fleet {

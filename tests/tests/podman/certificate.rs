@@ -68,7 +68,7 @@ impl World {
         self.fleet.start_controller().await;
     }
 
-    fn certs(&self) -> CertServiceClient<tonic::transport::Channel> {
+    fn certs(&self) -> CertServiceClient<feather_proto::tls::Channel> {
         CertServiceClient::new(self.fleet.admin())
     }
 

@@ -250,6 +250,7 @@ fn tenants_that_are_not_as_they_should_be_are_told_unless_somebody_changes_them(
         plan: serde_json::Value::Null,
         facts: serde_json::Value::Null,
         requested_by: "admin/admin".into(),
+        trace: None,
         error: Some(Error::unavailable(reason::SERVER_UNREACHABLE, "fra does not answer")),
         hint: Some("check fra".into()),
         created: now(),

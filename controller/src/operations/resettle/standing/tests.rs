@@ -20,6 +20,7 @@ fn child(tenant: &str, state: State) -> OperationRow {
         plan: json!({}),
         facts: json!({}),
         requested_by: "operator/ann".into(),
+        trace: None,
         error: failed.then(|| Error::full("NO_DISK", "fra is full")),
         hint: None,
         created: OffsetDateTime::UNIX_EPOCH,
