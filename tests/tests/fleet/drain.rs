@@ -314,3 +314,22 @@ async fn a_drained_server_is_retired_with_its_copies_only_by_word() {
     let taking = not_retired(&fleet, retire("fra")).await;
     assert!(taking.is(reason::WRONG_STATE), "{taking:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_full_takes_as_many_as_it_has_slots() {
+    let fleet = fleet_with(&["nyc", "fra"], &["alice", "bob"]).await;
+    for number in 1..10 {
+        fleet.add(&format!("t{number}"), "fra").await;
+    }
+    let refused = begin(&fleet, asked("nyc")).await.unwrap_err();
+    assert!(refused.message.contains("1 of 2 could not be moved"), "{refused:?}");
+    assert!(refused.message.contains("bob: fra: no free port"), "{refused:?}");
+    let part = drain(&fleet, pb::DrainServerRequest { partial: true, ..asked("nyc") }).await;
+    assert_eq!(part.state(), pb::OperationState::Failed, "{:#?}", part.operation);
+    let ends = ends(&part);
+    let count = |end| ends.values().filter(|one| **one == end).count();
+    assert_eq!((count(pb::MoveEnd::Moved), count(pb::MoveEnd::Left)), (1, 1), "{ends:?}");
+    let left = part.operation.moves.iter().find(|one| one.end() == pb::MoveEnd::Left).unwrap();
+    assert!(left.why.contains("fra: no free port"), "{left:?}");
+    assert_eq!(home(&fleet, &left.tenant).await, "nyc");
+}
