@@ -23,6 +23,7 @@ const FILES: &[&str] = &[
     "feather/controller/v1/cert.proto",
     "feather/controller/v1/dns.proto",
     "feather/controller/v1/enrollment.proto",
+    "feather/controller/v1/event.proto",
     "feather/controller/v1/image.proto",
     "feather/controller/v1/member.proto",
     "feather/controller/v1/operation.proto",

@@ -10,7 +10,7 @@ use feather_proto::trace::Tracing;
 use tracing::Instrument as _;
 
 use crate::{
-    commands::{cert, completions, dns, image, operation, server, tenant, version, volume, waitlist, warning},
+    commands::{cert, completions, dns, events, image, operation, server, tenant, version, volume, waitlist, warning},
     connect::{self, Connection},
     error::Failure,
     output::{Format, Output},
@@ -109,6 +109,7 @@ enum Noun {
     /// What needs a person: look at, take note of.
     #[command(subcommand)]
     Warning(warning::Verb),
+    Events(events::Args),
     /// Changes under way or done: look at, watch, cancel.
     #[command(subcommand)]
     Operation(operation::Verb),
@@ -191,6 +192,7 @@ async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
         Noun::Dns(verb) => dns::run(verb, context).await,
         Noun::Cert(verb) => cert::run(verb, context).await,
         Noun::Warning(verb) => warning::run(verb, context).await,
+        Noun::Events(arguments) => events::run(arguments, context).await,
         Noun::Operation(verb) => operation::run(verb, context).await,
         Noun::Completions(arguments) => completions::run(&arguments, context, command()),
         Noun::Version(arguments) => version::run(&arguments, context),

@@ -17,10 +17,11 @@ use feather_proto::{
     error::Error,
     pb::controller::v1::{
         cert_service_client::CertServiceClient, dns_service_client::DnsServiceClient,
-        enrollment_service_client::EnrollmentServiceClient, image_service_client::ImageServiceClient,
-        operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
-        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
-        waitlist_service_client::WaitlistServiceClient, warning_service_client::WarningServiceClient,
+        enrollment_service_client::EnrollmentServiceClient, event_service_client::EventServiceClient,
+        image_service_client::ImageServiceClient, operation_service_client::OperationServiceClient,
+        server_service_client::ServerServiceClient, tenant_service_client::TenantServiceClient,
+        volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
+        warning_service_client::WarningServiceClient,
     },
     tls::{self, Channel, Identity, Principal, Rotating, Trust},
 };
@@ -100,6 +101,7 @@ impl Connection {
         certs: CertServiceClient,
         dns: DnsServiceClient,
         enrollment: EnrollmentServiceClient,
+        events: EventServiceClient,
         images: ImageServiceClient,
         operations: OperationServiceClient,
         servers: ServerServiceClient,

@@ -257,6 +257,7 @@ fn hint(error: &Error) -> String {
         }
         reason::DNS_CAP | reason::DNS_SHRUNK | reason::DNS_UNPROVEN => "`featherctl dns plan` shows what would be changed".into(),
         reason::DNS_LEASE => "`featherctl dns status` shows how things stand; then try again".into(),
+        reason::EVENTS_GONE => "`featherctl events --since 0` begins with the oldest that there is".into(),
         reason::WARNING_NOT_FOUND => "`featherctl warning list --all` shows those that hold".into(),
         reason::DNS_NOT_FOUND => "`featherctl dns records` and `featherctl dns snapshots` show what there is".into(),
         reason::DNS => "`featherctl dns status` shows what the provider says, and what is still to do".into(),

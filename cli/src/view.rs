@@ -12,6 +12,7 @@ use crate::units;
 pub(crate) mod adoption;
 pub(crate) mod cert;
 pub(crate) mod dns;
+pub(crate) mod event;
 pub(crate) mod image;
 pub(crate) mod labels;
 pub(crate) mod life;

@@ -10,6 +10,7 @@ use tonic::Request;
 pub mod cert;
 pub mod dns;
 pub mod enrollment;
+pub mod event;
 pub mod image;
 pub mod member;
 pub mod operation;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dns::{self, authority::Authorities},
+    events,
     seal::Seal,
     store::{Store, dns::Wish},
     world::World,
@@ -228,10 +229,13 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
 /// Keeps what became of a try, for this process and the next.
 async fn note(world: &World, obtained: Result<Held, Failure>) {
     let certificates = &world.certificates;
+    let event;
     let attempts = match obtained {
         Ok(held) => {
             tracing::info!(not_after = %held.facts.not_after, issuer = held.facts.issuer, "certificate obtained");
+            let message = format!("a certificate for {} until {}", certificates.names.join(", "), held.facts.not_after);
             certificates.state.send_modify(|state| state.held = Some(held));
+            event = events::of("certificate", "certificate-obtained", message, world.clock.now());
             Attempts { ended: Some(world.clock.now()), ..Attempts::default() }
         }
         Err(failure) => {
@@ -239,11 +243,13 @@ async fn note(world: &World, obtained: Result<Held, Failure>) {
             let before = certificates.state().attempts;
             let attempts = before.failed(failure.to_string(), limited, world.clock.now());
             tracing::warn!(error = %failure, next = ?attempts.next, "no certificate; trying again");
+            let message = format!("no certificate for {}: {failure}", certificates.names.join(", "));
+            event = events::of("certificate", "certificate-failed", message, world.clock.now());
             attempts
         }
     };
     let text = serde_json::to_string(&attempts).unwrap_or_default();
-    if let Err(error) = world.store.set_setting(ATTEMPTS, &text).await {
+    if let Err(error) = world.store.set_setting_telling(ATTEMPTS, &text, Some(&event)).await {
         tracing::warn!(%error, "a restart will not know of this try for a certificate");
     }
     certificates.state.send_modify(|state| state.attempts = attempts);

@@ -14,7 +14,11 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{store::Store, world::World};
+use crate::{
+    events,
+    store::{Store, events::NewEvent},
+    world::World,
+};
 use authority::Authorities;
 use converge::Tracker;
 use keeper::{Ask, Keeper, View};
@@ -235,18 +239,26 @@ pub async fn view(world: &World, keeper: &Keeper) -> Result<(plan::Wanted, View)
     Ok((wanted, view))
 }
 
-/// Makes the zone what the fleet wants, within what is asked.
-pub async fn apply(world: &World, ask: &Ask) -> Result<keeper::Done, Error> {
-    apply_wanted(world, ask, &wanted(world).await?).await
+/// Makes the zone what the fleet wants, within what is asked; `who` asked for it.
+pub async fn apply(world: &World, ask: &Ask, who: &str) -> Result<keeper::Done, Error> {
+    apply_wanted(world, ask, &wanted(world).await?, Some(who)).await
 }
 
-async fn apply_wanted(world: &World, ask: &Ask, wanted: &plan::Wanted) -> Result<keeper::Done, Error> {
+async fn apply_wanted(
+    world: &World,
+    ask: &Ask,
+    wanted: &plan::Wanted,
+    who: Option<&str>,
+) -> Result<keeper::Done, Error> {
     let keeper = world.dns.keeper()?;
     let done = keeper.apply(&terms(world, keeper.names(), wanted).await?, ask).await?;
     world.dns.tracker.provider_shows(done.unsettled.clone(), done.ttl);
     if done.created + done.removed > 0 {
         let over_budget = wanted.over_budget.len();
         tracing::info!(created = done.created, removed = done.removed, over_budget, "dns changed");
+        let message = format!("{}: records created: {}, removed: {}", keeper.key(), done.created, done.removed);
+        let who = who.map(ToOwned::to_owned);
+        world.store.record(&NewEvent { who, ..events::of("dns", "dns-changed", message, world.clock.now()) }).await?;
     }
     Ok(done)
 }
@@ -259,7 +271,7 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
     };
     if world.settings.dns.mode == Mode::Auto {
         let wanted = wanted(world).await?;
-        let done = apply_wanted(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }, &wanted).await?;
+        let done = apply_wanted(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }, &wanted, None).await?;
         let message = match (done.created, done.removed) {
             (0, 0) => format!("as wanted (records: {})", done.owned),
             (created, removed) => format!("records created: {created}, removed: {removed}"),

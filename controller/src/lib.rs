@@ -10,6 +10,7 @@ pub mod ca;
 pub mod certificate;
 pub mod dns;
 pub mod enroll;
+pub mod events;
 pub mod fleet;
 pub mod forwards;
 pub mod http;
@@ -33,11 +34,11 @@ use feather_proto::{
     pb::agent::v1::transfer_service_server::TransferServiceServer,
     pb::controller::v1::{
         cert_service_server::CertServiceServer, dns_service_server::DnsServiceServer,
-        enrollment_service_server::EnrollmentServiceServer, image_service_server::ImageServiceServer,
-        member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
-        server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
-        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
-        warning_service_server::WarningServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
+        image_service_server::ImageServiceServer, member_service_server::MemberServiceServer,
+        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
+        tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
+        waitlist_service_server::WaitlistServiceServer, warning_service_server::WarningServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
     trace,
@@ -107,11 +108,12 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 14] = [
     "",
     feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::event_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::image_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::member_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
@@ -140,29 +142,13 @@ pub async fn serve(
     incoming: Incoming,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let dns =
-        Dns::new(seams.dns, &seams.store, &seams.clock, &settings.domain_suffix, &settings.dns).map_err(Error::Zone)?;
-    let certificates = Certificates::new(seams.certificates, &settings.domain_suffix);
-    let world = Arc::new(World {
-        certificates,
-        store: seams.store,
-        agents: seams.agents,
-        fleet: Fleet::default(),
-        dns,
-        clock: seams.clock,
-        settings,
-        volatile: Arc::new(Volatile::default()),
-        metrics: Metrics::default(),
-        relays: Relays::default(),
-        warnings: warnings::Turn::default(),
-        placing: tokio::sync::Mutex::default(),
-        advertise: advertise.clone(),
-        desired: tokio::sync::watch::Sender::new(0),
-    });
+    let mut seams = seams;
+    let http = seams.http.take();
+    let world = Arc::new(bundle(settings, seams, advertise.clone())?);
     let engine = Engine::new(world.clone(), shutdown.clone());
     let reconcilers = TaskTracker::new();
     reconcile(&reconcilers, &world, &shutdown);
-    reconcilers.spawn(http::serve(seams.http, world.clone(), shutdown.clone()));
+    reconcilers.spawn(http::serve(http, world.clone(), shutdown.clone()));
     let resumed = engine.resume().await?;
     tracing::info!(resumed, "controller ready");
 
@@ -202,6 +188,7 @@ pub async fn serve(
             ImageServiceServer::new(api::image::Images::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
+        .add_service(EventServiceServer::new(api::event::EventApi::new(world.clone())))
         .add_service(WarningServiceServer::new(api::warning::WarningApi::new(world.clone())))
         .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))
         .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
@@ -228,6 +215,29 @@ fn schema() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
+/// Everything that operations and reconcilers act on.
+fn bundle(settings: Settings, seams: Seams, advertise: String) -> Result<World, Error> {
+    let dns =
+        Dns::new(seams.dns, &seams.store, &seams.clock, &settings.domain_suffix, &settings.dns).map_err(Error::Zone)?;
+    let certificates = Certificates::new(seams.certificates, &settings.domain_suffix);
+    Ok(World {
+        certificates,
+        store: seams.store,
+        agents: seams.agents,
+        fleet: Fleet::default(),
+        dns,
+        clock: seams.clock,
+        settings,
+        volatile: Arc::new(Volatile::default()),
+        metrics: Metrics::default(),
+        relays: Relays::default(),
+        warnings: warnings::Turn::default(),
+        placing: tokio::sync::Mutex::default(),
+        advertise,
+        desired: tokio::sync::watch::Sender::new(0),
+    })
+}
+
 /// Starts what keeps truths true.
 fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &CancellationToken) {
     reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
@@ -238,6 +248,7 @@ fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &Cancellat
     reconcilers.spawn(certificate::spread(world.clone(), shutdown.clone()));
     reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(warnings::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(events::keep(world.clone(), shutdown.clone()));
 }
 
 async fn report(reporter: &HealthReporter, status: tonic_health::ServingStatus) {

@@ -2,7 +2,8 @@
 //!
 //! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
 //! logs, settings, which address of the waitlist became which tenant, which records of a DNS zone are ours and what it was before
-//! each change, since when something needs a person and who took note of it, and secrets that were sealed with a key that is not here. Not kept, because it can be asked again: anything
+//! each change, since when something needs a person and who took note of it, what
+//! happened (for 90 days), and secrets that were sealed with a key that is not here. Not kept, because it can be asked again: anything
 //! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
 //! transfer tickets, join secrets, private keys as they are.
 //!
@@ -16,8 +17,10 @@ use sqlx::{
     any::{AnyPoolOptions, AnyRow},
 };
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 pub mod dns;
+pub mod events;
 mod invitations;
 mod members;
 mod operations;
@@ -78,6 +81,8 @@ pub type AfterCommit = Arc<dyn Fn(&'static str) -> Pin<Box<dyn Future<Output = (
 pub struct Store {
     pool: AnyPool,
     after_commit: AfterCommit,
+    /// Number of the newest event that this process wrote.
+    news: watch::Sender<i64>,
 }
 
 impl Store {
@@ -113,7 +118,7 @@ impl Store {
             .connect(&url)
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool, after_commit })
+        Ok(Self { pool, after_commit, news: watch::Sender::new(0) })
     }
 
     /// Closes all connections; later calls fail.

@@ -143,8 +143,7 @@ pub async fn acknowledge(world: &World, id: &str, who: &str, note: &str) -> Resu
     let holds = look(world).await?;
     let _turn = world.warnings.0.lock().await;
     let known = holds.iter().any(|row| row.id == id && row.raised.is_some());
-    let acknowledged = known && world.store.acknowledge_warning(id, who, note, world.clock.now()).await?;
-    let row = if acknowledged { world.store.warning(id).await? } else { None };
+    let row = if known { world.store.acknowledge_warning(id, who, note, world.clock.now()).await? } else { None };
     row.ok_or_else(|| {
         let message = format!("there is no warning {id}; it may be cured");
         Error::not_found(reason::WARNING_NOT_FOUND, message).with("warning", id)

@@ -104,6 +104,8 @@ pub mod reason {
     pub const DNS_CAP: &str = "DNS_CAP";
     /// Another controller may change the zone now.
     pub const DNS_LEASE: &str = "DNS_LEASE";
+    /// Events that were asked for are not kept any more, or there never were any.
+    pub const EVENTS_GONE: &str = "EVENTS_GONE";
     /// No such warning holds.
     pub const WARNING_NOT_FOUND: &str = "WARNING_NOT_FOUND";
     /// No such record or snapshot in the zone.

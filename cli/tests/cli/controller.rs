@@ -153,6 +153,10 @@ service! { operation_service_server::OperationService {
     watch_operation: WatchOperation(WatchOperationRequest) -> WatchOperationResponse as WatchOperationStream
 } }
 
+service! { event_service_server::EventService {} streams {
+    watch_events: WatchEvents(WatchEventsRequest) -> WatchEventsResponse as WatchEventsStream
+} }
+
 service! { warning_service_server::WarningService {
     list_warnings: ListWarnings(ListWarningsRequest) -> ListWarningsResponse,
     acknowledge_warning: AcknowledgeWarning(AcknowledgeWarningRequest) -> AcknowledgeWarningResponse,
@@ -328,6 +332,7 @@ impl Controller {
             .add_service(pb::volume_service_server::VolumeServiceServer::new(script.clone()))
             .add_service(pb::image_service_server::ImageServiceServer::new(script.clone()))
             .add_service(pb::cert_service_server::CertServiceServer::new(script.clone()))
+            .add_service(pb::event_service_server::EventServiceServer::new(script.clone()))
             .add_service(pb::warning_service_server::WarningServiceServer::new(script.clone()))
             .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));

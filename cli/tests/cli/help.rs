@@ -30,6 +30,7 @@ async fn the_first_page_says_what_this_is() {
       dns          Names in DNS: plan, apply, look at, restore
       cert         The certificate of the tenants' names: look at, renew
       warning      What needs a person: look at, take note of
+      events       Show what happened in the fleet, the oldest first
       operation    Changes under way or done: look at, watch, cancel
       completions  Print a completion script for your shell
       version      Print featherctl's version

@@ -9,6 +9,7 @@ mod controller;
 mod dns;
 mod drain;
 mod errors;
+mod events;
 mod following;
 mod help;
 mod identity;

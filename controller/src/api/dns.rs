@@ -169,7 +169,8 @@ impl DnsService for DnsApi {
             cap: cap.unwrap_or(self.world.settings.dns.cap),
             accept_fewer: message.accept_fewer,
         };
-        let done = self.outlive(async move { dns::apply(&world, &ask).await }).await?;
+        let who = caller.to_string();
+        let done = self.outlive(async move { dns::apply(&world, &ask, &who).await }).await?;
         tracing::info!(by = %caller, created = done.created, removed = done.removed, "dns applied");
         // So that what is known of the zone is of now.
         self.world.ring_desired();

@@ -7,8 +7,12 @@ use feather_proto::{
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
-use super::{Result, Store, column, corrupt, from_ms, parse, to_ms};
-use crate::upkeep::Upkeep;
+use super::{
+    Result, Store, column, corrupt,
+    events::{NewEvent, record},
+    from_ms, parse, to_ms,
+};
+use crate::{events, upkeep::Upkeep};
 
 /// A member of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +157,10 @@ impl Store {
             .bind(secret_sha256)
             .execute(&mut *transaction)
             .await?;
+        let message = format!("{} joined, reached at {}", row.name, row.address);
+        let event = record(&mut transaction, &events::of_server(&row.name, "server-joined", message, now)).await?;
         self.commit(transaction, "join").await?;
+        self.told(event);
         Ok(row)
     }
 
@@ -222,13 +229,24 @@ impl Store {
 
     /// Writes a setting.
     pub async fn set_setting(&self, name: &'static str, value: &str) -> Result<()> {
+        self.set_setting_telling(name, value, None).await
+    }
+
+    /// The same, and what happened with it.
+    pub async fn set_setting_telling(&self, name: &'static str, value: &str, event: Option<&NewEvent>) -> Result<()> {
         let mut transaction = self.begin().await?;
         sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
             .bind(name)
             .bind(value)
             .execute(&mut *transaction)
             .await?;
-        self.commit(transaction, "setting").await
+        let told = match event {
+            Some(event) => record(&mut transaction, event).await?,
+            None => 0,
+        };
+        self.commit(transaction, "setting").await?;
+        self.told(told);
+        Ok(())
     }
 }
 

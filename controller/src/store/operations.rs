@@ -9,13 +9,16 @@ use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
 use super::{
-    Result, Store, column, corrupt, from_ms, from_word, is_unique_violation,
+    Result, Store, column, corrupt,
+    events::record,
+    from_ms, from_word, is_unique_violation,
     members::require_member,
     parse, parse_option,
     tenants::{TenantState, TenantUpdate, generation_column, tenant, tenant_not_found, update, world_changed},
     to_ms, word,
 };
 use crate::{
+    events,
     operations::{Event, Kind, State, Subject},
     placement::Bounds,
 };
@@ -341,7 +344,9 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         insert_log(&mut transaction, &new.id, 0, new.now, ("plan", Event::Note, &new.explanation)).await?;
+        let event = record(&mut transaction, &events::begun(new)).await?;
         self.commit(transaction, "begin operation").await?;
+        self.told(event);
         Ok(Begin::New(Begun { id: new.id.clone(), generation, undo_generation }))
     }
 
@@ -377,7 +382,19 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
-        self.commit(transaction, append.event.name()).await
+        let mut told = 0;
+        if append.end.is_some() || append.event == Event::Struggling {
+            let row = sqlx::query("SELECT * FROM operations WHERE id = $1")
+                .bind(append.operation.as_str())
+                .fetch_one(&mut *transaction)
+                .await?;
+            if let Some(event) = events::stands(&operation(&row)?, append.now) {
+                told = record(&mut transaction, &event).await?;
+            }
+        }
+        self.commit(transaction, append.event.name()).await?;
+        self.told(told);
+        Ok(())
     }
 
     /// One operation.

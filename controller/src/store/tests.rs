@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::{
     Append, Begin, Begun, End, Error, Invitation, NewOperation, ServerRow, Store, TakeIn, TenantState, TenantUpdate,
+    events::{NewEvent, Source, Wanted},
 };
 use crate::operations::{Event, Kind, State, Subject};
 
@@ -311,4 +312,67 @@ async fn what_a_server_has_seen_is_never_issued_again() {
     let Scratch { store, _folder } = scratch().await;
     let new = begin(&store, &NewOperation { floor: Generation(7), ..add(1, None) }).await;
     assert_eq!((new.generation, new.undo_generation), (Generation(8), Generation(9)));
+}
+
+fn event(subject: &str, hour: i64) -> NewEvent {
+    NewEvent {
+        at: now() + time::Duration::hours(hour),
+        kind: "restarted".into(),
+        subject: subject.into(),
+        server: Some("nyc".parse().unwrap()),
+        message: format!("{subject} at {hour}"),
+        operation: None,
+        who: None,
+    }
+}
+
+async fn told(store: &Store, wanted: Wanted) -> Vec<String> {
+    let rows = store.events(&wanted, 100).await.unwrap();
+    rows.into_iter().filter(|row| row.event.kind == "restarted").map(|row| row.event.message).collect()
+}
+
+#[tokio::test]
+async fn events_are_numbered_filtered_and_gone_when_they_are_old() {
+    let Scratch { store, _folder } = scratch().await;
+    for (subject, hour) in [("alice", 1), ("bob", 2), ("server/nyc", 3), ("alice", 4)] {
+        store.record(&event(subject, hour)).await.unwrap();
+    }
+    let of = |subject: &str| Wanted { subject: subject.into(), ..Wanted::default() };
+    assert_eq!(told(&store, of("alice")).await, ["alice at 1", "alice at 4"]);
+    // A server is what it is about, and what it told.
+    assert_eq!(told(&store, of("nyc")).await.len(), 4);
+    assert_eq!(told(&store, of("server/nyc")).await, ["server/nyc at 3"]);
+    let since = Some(now() + time::Duration::hours(3));
+    assert_eq!(told(&store, Wanted { since, ..Wanted::default() }).await, ["server/nyc at 3", "alice at 4"]);
+    let all = store.events(&Wanted::default(), 100).await.unwrap();
+    // The first is nyc's joining.
+    assert_eq!(all.iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(told(&store, Wanted { after: 3, ..Wanted::default() }).await.len(), 2);
+    assert_eq!(store.event_before_newest(&of("alice"), 1).await.unwrap(), 4);
+    assert_eq!(store.event_before_newest(&of("carol"), 1).await.unwrap(), 0);
+    store.sweep_events(now() + super::events::KEPT_FOR + time::Duration::minutes(150)).await.unwrap();
+    assert_eq!(told(&store, Wanted::default()).await.len(), 2);
+    for (after, kept) in [(1, false), (2, false), (3, true), (5, true), (6, false)] {
+        let read = store.events(&Wanted { after, ..Wanted::default() }, 1).await;
+        assert_eq!(read.is_ok(), kept, "{after}");
+        if let Err(error) = read {
+            assert!(matches!(&error, Error::Refused(error) if error.is(reason::EVENTS_GONE)), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_told_is_taken_in_by_one_of_those_that_read_the_same() {
+    let Scratch { store, _folder } = scratch().await;
+    let nyc = "nyc".parse().unwrap();
+    let first = Source { reachable: true, taken: vec![(1, 10)] };
+    let second = Source { reachable: true, taken: vec![(1, 10), (2, 20)] };
+    for _ in 0..2 {
+        store.take_in_events(&nyc, None, &first, &[event("alice", 1)]).await.unwrap();
+    }
+    for _ in 0..2 {
+        store.take_in_events(&nyc, Some(&first), &second, &[event("alice", 2)]).await.unwrap();
+    }
+    assert_eq!(told(&store, Wanted::default()).await, ["alice at 1", "alice at 2"]);
+    assert_eq!(store.event_sources().await.unwrap()[&nyc], second);
 }

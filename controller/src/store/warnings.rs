@@ -3,8 +3,8 @@
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
-use super::{Result, Store, column, from_ms, to_ms};
-use crate::warnings::inbox::News;
+use super::{Result, Store, column, events::record, from_ms, to_ms};
+use crate::{events, warnings::inbox::News};
 
 /// Who has taken note of a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,15 +62,8 @@ impl Store {
         rows.iter().map(warning).collect()
     }
 
-    /// One of them.
-    pub async fn warning(&self, id: &str) -> Result<Option<WarningRow>> {
-        let row =
-            sqlx::query("SELECT * FROM warnings WHERE id = $1").bind(id.to_owned()).fetch_optional(&self.pool).await?;
-        row.as_ref().map(warning).transpose()
-    }
-
     /// Keeps what a look has changed. Who took note meanwhile is left as it is.
-    pub async fn change_warnings(&self, news: &News, _now: OffsetDateTime) -> Result<()> {
+    pub async fn change_warnings(&self, news: &News, now: OffsetDateTime) -> Result<()> {
         let mut transaction = self.begin().await?;
         for row in news.cured.iter().chain(&news.passed) {
             sqlx::query("DELETE FROM warnings WHERE id = $1").bind(row.id.clone()).execute(&mut *transaction).await?;
@@ -91,22 +84,39 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
-        self.commit(transaction, "warnings").await
+        let raised = news.raised.iter().map(|row| (row, "warning-raised"));
+        let mut told = 0;
+        for (row, kind) in raised.chain(news.cured.iter().map(|row| (row, "warning-cured"))) {
+            told = record(&mut transaction, &events::of_warning(row, kind, None, now)).await?;
+        }
+        self.commit(transaction, "warnings").await?;
+        self.told(told);
+        Ok(())
     }
 
-    /// Notes who takes note; false when no such warning is shown.
-    pub async fn acknowledge_warning(&self, id: &str, by: &str, note: &str, now: OffsetDateTime) -> Result<bool> {
+    /// Notes who takes note; none when no such warning is shown.
+    pub async fn acknowledge_warning(
+        &self,
+        id: &str,
+        by: &str,
+        note: &str,
+        now: OffsetDateTime,
+    ) -> Result<Option<WarningRow>> {
         let mut transaction = self.begin().await?;
         let changed = sqlx::query(
-            "UPDATE warnings SET acked_by = $2, acked_ms = $3, note = $4 WHERE id = $1 AND raised_ms IS NOT NULL",
+            "UPDATE warnings SET acked_by = $2, acked_ms = $3, note = $4 WHERE id = $1 AND raised_ms IS NOT NULL RETURNING *",
         )
         .bind(id.to_owned())
         .bind(by.to_owned())
         .bind(to_ms(now))
         .bind(note.to_owned())
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
+        let Some(row) = changed.as_ref().map(warning).transpose()? else { return Ok(None) };
+        let event = events::of_warning(&row, "warning-acknowledged", Some(by), now);
+        let told = record(&mut transaction, &event).await?;
         self.commit(transaction, "warning acknowledged").await?;
-        Ok(changed.rows_affected() == 1)
+        self.told(told);
+        Ok(Some(row))
     }
 }

@@ -7,6 +7,7 @@ mod bounds;
 mod dns;
 mod drain;
 mod dynadot;
+mod events;
 mod faults;
 mod hostile;
 mod images;
