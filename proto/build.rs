@@ -28,6 +28,7 @@ const FILES: &[&str] = &[
     "feather/controller/v1/member.proto",
     "feather/controller/v1/operation.proto",
     "feather/controller/v1/server.proto",
+    "feather/controller/v1/status.proto",
     "feather/controller/v1/tenant.proto",
     "feather/controller/v1/volume.proto",
     "feather/controller/v1/waitlist.proto",

@@ -10,7 +10,10 @@ use feather_proto::trace::Tracing;
 use tracing::Instrument as _;
 
 use crate::{
-    commands::{cert, completions, dns, events, image, operation, server, tenant, version, volume, waitlist, warning},
+    commands::{
+        cert, completions, dns, events, explain, image, operation, server, status, tenant, version, volume, waitlist,
+        warning,
+    },
     connect::{self, Connection},
     error::Failure,
     output::{Format, Output},
@@ -85,6 +88,8 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
+    Status(status::Args),
+    Explain(explain::Args),
     /// The machines that tenants live on.
     #[command(subcommand)]
     Server(server::Verb),
@@ -184,6 +189,8 @@ fn run(name: &str, noun: Noun, context: Context) -> Result<(), Failure> {
 
 async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
     match noun {
+        Noun::Status(arguments) => status::run(arguments, context).await,
+        Noun::Explain(arguments) => explain::run(arguments, context).await,
         Noun::Server(verb) => server::run(verb, context).await,
         Noun::Tenant(verb) => tenant::run(verb, context).await,
         Noun::Volume(verb) => volume::run(verb, context).await,

@@ -13,6 +13,7 @@ pub(crate) mod adoption;
 pub(crate) mod cert;
 pub(crate) mod dns;
 pub(crate) mod event;
+pub(crate) mod explanation;
 pub(crate) mod image;
 pub(crate) mod labels;
 pub(crate) mod life;
@@ -20,6 +21,7 @@ pub(crate) mod migration;
 pub(crate) mod moves;
 pub(crate) mod operation;
 pub(crate) mod server;
+pub(crate) mod status;
 pub(crate) mod tenant;
 pub(crate) mod volume;
 pub(crate) mod waitlist;
@@ -42,6 +44,11 @@ impl std::fmt::Display for Moment {
 }
 
 impl Moment {
+    /// `2027-01-15`
+    pub(crate) fn day(self) -> String {
+        units::rfc3339(self.0).get(..10).unwrap_or_default().to_owned()
+    }
+
     /// How long ago.
     #[allow(clippy::disallowed_methods, reason = "an age is told by the clock of whoever reads it")]
     pub(crate) fn age(self) -> String {

@@ -16,6 +16,7 @@ pub mod member;
 pub mod operation;
 mod resettling;
 pub mod server;
+pub mod status;
 pub mod tenant;
 pub mod transfer;
 pub mod volume;

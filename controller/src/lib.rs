@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod dns;
 pub mod enroll;
 pub mod events;
+pub mod explain;
 pub mod fleet;
 pub mod forwards;
 pub mod http;
@@ -37,8 +38,9 @@ use feather_proto::{
         enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
         image_service_server::ImageServiceServer, member_service_server::MemberServiceServer,
         operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
-        tenant_service_server::TenantServiceServer, volume_service_server::VolumeServiceServer,
-        waitlist_service_server::WaitlistServiceServer, warning_service_server::WarningServiceServer,
+        status_service_server::StatusServiceServer, tenant_service_server::TenantServiceServer,
+        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+        warning_service_server::WarningServiceServer,
     },
     tls::{self, ClientCertificate, Incoming, Principal, Rotating},
     trace,
@@ -108,7 +110,7 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 14] = [
+const SERVICES: [&str; 15] = [
     "",
     feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
@@ -118,6 +120,7 @@ const SERVICES: [&str; 14] = [
     feather_proto::pb::controller::v1::member_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::status_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::waitlist_service_server::SERVICE_NAME,
@@ -178,7 +181,7 @@ pub async fn serve(
         .add_service(CertServiceServer::new(api::cert::CertApi::new(world.clone())))
         .add_service(DnsServiceServer::new(api::dns::DnsApi::new(world.clone())))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
-        .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent)))
+        .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent.clone())))
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))
         .add_service(
             VolumeServiceServer::new(api::volume::Volumes::new(world.clone()))
@@ -188,6 +191,11 @@ pub async fn serve(
             ImageServiceServer::new(api::image::Images::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
+        .add_service(StatusServiceServer::new(api::status::StatusApi::new(
+            world.clone(),
+            api::server::Servers::new(world.clone(), intent.clone()),
+            api::tenant::Tenants::new(world.clone(), intent.clone()),
+        )))
         .add_service(EventServiceServer::new(api::event::EventApi::new(world.clone())))
         .add_service(WarningServiceServer::new(api::warning::WarningApi::new(world.clone())))
         .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))

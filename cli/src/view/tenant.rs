@@ -26,18 +26,23 @@ pub(crate) struct TenantView {
     pub(crate) pin: Option<String>,
 }
 
+/// The word for a state.
+pub(crate) fn word(state: pb::TenantState) -> &'static str {
+    match state {
+        pb::TenantState::Unspecified | pb::TenantState::Unknown => "unknown",
+        pb::TenantState::Running => "running",
+        pb::TenantState::Stopped => "stopped",
+        pb::TenantState::Starting => "starting",
+        pb::TenantState::Changing => "changing",
+        pb::TenantState::Removed => "removed",
+        pb::TenantState::Broken => "broken",
+        pb::TenantState::CrashLoop => "crash-loop",
+    }
+}
+
 impl From<pb::Tenant> for TenantView {
     fn from(pb: pb::Tenant) -> Self {
-        let state = match pb.state() {
-            pb::TenantState::Unspecified | pb::TenantState::Unknown => "unknown",
-            pb::TenantState::Running => "running",
-            pb::TenantState::Stopped => "stopped",
-            pb::TenantState::Starting => "starting",
-            pb::TenantState::Changing => "changing",
-            pb::TenantState::Removed => "removed",
-            pb::TenantState::Broken => "broken",
-            pb::TenantState::CrashLoop => "crash-loop",
-        };
+        let state = word(pb.state());
         Self {
             name: pb.name,
             state,

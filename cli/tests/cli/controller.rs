@@ -157,6 +157,12 @@ service! { event_service_server::EventService {} streams {
     watch_events: WatchEvents(WatchEventsRequest) -> WatchEventsResponse as WatchEventsStream
 } }
 
+service! { status_service_server::StatusService {
+    get_status: GetStatus(GetStatusRequest) -> GetStatusResponse,
+    explain_tenant: ExplainTenant(ExplainTenantRequest) -> ExplainTenantResponse,
+    explain_server: ExplainServer(ExplainServerRequest) -> ExplainServerResponse,
+} streams {} }
+
 service! { warning_service_server::WarningService {
     list_warnings: ListWarnings(ListWarningsRequest) -> ListWarningsResponse,
     acknowledge_warning: AcknowledgeWarning(AcknowledgeWarningRequest) -> AcknowledgeWarningResponse,
@@ -333,6 +339,7 @@ impl Controller {
             .add_service(pb::image_service_server::ImageServiceServer::new(script.clone()))
             .add_service(pb::cert_service_server::CertServiceServer::new(script.clone()))
             .add_service(pb::event_service_server::EventServiceServer::new(script.clone()))
+            .add_service(pb::status_service_server::StatusServiceServer::new(script.clone()))
             .add_service(pb::warning_service_server::WarningServiceServer::new(script.clone()))
             .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));

@@ -16,6 +16,7 @@ mod identity;
 mod images;
 mod lists;
 mod moves;
+mod status;
 mod swap;
 mod tenants;
 mod upkeep;

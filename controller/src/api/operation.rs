@@ -125,7 +125,7 @@ pub(super) fn prediction(prediction: Prediction) -> pb::MigrationPrediction {
     pb::MigrationPrediction { wire_bytes, duration_ms, outage_ms, basis }
 }
 
-fn progress(now: TransferProgress) -> pb::TransferProgress {
+pub(super) fn progress(now: TransferProgress) -> pb::TransferProgress {
     let phase = match now.phase {
         Phase::Unknown => pb::TransferPhase::Unspecified,
         Phase::Preparing => pb::TransferPhase::Preparing,

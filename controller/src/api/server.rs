@@ -44,7 +44,7 @@ impl Servers {
         }
     }
 
-    async fn views(&self) -> Result<Vec<pb::Server>, Error> {
+    pub(super) async fn views(&self) -> Result<Vec<pb::Server>, Error> {
         let store = &self.world.store;
         let (members, tenants, running) =
             (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);

@@ -57,7 +57,7 @@ impl Tenants {
         }
     }
 
-    async fn views(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
+    pub(super) async fn views(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
         let running = self.world.store.unfinished_operations().await?;
         let wanted = crate::dns::wanted(&self.world).await?;
         let dns_address = |name: &str| {

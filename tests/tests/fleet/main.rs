@@ -20,6 +20,7 @@ mod offers;
 mod refusals;
 mod rounds;
 mod soak;
+mod status;
 mod swap;
 mod waitlist;
 mod warnings;
