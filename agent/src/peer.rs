@@ -3,7 +3,7 @@
 //! Owns dialling a peer and decoding what it sends. Trusts nothing of it but its certificate; what the frames mean is checked
 //! by the volume engine.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use feather_proto::{
@@ -15,9 +15,13 @@ use feather_proto::{
 };
 use futures::{Stream, StreamExt as _, stream};
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     grant::Ticket,
@@ -135,7 +139,30 @@ pub(crate) struct Peers {
     pub(crate) identity: Rotating,
 }
 
+/// A peer has this long to prove who it is and to answer.
+const REACH_MAX: Duration = Duration::from_secs(3);
+
 impl Peers {
+    /// Dials a peer anew and waits for its answer to a health check. How long that took, and why it was not reached.
+    pub(crate) async fn reach(&self, server: &ServerName, address: &str) -> (Duration, Option<String>) {
+        let begun = Instant::now();
+        let reached = tokio::time::timeout(REACH_MAX, self.greet(server, address)).await;
+        let problem = match reached {
+            Ok(greeted) => greeted.err(),
+            Err(_) => Some(format!("no answer within {} s", REACH_MAX.as_secs())),
+        };
+        (begun.elapsed(), problem)
+    }
+
+    async fn greet(&self, server: &ServerName, address: &str) -> Result<(), String> {
+        let trust = Trust::Mutual(self.identity.clone());
+        let channel = tls::channel(self.dial.clone(), address, &Principal::agent(server), &trust)
+            .map_err(|error| error.to_string())?;
+        let mut client = HealthClient::new(channel);
+        let answered = client.check(HealthCheckRequest { service: String::new() }).await;
+        answered.map(drop).map_err(|status| Error::from(status).message)
+    }
+
     /// Begins to fetch: the spec, then the frames of the volume.
     pub(crate) async fn fetch(
         &self,

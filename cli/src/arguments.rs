@@ -11,8 +11,8 @@ use tracing::Instrument as _;
 
 use crate::{
     commands::{
-        cert, completions, dns, events, explain, image, operation, server, status, tenant, version, volume, waitlist,
-        warning,
+        cert, completions, dns, doctor, events, explain, image, operation, server, status, tenant, version, volume,
+        waitlist, warning,
     },
     connect::{self, Connection},
     error::Failure,
@@ -90,6 +90,7 @@ pub(crate) struct Global {
 enum Noun {
     Status(status::Args),
     Explain(explain::Args),
+    Doctor(doctor::Args),
     /// The machines that tenants live on.
     #[command(subcommand)]
     Server(server::Verb),
@@ -190,6 +191,7 @@ fn run(name: &str, noun: Noun, context: Context) -> Result<(), Failure> {
 async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
     match noun {
         Noun::Status(arguments) => status::run(arguments, context).await,
+        Noun::Doctor(arguments) => doctor::run(arguments, context).await,
         Noun::Explain(arguments) => explain::run(arguments, context).await,
         Noun::Server(verb) => server::run(verb, context).await,
         Noun::Tenant(verb) => tenant::run(verb, context).await,

@@ -123,6 +123,13 @@ impl Connection {
         Ok(Self { channel, identity, address, timeout, answered: AtomicBool::new(false) })
     }
 
+    /// From when to when the certificate that is used holds.
+    pub(crate) fn certificate_life(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
+        let (begins, ends) = self.identity.identity().validity().ok()?;
+        let moment = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
+        moment(begins).zip(moment(ends))
+    }
+
     /// A call that answers soon.
     pub(crate) async fn call<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
         match tokio::time::timeout(self.timeout, self.long_call(call)).await {

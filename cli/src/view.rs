@@ -12,6 +12,7 @@ use crate::units;
 pub(crate) mod adoption;
 pub(crate) mod cert;
 pub(crate) mod dns;
+pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod explanation;
 pub(crate) mod image;

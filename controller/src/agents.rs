@@ -194,6 +194,35 @@ pub struct ImageWanted {
     pub digest: Option<String>,
 }
 
+/// Another agent, to be reached from one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its certificate carries this name.
+    pub server: ServerName,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// What an agent found by asking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// Why its proxy does not answer.
+    pub router_problem: Option<String>,
+    /// The others, as seen from there.
+    pub peers: Vec<Reached>,
+}
+
+/// Another agent as seen from one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// Which.
+    pub server: ServerName,
+    /// Until it answered.
+    pub took: std::time::Duration,
+    /// Why it was not reached.
+    pub problem: Option<String>,
+}
+
 /// Called with the progress of a transfer.
 pub type OnProgress = Arc<dyn Fn(TransferProgress) + Send + Sync>;
 
@@ -207,6 +236,9 @@ pub trait Agent: Send + Sync {
         &self,
         heartbeat: std::time::Duration,
     ) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error>;
+
+    /// Asks its proxy, and other agents from there, for real.
+    async fn probe(&self, peers: &[Peer]) -> Result<Probed, Error>;
 
     /// What was there before the agent, and what could not be read of it.
     async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error>;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Observed, Reachability},
-    operations::State,
+    operations::{Kind, State},
     store::{
         NewOperation, OperationRow,
         events::{NewEvent, Source},
@@ -69,10 +69,13 @@ pub fn stands(row: &OperationRow, now: OffsetDateTime) -> Option<NewEvent> {
     let route = route(row.source.as_ref(), row.target.as_ref());
     let why = row.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
     let next = row.hint.as_ref().map(|hint| format!("; next: {hint}")).unwrap_or_default();
+    // What a drain has moved stays moved.
+    let parts = matches!(row.kind, Kind::Drain | Kind::Return);
+    let as_before = if parts { "" } else { ", and all is as before" };
     let (kind, message) = match row.state {
         State::Succeeded => ("operation-succeeded", format!("{what}{route} succeeded")),
-        State::Failed => ("operation-failed", format!("{what}{route} failed, and all is as before{why}")),
-        State::Cancelled => ("operation-cancelled", format!("{what}{route} was cancelled, and all is as before")),
+        State::Failed => ("operation-failed", format!("{what}{route} failed{as_before}{why}")),
+        State::Cancelled => ("operation-cancelled", format!("{what}{route} was cancelled{as_before}")),
         State::Stuck => ("operation-stuck", format!("{what}{route} is stuck{why}{next}")),
         State::Running | State::Undoing => return None,
     };

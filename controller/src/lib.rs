@@ -9,6 +9,7 @@ pub mod api;
 pub mod ca;
 pub mod certificate;
 pub mod dns;
+pub mod doctor;
 pub mod enroll;
 pub mod events;
 pub mod explain;

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
     agents::{
-        Added, Agent, Agents, Asked, Call, ImageWanted, LogLine, OnProgress, Pass, PullFrom, Pulled, Reading,
-        SentVolume, SignUp, SignUps, Tried, VolumeNow,
+        Added, Agent, Agents, Asked, Call, ImageWanted, LogLine, OnProgress, Pass, Peer, Probed, PullFrom, Pulled,
+        Reading, SentVolume, SignUp, SignUps, Tried, VolumeNow,
     },
     world::Password,
 };
@@ -177,6 +177,10 @@ impl Agent for FaultyAgent {
 
     async fn watch(&self, heartbeat: Duration) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error> {
         self.inner.watch(heartbeat).await
+    }
+
+    async fn probe(&self, peers: &[Peer]) -> Result<Probed, Error> {
+        self.inner.probe(peers).await
     }
 
     async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error> {

@@ -160,6 +160,7 @@ service! { event_service_server::EventService {} streams {
 service! { status_service_server::StatusService {
     get_status: GetStatus(GetStatusRequest) -> GetStatusResponse,
     explain_tenant: ExplainTenant(ExplainTenantRequest) -> ExplainTenantResponse,
+    diagnose: Diagnose(DiagnoseRequest) -> DiagnoseResponse,
     explain_server: ExplainServer(ExplainServerRequest) -> ExplainServerResponse,
 } streams {} }
 

@@ -24,6 +24,7 @@ async fn the_first_page_says_what_this_is() {
     Commands:
       status       Show the whole fleet on one screen, and what needs a person
       explain      Say why a tenant or a server is as it is, what is pending, and what to type next
+      doctor       Ask everybody, and say what does not work and what to type next
       server       The machines that tenants live on
       tenant       Users' work containers: add, look at, move, remove
       volume       Tenants' data: list, back up, restore, check

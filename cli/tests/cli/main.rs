@@ -7,6 +7,7 @@ mod adopt;
 mod cert;
 mod controller;
 mod dns;
+mod doctor;
 mod drain;
 mod errors;
 mod events;

@@ -35,13 +35,15 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, Phase, PullFrom, Pulled, Reading, SignUp,
-    SignUps, TransferProgress, Tried, VolumeNow,
+    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, Peer, Phase, Probed, PullFrom, Pulled, Reached,
+    Reading, SignUp, SignUps, TransferProgress, Tried, VolumeNow,
 };
 use crate::world::Password;
 
 /// Deadline of calls that only look or note something down.
 const QUICK: Duration = Duration::from_secs(10);
+/// An agent that reaches none of 64 others takes 12 s to say so.
+const PROBE: Duration = Duration::from_secs(20);
 /// Deadline of calls that start or stop a container and wait for it; above the agent's own limits (120 s for health).
 const SLOW: Duration = Duration::from_secs(180);
 /// Deadline of one message of a transfer: progress comes several times a second.
@@ -171,6 +173,19 @@ impl Agent for GrpcAgent {
         let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
         let stream = self.value(self.servers().watch(pb::WatchRequest { heartbeat_ms }).await)?;
         Ok(stream.map(|message| required(message.map_err(Error::from)?.snapshot, "snapshot")?.try_into()).boxed())
+    }
+
+    async fn probe(&self, peers: &[Peer]) -> Result<Probed, Error> {
+        let peer = |peer: &Peer| pb::ProbePeer { server: peer.server.to_string(), address: peer.address.clone() };
+        let message = pb::ProbeRequest { peers: peers.iter().map(peer).collect() };
+        let reply = self.value(self.servers().probe(within(message, PROBE)).await)?;
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let reached = |peer: pb::ProbedPeer| {
+            let (took, problem) = (Duration::from_millis(peer.took_ms), some(peer.problem));
+            Ok(Reached { server: peer.server.parse()?, took, problem })
+        };
+        let peers = reply.peers.into_iter().map(reached).collect::<Result<_, Error>>()?;
+        Ok(Probed { router_problem: some(reply.router_problem), peers })
     }
 
     async fn plan_adoption(&self) -> Result<(Vec<Finding>, Vec<String>), Error> {

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{operation, reader, server::Servers, tenant::Tenants, warning};
 use crate::{
     dns::Mode,
+    doctor::{self, Finding, Verdict},
     explain::{self, Explanation},
     warnings,
     world::World,
@@ -84,6 +85,21 @@ fn encode(explanation: Explanation) -> pb::Explanation {
     pb::Explanation { facts: explanation.facts.into_iter().map(fact).collect(), next: explanation.next }
 }
 
+fn check(finding: Finding) -> pb::Check {
+    let verdict = match finding.verdict {
+        Verdict::Ok => pb::CheckVerdict::Ok,
+        Verdict::Warn => pb::CheckVerdict::Warn,
+        Verdict::Fail => pb::CheckVerdict::Fail,
+    };
+    pb::Check {
+        verdict: verdict.into(),
+        subject: finding.subject,
+        check: finding.check.to_owned(),
+        message: finding.message,
+        next: finding.next,
+    }
+}
+
 #[tonic::async_trait]
 impl StatusService for StatusApi {
     async fn get_status(
@@ -105,6 +121,15 @@ impl StatusService for StatusApi {
             warnings: new.into_iter().map(warning::encode).collect(),
             acknowledged: u32::try_from(known.len()).unwrap_or(u32::MAX),
         }))
+    }
+
+    async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Result<Response<pb::DiagnoseResponse>, Status> {
+        reader(&request)?;
+        let answers = doctor::ask(&self.world).await;
+        // Of a store that does not answer the answers tell already.
+        let warnings = warnings::look(&self.world).await.unwrap_or_default();
+        let checks = doctor::findings::findings(&answers, &warnings).into_iter().map(check);
+        Ok(Response::new(pb::DiagnoseResponse { checks: checks.collect() }))
     }
 
     async fn explain_tenant(

@@ -36,6 +36,7 @@ fn alice() -> TenantRow {
         running: true,
         created: at(0),
         version: 1,
+        bounds: Default::default(),
     }
 }
 
@@ -54,6 +55,7 @@ fn operation(number: u128, kind: Kind, state: State) -> OperationRow {
             .then(|| Error::unavailable(reason::SERVER_UNREACHABLE, "fra does not answer")),
         hint: None,
         created: at(1),
+        parent: None,
         ended: state.is_terminal().then(|| at(2)),
     }
 }
@@ -185,6 +187,7 @@ fn a_server_says_who_lives_there_and_what_it_holds_for_others() {
         public_address: "192.0.2.1".into(),
         key_fingerprint: String::new(),
         joined: at(0),
+        upkeep: Default::default(),
     };
     let seen = servers();
     let told = explain_server(&ServerView {

@@ -106,7 +106,7 @@ pub(super) async fn record(connection: &mut sqlx::AnyConnection, event: &NewEven
     Ok(id)
 }
 
-const MATCHES: &str = "id > $1 AND at_ms >= $2 AND ($3 = '' OR subject = $3 OR subject = $4 OR server = $3)";
+const MATCHES: &str = "id > $1 AND at_ms >= $2 AND ($3 = '' OR subject IN ($3, $4, $6) OR server = $3)";
 
 impl Store {
     /// Writes an event that belongs to no other change.
@@ -148,6 +148,7 @@ impl Store {
                 .bind(wanted.subject.clone())
                 .bind(format!("server/{}", wanted.subject))
                 .bind(limit)
+                .bind(format!("residents/{}", wanted.subject))
                 .fetch_all(&mut *transaction)
                 .await?;
         rows.iter().map(event).collect()
@@ -162,6 +163,7 @@ impl Store {
             .bind(wanted.subject.clone())
             .bind(format!("server/{}", wanted.subject))
             .bind(count)
+            .bind(format!("residents/{}", wanted.subject))
             .fetch_all(&self.pool)
             .await?;
         let oldest = rows.last().map(|row| column::<i64>(row, "id")).transpose()?;

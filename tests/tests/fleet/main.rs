@@ -5,6 +5,7 @@
 mod adopt;
 mod bounds;
 mod dns;
+mod doctor;
 mod drain;
 mod dynadot;
 mod events;
