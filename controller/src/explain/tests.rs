@@ -51,6 +51,7 @@ fn operation(number: u128, kind: Kind, state: State) -> OperationRow {
         plan: serde_json::Value::Null,
         facts: serde_json::Value::Null,
         requested_by: "admin/ann".into(),
+        trace: None,
         error: (state != State::Succeeded)
             .then(|| Error::unavailable(reason::SERVER_UNREACHABLE, "fra does not answer")),
         hint: None,

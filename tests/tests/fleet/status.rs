@@ -1,12 +1,12 @@
 //! What one look at the whole fleet shows, and why tenants are where they are.
 
+use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Error, reason},
     pb::controller::v1::{self as pb, status_service_client::StatusServiceClient},
     tls::Role,
 };
 use feather_tests::{Fleet, wait::until};
-use tonic::transport::Channel;
 
 fn client(fleet: &Fleet) -> StatusServiceClient<Channel> {
     StatusServiceClient::new(fleet.channel(fleet.identity(Role::Viewer, "vera")))
