@@ -2,6 +2,7 @@
 //!
 //! Owns who may call what, and the server's limits. Decides nothing about tenants.
 
+mod access;
 mod adoption;
 mod certificate;
 mod image;
@@ -21,14 +22,15 @@ use feather_proto::{
     pb::{
         DESCRIPTORS,
         agent::v1::{
-            adoption_service_server::AdoptionServiceServer, certificate_service_server::CertificateServiceServer,
-            image_service_server::ImageServiceServer, local_service_server::LocalServiceServer,
-            server_service_server::ServerServiceServer, tenant_service_server::TenantServiceServer,
-            transfer_service_server::TransferServiceServer, volume_service_server::VolumeServiceServer,
-            waitlist_service_server::WaitlistServiceServer, work_service_server::WorkServiceServer,
+            access_service_server::AccessServiceServer, adoption_service_server::AdoptionServiceServer,
+            certificate_service_server::CertificateServiceServer, image_service_server::ImageServiceServer,
+            local_service_server::LocalServiceServer, server_service_server::ServerServiceServer,
+            tenant_service_server::TenantServiceServer, transfer_service_server::TransferServiceServer,
+            volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+            work_service_server::WorkServiceServer,
         },
     },
-    tls::{self, Connection, Role, Rotating},
+    tls::{self, Connection, Gate, Role, Rotating},
     trace,
 };
 use futures::Stream;
@@ -63,9 +65,10 @@ struct Api {
     peers: Peers,
 }
 
-/// The caller must be the controller or a person who may do everything.
+/// The caller must be the controller. People's certificates are good for nothing here: what they want goes by the controller, which knows
+/// their rights and writes down what they did.
 fn authorize<T>(request: &Request<T>) -> Result<(), Error> {
-    tls::require(request, &[Role::Controller, Role::Admin]).map(drop)
+    tls::require(request, &[Role::Controller]).map(drop)
 }
 
 /// Tenant and generation of a mutating call. The request id is required so that every caller has one for its log.
@@ -82,6 +85,7 @@ pub(crate) async fn serve(
     connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
     stopping: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let gate = Gate::new(identity.revoked().clone());
     let peers = Peers { dial: agent.dial.clone(), identity };
     let api = Api { agent, server, peers };
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -94,8 +98,10 @@ pub(crate) async fn serve(
     reporter.set_serving::<AdoptionServiceServer<Api>>().await;
     reporter.set_serving::<WorkServiceServer<Api>>().await;
     reporter.set_serving::<CertificateServiceServer<Api>>().await;
+    reporter.set_serving::<AccessServiceServer<Api>>().await;
     let mut router = Server::builder()
         .layer(trace::Calls::default())
+        .layer(gate)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -119,6 +125,7 @@ pub(crate) async fn serve(
         .add_service(AdoptionServiceServer::new(api.clone()))
         .add_service(WorkServiceServer::new(api.clone()))
         .add_service(CertificateServiceServer::new(api.clone()))
+        .add_service(AccessServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES))
         .add_service(ServerServiceServer::new(api));
     match tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1() {
         Ok(reflection) => router = router.add_service(reflection),
@@ -135,6 +142,7 @@ pub(crate) async fn serve(
         reporter.set_not_serving::<AdoptionServiceServer<Api>>().await;
         reporter.set_not_serving::<WorkServiceServer<Api>>().await;
         reporter.set_not_serving::<CertificateServiceServer<Api>>().await;
+        reporter.set_not_serving::<AccessServiceServer<Api>>().await;
     };
     router.serve_with_incoming_shutdown(connections, shutdown).await
 }

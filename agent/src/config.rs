@@ -142,6 +142,11 @@ impl Config {
         self.state_dir.join("agent.identity")
     }
 
+    /// The list of revoked certificates.
+    pub fn revoked_file(&self) -> PathBuf {
+        self.state_dir.join("revoked.json")
+    }
+
     /// Where the controller is.
     pub fn controller_file(&self) -> PathBuf {
         self.state_dir.join("controller.json")

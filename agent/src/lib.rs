@@ -27,6 +27,7 @@ mod peer;
 mod reconcile;
 pub mod renew;
 
+mod revoked;
 pub mod router;
 pub mod runtime;
 mod serve;

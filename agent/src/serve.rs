@@ -20,7 +20,7 @@ use crate::{
     join::Membership,
     ledger::{self, Directory, Ledger, Storage},
     local::Socket,
-    reconcile,
+    reconcile, revoked,
     standing::Member,
     waitlist::Door,
     watchdog,
@@ -123,6 +123,7 @@ impl Local {
         let (Role::Agent, Some(server)) = (principal.role, server) else {
             return Err(Error::NotAnAgent(principal.to_string()));
         };
+        revoked::restore(identity.revoked(), &self.agent.config.revoked_file());
         let connections = tls::incoming(incoming, &identity, ClientCertificate::Required)?;
         let controller = Membership::load(&self.agent.config.controller_file()).ok();
         let member = Member { server: server.clone(), controller: controller.map(|known| known.controller) };

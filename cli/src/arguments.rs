@@ -11,8 +11,8 @@ use tracing::Instrument as _;
 
 use crate::{
     commands::{
-        cert, completions, dns, doctor, events, explain, image, operation, server, status, tenant, version, volume,
-        waitlist, warning,
+        audit, cert, completions, dns, doctor, events, explain, image, login, operation, server, status, tenant, user,
+        version, volume, waitlist, warning,
     },
     connect::{self, Connection},
     error::Failure,
@@ -119,6 +119,13 @@ enum Noun {
     /// Changes under way or done: look at, watch, cancel.
     #[command(subcommand)]
     Operation(operation::Verb),
+    /// Who may look, who may change tenants, who may change the fleet.
+    #[command(subcommand)]
+    User(user::Verb),
+    Login(login::Args),
+    /// What was changed, and by whom: look at, check.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     Completions(completions::Args),
     Version(version::Args),
 }
@@ -179,7 +186,12 @@ fn run(name: &str, noun: Noun, context: Context) -> Result<(), Failure> {
     let done = runtime.block_on(async {
         let tracing = Tracing::new("featherctl");
         tracing.install_silently();
+        let keeps_certificate =
+            !matches!(noun, Noun::Login(_) | Noun::Completions(_) | Noun::Version(_) | Noun::User(_));
         let done = dispatch(noun, &context).instrument(tracing::info_span!("command", otel.name = name)).await;
+        if keeps_certificate && done.is_ok() {
+            user::keep_certificate(&context).await;
+        }
         tracing.finish().await;
         done
     });
@@ -203,6 +215,9 @@ async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
         Noun::Warning(verb) => warning::run(verb, context).await,
         Noun::Events(arguments) => events::run(arguments, context).await,
         Noun::Operation(verb) => operation::run(verb, context).await,
+        Noun::User(verb) => user::run(verb, context).await,
+        Noun::Audit(verb) => audit::run(verb, context).await,
+        Noun::Login(arguments) => login::run(arguments, context).await,
         Noun::Completions(arguments) => completions::run(&arguments, context, command()),
         Noun::Version(arguments) => version::run(&arguments, context),
     }

@@ -16,6 +16,7 @@ use crate::{
     view::operation::OperationView,
 };
 
+pub(crate) mod audit;
 pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod dns;
@@ -23,10 +24,12 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod image;
+pub(crate) mod login;
 pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod tenant;
+pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod volume;
 pub(crate) mod waitlist;

@@ -16,11 +16,12 @@ use std::{
 use feather_proto::{
     error::Error,
     pb::controller::v1::{
-        cert_service_client::CertServiceClient, dns_service_client::DnsServiceClient,
-        enrollment_service_client::EnrollmentServiceClient, event_service_client::EventServiceClient,
-        image_service_client::ImageServiceClient, operation_service_client::OperationServiceClient,
-        server_service_client::ServerServiceClient, status_service_client::StatusServiceClient,
-        tenant_service_client::TenantServiceClient, volume_service_client::VolumeServiceClient,
+        audit_service_client::AuditServiceClient, cert_service_client::CertServiceClient,
+        dns_service_client::DnsServiceClient, enrollment_service_client::EnrollmentServiceClient,
+        event_service_client::EventServiceClient, image_service_client::ImageServiceClient,
+        operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
+        status_service_client::StatusServiceClient, tenant_service_client::TenantServiceClient,
+        user_service_client::UserServiceClient, volume_service_client::VolumeServiceClient,
         waitlist_service_client::WaitlistServiceClient, warning_service_client::WarningServiceClient,
     },
     tls::{self, Channel, Identity, Principal, Rotating, Trust},
@@ -68,7 +69,8 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
     }
 }
 
-fn identity_path(given: Option<&Path>) -> Result<PathBuf, Failure> {
+/// Where the identity file is, or is to be.
+pub(crate) fn identity_path(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
@@ -98,6 +100,7 @@ macro_rules! clients {
 
 impl Connection {
     clients! {
+        audit: AuditServiceClient,
         certs: CertServiceClient,
         dns: DnsServiceClient,
         enrollment: EnrollmentServiceClient,
@@ -107,6 +110,7 @@ impl Connection {
         servers: ServerServiceClient,
         status: StatusServiceClient,
         tenants: TenantServiceClient,
+        users: UserServiceClient,
         volumes: VolumeServiceClient,
         waitlist: WaitlistServiceClient,
         warnings: WarningServiceClient,

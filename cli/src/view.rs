@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::units;
 
 pub(crate) mod adoption;
+pub(crate) mod audit;
 pub(crate) mod cert;
 pub(crate) mod dns;
 pub(crate) mod doctor;
@@ -24,6 +25,7 @@ pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod tenant;
+pub(crate) mod user;
 pub(crate) mod volume;
 pub(crate) mod waitlist;
 pub(crate) mod warning;

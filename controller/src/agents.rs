@@ -16,7 +16,7 @@ use feather_proto::{
         HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport,
         VolumeSummary,
     },
-    tls::PublicCertificate,
+    tls::{PublicCertificate, Revocation},
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -251,6 +251,9 @@ pub trait Agent: Send + Sync {
 
     /// Hands over the certificate of the tenants' names; which one it holds then.
     async fn set_certificate(&self, certificate: &PublicCertificate) -> Result<HeldCertificate, Error>;
+
+    /// Hands over the list of revoked certificates in the place of an earlier one; names the one that is in force then.
+    async fn set_revocations(&self, list: &[Revocation]) -> Result<String, Error>;
 
     /// Starts a new admin container beside the one that serves, and waits for its health. The id is that of the whole swap.
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error>;

@@ -7,6 +7,7 @@ use feather_proto::{
 };
 use tonic::Request;
 
+pub mod audit;
 pub mod cert;
 pub mod dns;
 pub mod enrollment;
@@ -19,6 +20,7 @@ pub mod server;
 pub mod status;
 pub mod tenant;
 pub mod transfer;
+pub mod user;
 pub mod volume;
 pub mod waitlist;
 pub mod warning;

@@ -29,7 +29,7 @@ const TTL_DEFAULT_SECONDS: u32 = 10_800;
 /// Lets agents in.
 pub struct Enroll {
     world: Arc<World>,
-    ca: Ca,
+    ca: Arc<Ca>,
     /// What joining servers are told to dial.
     advertise: String,
 }
@@ -57,7 +57,7 @@ pub struct Admitted {
 
 impl Enroll {
     /// With this CA, for servers that dial `advertise`.
-    pub fn new(world: Arc<World>, ca: Ca, advertise: String) -> Self {
+    pub fn new(world: Arc<World>, ca: Arc<Ca>, advertise: String) -> Self {
         Self { world, ca, advertise }
     }
 
@@ -115,6 +115,8 @@ impl Enroll {
                 now,
             )
             .await?;
+        // Whoever had the place before is refused from now on.
+        self.world.access.load(&self.world.store).await?;
         let signed = self.sign(&joining.csr_pem, &Principal::agent(&row.name))?;
         self.world.ring_desired();
         tracing::info!(server = %row.name, address = %row.address, "server joined");
@@ -151,7 +153,8 @@ impl Enroll {
     }
 
     fn sign(&self, csr_pem: &str, principal: &Principal) -> Result<ca::Signed, Error> {
-        self.ca.sign(csr_pem, principal, AGENT_LIFE, self.world.clock.now()).map_err(|error| match error {
+        let at = self.world.access.issue_at(principal, self.world.clock.now());
+        self.ca.sign(csr_pem, principal, AGENT_LIFE, at).map_err(|error| match error {
             ca::Error::Request(_) => {
                 invalid_field("csr_pem", "a PEM certificate signing request, signed by its own key")
             }

@@ -3,9 +3,11 @@
 //! [`serve`] is the whole controller; `main.rs` and the tests call it with their own seams. Tenants and routing never depend on
 //! it being up: agents keep what they were told last.
 
+pub mod access;
 pub mod adoption;
 pub mod agents;
 pub mod api;
+pub mod audit;
 pub mod ca;
 pub mod certificate;
 pub mod dns;
@@ -26,6 +28,7 @@ pub mod retirement;
 pub mod seal;
 pub mod store;
 pub mod upkeep;
+pub mod users;
 pub mod waitlist;
 pub mod warnings;
 pub mod world;
@@ -35,15 +38,16 @@ use std::{sync::Arc, time::Duration};
 use feather_proto::{
     pb::agent::v1::transfer_service_server::TransferServiceServer,
     pb::controller::v1::{
-        cert_service_server::CertServiceServer, dns_service_server::DnsServiceServer,
-        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
-        image_service_server::ImageServiceServer, member_service_server::MemberServiceServer,
-        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
-        status_service_server::StatusServiceServer, tenant_service_server::TenantServiceServer,
+        audit_service_server::AuditServiceServer, cert_service_server::CertServiceServer,
+        dns_service_server::DnsServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        event_service_server::EventServiceServer, image_service_server::ImageServiceServer,
+        member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
+        server_service_server::ServerServiceServer, status_service_server::StatusServiceServer,
+        tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
         volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
         warning_service_server::WarningServiceServer,
     },
-    tls::{self, ClientCertificate, Incoming, Principal, Rotating},
+    tls::{self, ClientCertificate, Gate, Incoming, Principal, Rotating},
     trace,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,6 +55,7 @@ use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use crate::{
+    access::{Access, door::Door},
     agents::Agents,
     ca::Ca,
     certificate::Certificates,
@@ -62,6 +67,7 @@ use crate::{
     operations::engine::Engine,
     relay::Relays,
     store::Store,
+    users::Users,
     waitlist::Waitlist,
     world::{Clock, Settings, Volatile, World},
 };
@@ -113,6 +119,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
 const SERVICES: [&str; 15] = [
     "",
+    feather_proto::pb::controller::v1::audit_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
@@ -123,6 +130,7 @@ const SERVICES: [&str; 15] = [
     feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::status_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::user_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::waitlist_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::warning_service_server::SERVICE_NAME,
@@ -148,7 +156,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let mut seams = seams;
     let http = seams.http.take();
-    let world = Arc::new(bundle(settings, seams, advertise.clone())?);
+    let world = world(settings, seams, &advertise, &identity).await?;
     let engine = Engine::new(world.clone(), shutdown.clone());
     let reconcilers = TaskTracker::new();
     reconcile(&reconcilers, &world, &shutdown);
@@ -161,6 +169,8 @@ pub async fn serve(
     let reflection = schema().build_v1()?;
     let intent = Intent::new(world.clone(), engine.clone());
     let waitlist = Waitlist::new(world.clone(), intent.clone());
+    let ca = Arc::new(ca);
+    let users = Users::new(world.clone(), ca.clone(), advertise.clone());
     let enroll = Arc::new(Enroll::new(world.clone(), ca, advertise));
     let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional)?;
     let stopping = shutdown.clone();
@@ -170,6 +180,8 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .layer(Door::new(world.clone()))
+        .layer(Gate::new(identity.revoked().clone()))
         .add_service(health)
         .add_service(reflection)
         .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll.clone())))
@@ -179,6 +191,7 @@ pub async fn serve(
                 .max_decoding_message_size(relay::MESSAGE_MAX_BYTES)
                 .max_encoding_message_size(relay::MESSAGE_MAX_BYTES),
         )
+        .add_service(AuditServiceServer::new(api::audit::AuditApi::new(world.clone())))
         .add_service(CertServiceServer::new(api::cert::CertApi::new(world.clone())))
         .add_service(DnsServiceServer::new(api::dns::DnsApi::new(world.clone())))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
@@ -199,9 +212,10 @@ pub async fn serve(
         )))
         .add_service(EventServiceServer::new(api::event::EventApi::new(world.clone())))
         .add_service(WarningServiceServer::new(api::warning::WarningApi::new(world.clone())))
+        .add_service(UserServiceServer::new(api::user::UserApi::new(users)))
         .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))
         .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
-    let mut serving = std::pin::pin!(serving);
+    let mut serving = Box::pin(serving);
     tokio::select! {
         ended = &mut serving => ended?,
         () = shutdown.cancelled() => {
@@ -224,12 +238,16 @@ fn schema() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// Everything that operations and reconcilers act on.
-fn bundle(settings: Settings, seams: Seams, advertise: String) -> Result<World, Error> {
+/// Everything that services and operations act on.
+async fn world(settings: Settings, seams: Seams, advertise: &str, identity: &Rotating) -> Result<Arc<World>, Error> {
     let dns =
         Dns::new(seams.dns, &seams.store, &seams.clock, &settings.domain_suffix, &settings.dns).map_err(Error::Zone)?;
     let certificates = Certificates::new(seams.certificates, &settings.domain_suffix);
-    Ok(World {
+    let access = Access::new(identity.revoked().clone());
+    // Before anything is dialled or served.
+    access.revoked.replace(seams.store.revocations().await?);
+    Ok(Arc::new(World {
+        access,
         certificates,
         store: seams.store,
         agents: seams.agents,
@@ -242,9 +260,9 @@ fn bundle(settings: Settings, seams: Seams, advertise: String) -> Result<World, 
         relays: Relays::default(),
         warnings: warnings::Turn::default(),
         placing: tokio::sync::Mutex::default(),
-        advertise,
+        advertise: advertise.to_owned(),
         desired: tokio::sync::watch::Sender::new(0),
-    })
+    }))
 }
 
 /// Starts what keeps truths true.
@@ -255,6 +273,7 @@ fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &Cancellat
     reconcilers.spawn(forwards::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(certificate::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(certificate::spread(world.clone(), shutdown.clone()));
+    reconcilers.spawn(access::spread(world.clone(), shutdown.clone()));
     reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(warnings::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(events::keep(world.clone(), shutdown.clone()));

@@ -1,11 +1,12 @@
 //! The controller's store: desired state, in SQL that SQLite and PostgreSQL both speak.
 //!
-//! Kept: members and their addresses, hashes of join tokens, tenants with placement and generation, operations with their
-//! logs, settings, which address of the waitlist became which tenant, which records of a DNS zone are ours and what it was before
-//! each change, since when something needs a person and who took note of it, what
-//! happened (for 90 days), and secrets that were sealed with a key that is not here. Not kept, because it can be asked again: anything
+//! Kept: members and their addresses, hashes of join and login tokens, who has a certificate and whose is refused, tenants with
+//! placement and generation, operations with their logs, the audit log, settings, which address of the waitlist became which
+//! tenant, which records of a DNS zone are ours and what it was before each change, since when something needs a person and who took
+//! note of it, what happened (for 90 days), and secrets that were sealed with a key that is not here. Not kept, because it can be
+//! asked again: anything
 //! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
-//! transfer tickets, join secrets, private keys as they are.
+//! transfer tickets, join and login secrets, private keys as they are.
 //!
 //! Each method is one transaction. Generations are issued here and nowhere else.
 
@@ -19,6 +20,7 @@ use sqlx::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+mod audit;
 pub mod dns;
 pub mod events;
 mod invitations;
@@ -28,6 +30,7 @@ mod sealed;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod users;
 pub mod warnings;
 
 pub use invitations::Invitation;
@@ -37,6 +40,7 @@ pub(crate) use operations::held;
 pub use operations::{Append, Begin, Begun, End, LogRow, NewOperation, OperationRow};
 pub use tenants::{SentAway, TakeIn, TenantRow, TenantState, TenantUpdate};
 pub(crate) use tenants::{tenant_not_found, world_changed};
+pub use users::{PEOPLE, UserRow};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::{
+    access::Access,
     agents::{Agent, Agents, TransferProgress},
     certificate::Certificates,
     dns::{self, Dns},
@@ -166,6 +167,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The bundle.
 pub struct World {
+    /// Whose calls are heard.
+    pub access: Access,
     /// Desired state.
     pub store: Store,
     /// Ways to agents.

@@ -56,6 +56,8 @@ pub mod reason {
     pub const WRONG_STATE: &str = "WRONG_STATE";
     /// No server has room.
     pub const NO_ROOM: &str = "NO_ROOM";
+    /// More at once than one caller may have, or longer than a message may be.
+    pub const LIMIT: &str = "LIMIT";
     /// Of several tenants, some were not moved.
     pub const NOT_ALL_MOVED: &str = "NOT_ALL_MOVED";
     /// No free port on the server.
@@ -114,6 +116,14 @@ pub mod reason {
     pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
     /// The certificate's role does not allow this.
     pub const ROLE: &str = "ROLE";
+    /// The certificate was revoked.
+    pub const REVOKED: &str = "REVOKED";
+    /// A person of that name has a certificate.
+    pub const USER_EXISTS: &str = "USER_EXISTS";
+    /// No person of that name has or had a certificate.
+    pub const USER_NOT_FOUND: &str = "USER_NOT_FOUND";
+    /// Without that certificate nobody could change the fleet any more.
+    pub const LAST_ADMIN: &str = "LAST_ADMIN";
     /// Join token unknown, used or expired.
     pub const JOIN_TOKEN: &str = "JOIN_TOKEN";
     /// Transfer ticket missing, wrong, expired or for something else.

@@ -4,12 +4,14 @@
 //! Caddy, no store. The generated code is in [`pb`] and is named only by the files that encode and decode.
 
 pub mod adoption;
+pub mod describe;
 pub mod email;
 pub mod error;
 pub mod forward;
 pub mod ids;
 pub mod join_token;
 pub mod labels;
+pub mod login_token;
 pub mod model;
 pub mod tls;
 pub mod trace;

@@ -294,6 +294,8 @@ pub struct ServerSnapshot {
     pub certificate: Option<HeldCertificate>,
     /// When its own certificate of the fleet ends, if it tells.
     pub identity_ends: Option<OffsetDateTime>,
+    /// Names the list of revoked certificates that is in force on it.
+    pub revocations_digest: String,
 }
 
 /// Which certificate of the tenants' names a server holds.
@@ -329,6 +331,7 @@ impl ServerSnapshot {
             forwards_by_tls: false,
             certificate: None,
             identity_ends: None,
+            revocations_digest: String::new(),
         }
     }
 
@@ -539,6 +542,7 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             forwards_by_tls: snapshot.forwards_by_tls,
             certificate: snapshot.certificate.map(Into::into),
             identity_ends: snapshot.identity_ends.map(to_timestamp),
+            revocations_digest: snapshot.revocations_digest,
             admin: snapshot.admin.map(Into::into),
             events: snapshot.events.into_iter().map(Into::into).collect(),
         }
@@ -569,6 +573,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             forwards_by_tls: pb.forwards_by_tls,
             certificate: pb.certificate.map(TryInto::try_into).transpose()?,
             identity_ends: pb.identity_ends.as_ref().map(from_timestamp).transpose()?,
+            revocations_digest: pb.revocations_digest,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })

@@ -4,13 +4,18 @@
 //! Knows nothing of what a role may do; that is decided where calls are served. Issuing certificates is the controller's.
 
 mod connect;
+mod gate;
 mod identity;
 mod public;
+mod revoked;
 mod serve;
 
 pub use connect::{Channel, Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
+pub use gate::{Answering, Gate, Gated, refusal};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
 pub use public::{CertificateFacts, PublicCertificate};
+pub use revoked::{Revocation, Revocations, Revoked};
 pub use serve::{
-    BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, incoming, peer, peer_valid_from, require,
+    BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, entitled, incoming, peer, peer_valid_from,
+    require,
 };

@@ -22,7 +22,7 @@ use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
     model::{HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary},
-    tls::PublicCertificate,
+    tls::{PublicCertificate, Revocation},
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -193,6 +193,10 @@ impl Agent for FaultyAgent {
         tenants: &BTreeSet<TenantName>,
     ) -> Result<Vec<Finding>, Error> {
         through!(self, "adopt_tenants", self.inner.adopt_tenants(request_id, tenants))
+    }
+
+    async fn set_revocations(&self, list: &[Revocation]) -> Result<String, Error> {
+        through!(self, "set_revocations", self.inner.set_revocations(list))
     }
 
     async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {

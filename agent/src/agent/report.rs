@@ -152,6 +152,7 @@ impl Agent {
             forwards_by_tls: self.config.edge.domain().is_some(),
             certificate: self.certificates.held(),
             identity_ends: self.identity_ends(),
+            revocations_digest: self.identity.get().map(|own| own.revoked().list().digest()).unwrap_or_default(),
         }
     }
 

@@ -95,6 +95,9 @@ async fn reach(channel: Channel, address: &str) -> Result<(), Error> {
     let answer = HealthClient::new(channel).check(within(HealthCheckRequest { service: String::new() })).await;
     answer.map(drop).map_err(|status| {
         let error = Error::from(status);
+        if error.is(reason::REVOKED) {
+            return error;
+        }
         Error::unavailable(
             reason::CONTROLLER_UNREACHABLE,
             format!(

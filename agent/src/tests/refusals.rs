@@ -92,7 +92,7 @@ async fn a_remove_that_overtakes_its_add_keeps_it_out() {
 async fn only_controller_and_admin_may_call_and_only_agents_fetch() {
     let world = World::new();
     let nyc = world.started("nyc").await;
-    for role in [Role::Operator, Role::Viewer, Role::Agent] {
+    for role in [Role::Admin, Role::Operator, Role::Viewer, Role::Agent] {
         let channel = nyc.as_role(&world, role, "mallory");
         let error = refused(TenantServiceClient::new(channel.clone()).add_tenant(add(1)).await);
         assert_eq!((error.code, error.reason.as_str()), (Code::Denied, reason::ROLE));
@@ -100,7 +100,8 @@ async fn only_controller_and_admin_may_call_and_only_agents_fetch() {
         assert_eq!(error.reason, reason::ROLE);
     }
     let admin = nyc.as_role(&world, Role::Admin, "root");
-    TenantServiceClient::new(admin.clone()).add_tenant(add(1)).await.unwrap();
+    let controller = nyc.as_role(&world, Role::Controller, "controller");
+    TenantServiceClient::new(controller).add_tenant(add(1)).await.unwrap();
     let fetch = || {
         let begin =
             pb::SendVolumeBegin { tenant: "alice".into(), generation: 2, ticket: "x".repeat(40), ..Default::default() };

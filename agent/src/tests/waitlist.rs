@@ -41,7 +41,7 @@ async fn addresses_outlive_the_agent_and_are_told_to_the_controller_alone() {
     assert!(post(&nyc, "email=wanda.example.org").await.contains(r#""ok":false"#));
     nyc.crash().await;
     nyc.start().await;
-    let mut admin = client(&world, &nyc, Role::Admin);
+    let mut admin = client(&world, &nyc, Role::Controller);
     assert_eq!(emails(&mut admin).await, ["wanda@example.org"]);
     let look = |email: &str| pb::GetEntryRequest { email: email.into() };
     let found = admin.get_entry(look("WANDA@example.org")).await.unwrap().into_inner().entry.unwrap();

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, transport::Server};
 
-use crate::identity::{Fleet, admin};
+use crate::identity::{Fleet, ada, admin};
 
 /// One thing that a scripted stream does.
 pub(crate) enum Act<T> {
@@ -46,6 +46,8 @@ struct Script {
     answers: Arc<Mutex<BTreeMap<&'static str, VecDeque<Answer>>>>,
     calls: Arc<Mutex<Vec<String>>>,
     links: Arc<Mutex<JoinSet<()>>>,
+    /// Signs for whoever logs in.
+    fleet: Arc<std::sync::OnceLock<Arc<Fleet>>>,
 }
 
 impl Script {
@@ -167,6 +169,11 @@ service! { status_service_server::StatusService {
 service! { warning_service_server::WarningService {
     list_warnings: ListWarnings(ListWarningsRequest) -> ListWarningsResponse,
     acknowledge_warning: AcknowledgeWarning(AcknowledgeWarningRequest) -> AcknowledgeWarningResponse,
+} streams {} }
+
+service! { audit_service_server::AuditService {
+    list_audit: ListAudit(ListAuditRequest) -> ListAuditResponse,
+    verify_audit: VerifyAudit(VerifyAuditRequest) -> VerifyAuditResponse,
 } streams {} }
 
 service! { cert_service_server::CertService {
@@ -308,10 +315,47 @@ impl pb::waitlist_service_server::WaitlistService for Script {
     }
 }
 
+/// Tokens and signing requests do not print, and each request is signed for real.
+#[tonic::async_trait]
+impl pb::user_service_server::UserService for Script {
+    async fn add_user(&self, request: Request<pb::AddUserRequest>) -> Result<Response<pb::AddUserResponse>, Status> {
+        self.unary("AddUser", request)
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        self.unary("ListUsers", request)
+    }
+
+    async fn revoke_user(
+        &self,
+        request: Request<pb::RevokeUserRequest>,
+    ) -> Result<Response<pb::RevokeUserResponse>, Status> {
+        self.unary("RevokeUser", request)
+    }
+
+    async fn login(&self, request: Request<pb::LoginRequest>) -> Result<Response<pb::LoginResponse>, Status> {
+        let answer: pb::LoginResponse = self.next("Login", &request.get_ref().secret)?;
+        let (certificate_pem, ca_pem) = self.fleet.get().unwrap().sign(&request.get_ref().csr_pem, &ada());
+        Ok(Response::new(pb::LoginResponse { certificate_pem, ca_pem, ..answer }))
+    }
+
+    async fn renew_login(
+        &self,
+        request: Request<pb::RenewLoginRequest>,
+    ) -> Result<Response<pb::RenewLoginResponse>, Status> {
+        let _: pb::RenewLoginResponse = self.next("RenewLogin", &format_args!(""))?;
+        let (certificate_pem, ca_pem) = self.fleet.get().unwrap().sign(&request.get_ref().csr_pem, &admin());
+        Ok(Response::new(pb::RenewLoginResponse { certificate_pem, ca_pem }))
+    }
+}
+
 /// A scripted controller with a home directory for the binary.
 pub(crate) struct Controller {
     script: Script,
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Arc<Fleet>,
     address: String,
     home: tempfile::TempDir,
     _tasks: JoinSet<()>,
@@ -327,6 +371,7 @@ impl Controller {
     /// A controller that shows some other identity.
     pub(crate) async fn start_as(fleet: Fleet, identity: Identity) -> Self {
         let script = Script::default();
+        let fleet = script.fleet.get_or_init(|| Arc::new(fleet)).clone();
         let rotating = Rotating::new(identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let behind = listener.local_addr().unwrap();
@@ -343,6 +388,8 @@ impl Controller {
             .add_service(pb::status_service_server::StatusServiceServer::new(script.clone()))
             .add_service(pb::warning_service_server::WarningServiceServer::new(script.clone()))
             .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
+            .add_service(pb::audit_service_server::AuditServiceServer::new(script.clone()))
+            .add_service(pb::user_service_server::UserServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { router.serve_with_incoming(connections).await.unwrap() });
@@ -375,6 +422,11 @@ impl Controller {
 
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

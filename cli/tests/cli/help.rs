@@ -35,6 +35,9 @@ async fn the_first_page_says_what_this_is() {
       warning      What needs a person: look at, take note of
       events       Show what happened in the fleet, the oldest first
       operation    Changes under way or done: look at, watch, cancel
+      user         Who may look, who may change tenants, who may change the fleet
+      login        Log in with a token from `featherctl user add`
+      audit        What was changed, and by whom: look at, check
       completions  Print a completion script for your shell
       version      Print featherctl's version
 
@@ -155,6 +158,8 @@ async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
         ("volume", &["list", "export", "import", "verify"]),
         ("operation", &["list", "show", "watch", "cancel", "retry"]),
         ("warning", &["list", "show", "ack"]),
+        ("audit", &["list", "verify"]),
+        ("user", &["list", "add", "revoke", "renew"]),
     ];
     for (noun, verbs) in verbs {
         for verb in verbs {

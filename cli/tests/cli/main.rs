@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod adopt;
+mod audit;
 mod cert;
 mod controller;
 mod dns;
@@ -21,6 +22,7 @@ mod status;
 mod swap;
 mod tenants;
 mod upkeep;
+mod users;
 mod volumes;
 mod waitlist;
 mod warnings;

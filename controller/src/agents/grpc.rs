@@ -19,7 +19,7 @@ use feather_proto::{
     },
     pb::{
         agent::v1::{
-            self as pb, adoption_service_client::AdoptionServiceClient,
+            self as pb, access_service_client::AccessServiceClient, adoption_service_client::AdoptionServiceClient,
             certificate_service_client::CertificateServiceClient, image_service_client::ImageServiceClient,
             pull_volume_response::Event, server_service_client::ServerServiceClient,
             tenant_service_client::TenantServiceClient, transfer_service_client::TransferServiceClient,
@@ -28,7 +28,7 @@ use feather_proto::{
         },
         types::v1 as types,
     },
-    tls::{self, Channel, Dial, Principal, PublicCertificate, Rotating, Trust},
+    tls::{self, Channel, Dial, Principal, PublicCertificate, Revocation, Rotating, Trust},
 };
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
@@ -122,6 +122,10 @@ impl GrpcAgent {
         CertificateServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
+    fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.channel.clone())
+    }
+
     fn work(&self) -> WorkServiceClient<Channel> {
         WorkServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
@@ -208,6 +212,11 @@ impl Agent for GrpcAgent {
         let message = pb::SetCertificateRequest { chain_pem, key_pem };
         let reply = self.value(self.certificates().set_certificate(within(message, QUICK)).await)?;
         required(reply.held, "held")?.try_into()
+    }
+
+    async fn set_revocations(&self, list: &[Revocation]) -> Result<String, Error> {
+        let message = pb::SetRevocationsRequest { revocations: list.iter().cloned().map(Into::into).collect() };
+        Ok(self.value(self.access().set_revocations(within(message, QUICK)).await)?.digest)
     }
 
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error> {

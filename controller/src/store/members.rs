@@ -3,6 +3,7 @@
 use feather_proto::{
     error::{Error as WireError, reason},
     ids::ServerName,
+    tls::Principal,
 };
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
@@ -11,6 +12,7 @@ use super::{
     Result, Store, column, corrupt,
     events::{NewEvent, record},
     from_ms, parse, to_ms,
+    users::revoke_in,
 };
 use crate::{events, upkeep::Upkeep};
 
@@ -128,6 +130,9 @@ impl Store {
             }
             // Certificates from before a rejoin are not renewed, so it counts from now.
             let joined_ms = if same_key { column::<i64>(&present, "joined_ms")? } else { to_ms(row.joined) };
+            if !same_key {
+                revoke_in(&mut transaction, &Principal::agent(&row.name), row.joined).await?;
+            }
             sqlx::query("UPDATE servers SET address = $2, public_address = $3, key_fingerprint = $4, joined_ms = $5 WHERE name = $1")
                 .bind(row.name.as_str())
                 .bind(&row.address)
@@ -204,10 +209,11 @@ impl Store {
         removable(&mut transaction, name).await
     }
 
-    /// Forgets a server that nothing depends on. The check and the removal are one transaction.
-    pub async fn remove_server(&self, name: &ServerName) -> Result<()> {
+    /// Forgets a server that nothing depends on, and refuses its certificates. The check and the removal are one transaction.
+    pub async fn remove_server(&self, name: &ServerName, now: OffsetDateTime) -> Result<()> {
         let mut transaction = self.begin().await?;
         removable(&mut transaction, name).await?;
+        revoke_in(&mut transaction, &Principal::agent(name), now).await?;
         sqlx::query("DELETE FROM servers WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
         // Who was taken out does not come back by a token from before.
         sqlx::query("DELETE FROM join_tokens WHERE server = $1").bind(name.as_str()).execute(&mut *transaction).await?;

@@ -196,12 +196,12 @@ async fn a_store_that_cannot_be_opened_says_so() {
 #[tokio::test]
 async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan() {
     let Scratch { store, _folder } = scratch().await;
-    store.remove_server(&"nyc".parse().unwrap()).await.unwrap();
+    store.remove_server(&"nyc".parse().unwrap(), now()).await.unwrap();
     assert_eq!(refusal(store.begin_operation(&add(1, None)).await), reason::SERVER_NOT_FOUND);
     assert!(store.operations(None, 10).await.unwrap().is_empty());
     join(&store, "nyc").await;
     begin(&store, &add(1, None)).await;
-    let refused = refusal(store.remove_server(&"nyc".parse().unwrap()).await);
+    let refused = refusal(store.remove_server(&"nyc".parse().unwrap(), now()).await);
     assert_eq!(refused, reason::OPERATION_RUNNING);
 }
 

@@ -18,8 +18,9 @@ use tokio_rustls::TlsConnector;
 use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
 
 use super::{
-    identity::{IdentityError, Principal, Rotating, provider},
-    serve::BoxIo,
+    identity::{IdentityError, Principal, Rotating, provider, validity},
+    revoked::Revoked,
+    serve::{BoxIo, Peer},
 };
 use crate::{
     error::{Error, reason},
@@ -67,10 +68,15 @@ pub fn channel(
     trust: &Trust,
 ) -> Result<Channel, IdentityError> {
     let config = Arc::new(trust.client_config()?);
+    let revoked = match trust {
+        Trust::Mutual(identity) => identity.revoked().clone(),
+        Trust::CaOnly(_) => Revoked::default(),
+    };
     let name = tls_name(&expected.dns_name())?;
     let address = address.to_owned();
     let connector = tower::service_fn(move |_uri: http::Uri| {
         let (dial, config, name, address) = (dial.clone(), config.clone(), name.clone(), address.clone());
+        let revoked = revoked.clone();
         async move {
             let connect = async {
                 let stream = dial.dial(&address).await?;
@@ -79,6 +85,8 @@ pub fn channel(
             let stream = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|_| {
                 io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_MAX.as_secs()))
             })??;
+            // A machine that was taken out of the fleet may still answer where it did.
+            revoked.check(&met(stream.get_ref().1)).map_err(io::Error::other)?;
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });
@@ -119,6 +127,18 @@ impl Trust {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
+    }
+}
+
+/// Who answered.
+fn met(session: &rustls::ClientConnection) -> Peer {
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let validity = leaf.and_then(|leaf| validity(leaf));
+    Peer {
+        principal: leaf.and_then(|leaf| Principal::from_certificate(leaf)),
+        valid_from: validity.map(|(from, _)| from),
+        valid_until: validity.map(|(_, until)| until),
+        address: None,
     }
 }
 

@@ -20,6 +20,8 @@ use rustls::{
 use serde::{Deserialize, Serialize};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
+use super::revoked::Revoked;
+
 /// What a certificate entitles to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -213,10 +215,11 @@ impl Identity {
     }
 }
 
-/// From when a certificate that was already verified is valid, in seconds since 1970.
-pub(super) fn valid_from(der: &[u8]) -> Option<i64> {
+/// From when until when a certificate that was already verified is valid, in seconds since 1970.
+pub(super) fn validity(der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    Some(certificate.validity().not_before.timestamp())
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
@@ -233,9 +236,11 @@ pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// An identity that may be replaced while connections are open: new handshakes use the new one.
+/// An identity that may be replaced while connections are open: new handshakes use the new one. With it goes the list of those
+/// whom its holder does not listen to any more.
 #[derive(Debug, Clone)]
 pub struct Rotating {
+    revoked: Revoked,
     current: Arc<RwLock<(Identity, Arc<CertifiedKey>)>>,
 }
 
@@ -243,7 +248,7 @@ impl Rotating {
     /// Begins with this identity.
     pub fn new(identity: Identity) -> Result<Self, IdentityError> {
         let key = Arc::new(identity.certified_key()?);
-        Ok(Self { current: Arc::new(RwLock::new((identity, key))) })
+        Ok(Self { revoked: Revoked::default(), current: Arc::new(RwLock::new((identity, key))) })
     }
 
     /// Uses another identity from now on.
@@ -256,6 +261,11 @@ impl Rotating {
     /// The identity in use.
     pub fn identity(&self) -> Identity {
         self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner).0.clone()
+    }
+
+    /// Whose certificates are not accepted any more, by connections in either direction.
+    pub fn revoked(&self) -> &Revoked {
+        &self.revoked
     }
 
     fn key(&self) -> Arc<CertifiedKey> {

@@ -1,8 +1,10 @@
 //! The accepting end: TLS handshakes beside each other, and the peer's principal for every call.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,18 +15,26 @@ use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::oneshot,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Request, transport::server::Connected};
 
-use super::identity::{IdentityError, Principal, Role, Rotating, provider, valid_from};
+use super::identity::{IdentityError, Principal, Role, Rotating, provider, validity};
 use crate::error::{Error, reason};
 
 /// A byte stream of any kind.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The address at the other end, where there is one.
+    fn remote(&self) -> Option<SocketAddr>;
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + Any> Io for T {
+    fn remote(&self) -> Option<SocketAddr> {
+        (self as &dyn Any).downcast_ref::<TcpStream>().and_then(|stream| stream.peer_addr().ok())
+    }
+}
 
 /// A byte stream of any kind, boxed.
 pub type BoxIo = Box<dyn Io>;
@@ -44,6 +54,10 @@ pub struct Peer {
     pub principal: Option<Principal>,
     /// From when its certificate is valid, in seconds since 1970.
     pub valid_from: Option<i64>,
+    /// Until when, likewise.
+    pub valid_until: Option<i64>,
+    /// Where it called from, if that is known.
+    pub address: Option<SocketAddr>,
 }
 
 /// An accepted connection.
@@ -174,12 +188,14 @@ impl Handshakes {
 }
 
 async fn handshake(acceptor: TlsAcceptor, stream: BoxIo) -> io::Result<Connection> {
+    let address = stream.as_ref().remote();
     let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await.map_err(io::Error::other)??;
     let certificates = stream.get_ref().1.peer_certificates();
     let leaf = certificates.and_then(|chain| chain.first());
     let principal = leaf.and_then(|leaf| Principal::from_certificate(leaf));
-    let valid_from = leaf.and_then(|leaf| valid_from(leaf));
-    Ok(Connection { stream, peer: Peer { principal, valid_from } })
+    let validity = leaf.and_then(|leaf| validity(leaf));
+    let (valid_from, valid_until) = (validity.map(|(from, _)| from), validity.map(|(_, until)| until));
+    Ok(Connection { stream, peer: Peer { principal, valid_from, valid_until, address } })
 }
 
 fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<ServerConfig, IdentityError> {
@@ -211,7 +227,12 @@ pub fn peer_valid_from<T>(request: &Request<T>) -> Option<i64> {
 
 /// The caller, if it has one of these roles.
 pub fn require<T>(request: &Request<T>, roles: &[Role]) -> Result<Principal, Error> {
-    let Some(principal) = peer(request) else {
+    entitled(peer(request), roles)
+}
+
+/// A caller, if it has one of these roles.
+pub fn entitled(caller: Option<Principal>, roles: &[Role]) -> Result<Principal, Error> {
+    let Some(principal) = caller else {
         return Err(Error::unauthenticated(
             reason::UNAUTHENTICATED,
             "this call needs a client certificate of the fleet; point --identity (FEATHERCTL_IDENTITY) at one",

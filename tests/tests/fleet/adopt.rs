@@ -97,7 +97,7 @@ async fn a_server_of_the_old_script_is_adopted_in_place_and_its_tenants_move() {
 
 /// What a server by itself did before it joined: its ledger knows tenants that no store does.
 async fn added_by_itself(fleet: &Fleet, server: &str, name: &str, generation: u64) {
-    let channel = fleet.agent_channel(server, fleet.identity(Role::Admin, "admin"));
+    let channel = fleet.agent_channel(server, fleet.identity(Role::Controller, "controller"));
     let mut agent = agent::tenant_service_client::TenantServiceClient::new(channel);
     let request = agent::AddTenantRequest {
         request_id: request_id(),

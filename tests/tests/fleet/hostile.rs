@@ -90,7 +90,7 @@ async fn grant(fleet: &Fleet, generation: u64, ticket: &str, ttl_seconds: u32) {
         ttl_seconds,
         relayed: false,
     };
-    let channel = fleet.agent_channel("nyc", fleet.identity(Role::Admin, "admin"));
+    let channel = fleet.agent_channel("nyc", fleet.identity(Role::Controller, "controller"));
     VolumeServiceClient::new(channel).grant_transfer(request).await.unwrap();
 }
 
@@ -409,7 +409,7 @@ fn pull(generation: u64) -> pb::PullVolumeRequest {
 }
 
 async fn pulled(fleet: &Fleet, request: pb::PullVolumeRequest) -> Result<(), Error> {
-    let channel = fleet.agent_channel("fra", fleet.identity(Role::Admin, "admin"));
+    let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
     let mut stream = VolumeServiceClient::new(channel).pull_volume(request).await?.into_inner();
     while let Some(message) = stream.message().await? {
         if let Some(pb::pull_volume_response::Event::Done(_)) = message.event {
@@ -427,7 +427,7 @@ async fn reserve(fleet: &Fleet, generation: u64) {
         image_digest: image_digest(fleet),
         volume_bytes: 1000,
     };
-    let channel = fleet.agent_channel("fra", fleet.identity(Role::Admin, "admin"));
+    let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
     TenantServiceClient::new(channel).reserve_tenant(request).await.unwrap();
 }
 
@@ -471,7 +471,7 @@ async fn a_source_that_means_ill_writes_nothing_that_is_ever_started() {
             generation,
             mode: pb::StartMode::Trial.into(),
         };
-        let channel = fleet.agent_channel("fra", fleet.identity(Role::Admin, "admin"));
+        let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
         TenantServiceClient::new(channel).start_tenant(start).await.expect_err(what);
     }
     abandon(&fleet, generation).await;
@@ -482,7 +482,7 @@ async fn a_source_that_means_ill_writes_nothing_that_is_ever_started() {
 async fn abandon(fleet: &Fleet, generation: u64) {
     let request =
         pb::AbandonTenantRequest { request_id: request_id(), tenant: "alice".into(), generation, keep_data: false };
-    let channel = fleet.agent_channel("fra", fleet.identity(Role::Admin, "admin"));
+    let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
     TenantServiceClient::new(channel).abandon_tenant(request).await.unwrap();
 }
 
@@ -519,7 +519,7 @@ async fn a_stream_without_an_end_fills_no_disk_and_is_ended_by_its_caller() {
         });
         stream::iter(opened.clone()).chain(endless).boxed()
     });
-    let channel = fleet.agent_channel("fra", fleet.identity(Role::Admin, "admin"));
+    let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
     let mut stream = VolumeServiceClient::new(channel).pull_volume(pull(generation)).await.unwrap().into_inner();
     let volume = fleet.volume("fra", "alice");
     until("some of it has come", async || {

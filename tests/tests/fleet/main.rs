@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod access;
 mod adopt;
+mod audit;
 mod bounds;
 mod dns;
 mod doctor;

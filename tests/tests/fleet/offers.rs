@@ -68,7 +68,7 @@ async fn the_measured_outage_is_the_same_however_often_it_is_asked_for() {
     let outcome = fleet.outcome(&operation.id).await;
     let shown = result(&outcome);
     assert!(shown.outage_ms > 0 && !shown.outage_by_controller, "{shown:?}");
-    let identity = fleet.identity(Role::Admin, "admin");
+    let identity = fleet.identity(Role::Controller, "controller");
     let mut agent = agent_pb::tenant_service_client::TenantServiceClient::new(fleet.agent_channel("nyc", identity));
     let again = agent_pb::HandOffTenantRequest {
         request_id: request_id(),

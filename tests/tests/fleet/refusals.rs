@@ -330,7 +330,7 @@ async fn who_was_taken_out_or_replaced_comes_back_neither_by_token_nor_by_certif
     // A certificate of an hour ago is from before.
     let before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
     let stale = fleet.ca().issue(&Principal::agent("nyc"), time::Duration::hours(24), before).unwrap();
-    assert_eq!(renew(&fleet, stale).await.unwrap_err().reason, reason::ROLE);
+    assert_eq!(renew(&fleet, stale).await.unwrap_err().reason, reason::REVOKED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,7 +358,7 @@ async fn connections_that_say_nothing_keep_nobody_out() {
         }
         within(Duration::from_secs(5), "a call is answered", async || match address {
             "nyc:7443" => {
-                let channel = fleet.agent_channel("nyc", fleet.identity(Role::Admin, "admin"));
+                let channel = fleet.agent_channel("nyc", fleet.identity(Role::Controller, "controller"));
                 let mut client = agent::server_service_client::ServerServiceClient::new(channel);
                 client.get_info(agent::GetInfoRequest {}).await.map(drop)
             }

@@ -1,0 +1,141 @@
+//! The layer in front of all services: who may make which call, and putting down what was changed.
+//!
+//! One place, so that no call can be forgotten; what a call needs is in `rights.rs`. Services check roles once more by themselves.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use feather_proto::{
+    describe,
+    error::Error,
+    tls::{Answering, Peer, refusal},
+};
+use http::{Request, Response};
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::{
+    recorder::{Record, peek},
+    rights::{self, Effect, Right},
+};
+use crate::world::World;
+
+/// Makes services behind the door.
+#[derive(Clone)]
+pub struct Door {
+    world: Arc<World>,
+}
+
+impl Door {
+    /// Of this world.
+    pub fn new(world: Arc<World>) -> Self {
+        Self { world }
+    }
+}
+
+impl<S> Layer<S> for Door {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { inner, world: self.world.clone() }
+    }
+}
+
+/// A service behind the door.
+#[derive(Clone)]
+pub struct Guarded<S> {
+    inner: S,
+    world: Arc<World>,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answering<S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let Some(right) = rights::of(request.uri().path()) else { return Box::pin(inner.call(request)) };
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let call = Call { world: self.world.clone(), right, peer };
+        if right.effect == Effect::Looks {
+            return Box::pin(call.look(inner, request));
+        }
+        Box::pin(call.change(inner, request))
+    }
+}
+
+/// A call that has come to the door.
+struct Call {
+    world: Arc<World>,
+    right: &'static Right,
+    peer: Peer,
+}
+
+impl Call {
+    /// Lets the call in, or says why not.
+    async fn admit(&self, dry_run: bool) -> Result<(), Error> {
+        self.world.access.revoked.check(&self.peer)?;
+        self.right.check(self.peer.principal.clone(), dry_run)?;
+        self.world.access.note(&self.world.store, &self.peer, self.world.clock.now()).await;
+        Ok(())
+    }
+
+    async fn look<S>(self, mut inner: S, request: Request<Body>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        match self.admit(false).await {
+            Ok(()) => inner.call(request).await,
+            Err(error) => Ok(refusal(error)),
+        }
+    }
+
+    async fn change<S>(self, mut inner: S, request: Request<Body>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send + 'static,
+    {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path().to_owned();
+        let (message, body) = match peek(body).await {
+            Ok(peeked) => peeked,
+            Err(error) => return Ok(refusal(error)),
+        };
+        let shown = describe::request(&path, &message);
+        let dry_run = shown.as_ref().is_some_and(|shown| shown.dry_run);
+        let request = Request::from_parts(head, body);
+        if !self.right.changes(dry_run) {
+            return match self.admit(true).await {
+                Ok(()) => inner.call(request).await,
+                Err(error) => Ok(refusal(error)),
+            };
+        }
+        let record = Record::new(self.world.clone(), &path, &self.peer, shown);
+        // Goes on when the caller leaves: what was done is put down.
+        let calling = tokio::spawn(async move {
+            let answer = match self.admit(false).await {
+                Ok(()) => inner.call(request).await?,
+                Err(error) => refusal(error),
+            };
+            Ok(record.finish(answer).await)
+        });
+        match calling.await {
+            Ok(answer) => answer,
+            Err(panic) => Ok(refusal(Error::bug(format!("the task of a call ended: {panic}")))),
+        }
+    }
+}
