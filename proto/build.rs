@@ -31,6 +31,7 @@ const FILES: &[&str] = &[
     "feather/controller/v1/operation.proto",
     "feather/controller/v1/server.proto",
     "feather/controller/v1/status.proto",
+    "feather/controller/v1/store.proto",
     "feather/controller/v1/tenant.proto",
     "feather/controller/v1/user.proto",
     "feather/controller/v1/volume.proto",

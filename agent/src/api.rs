@@ -30,7 +30,7 @@ use feather_proto::{
             work_service_server::WorkServiceServer,
         },
     },
-    tls::{self, Connection, Gate, Role, Rotating},
+    tls::{self, Bounds, Connection, Gate, Limits, Role, Rotating},
     trace,
 };
 use futures::Stream;
@@ -53,6 +53,22 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const LOCAL_GRACE: Duration = Duration::from_secs(1);
 /// Pieces of archives and images are at most this long.
 const PIECE_MAX_BYTES: usize = 1 << 20;
+
+/// Heads of calls are small.
+const HEADERS_MAX_BYTES: u32 = 16 << 10;
+/// What one caller may have under way: the controller looks, moves and watches for all tenants here. Nobody comes without a certificate.
+const LIMITS: Limits = Limits { calls: 1024, strangers: 0, message_bytes };
+
+/// Only volumes, images and lists are long.
+fn message_bytes(path: &str) -> usize {
+    let long = [
+        "/feather.agent.v1.TransferService/",
+        "/feather.agent.v1.VolumeService/",
+        "/feather.agent.v1.ImageService/",
+        "/feather.agent.v1.AccessService/",
+    ];
+    if long.iter().any(|service| path.starts_with(service)) { MESSAGE_MAX_BYTES } else { PIECE_MAX_BYTES }
+}
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -101,6 +117,8 @@ pub(crate) async fn serve(
     reporter.set_serving::<AccessServiceServer<Api>>().await;
     let mut router = Server::builder()
         .layer(trace::Calls::default())
+        .http2_max_header_list_size(HEADERS_MAX_BYTES)
+        .layer(Bounds::new(LIMITS))
         .layer(gate)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)

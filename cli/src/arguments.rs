@@ -11,8 +11,8 @@ use tracing::Instrument as _;
 
 use crate::{
     commands::{
-        audit, cert, completions, dns, doctor, events, explain, image, login, operation, server, status, tenant, user,
-        version, volume, waitlist, warning,
+        audit, cert, completions, controller, dns, doctor, events, explain, image, login, operation, server, status,
+        tenant, user, version, volume, waitlist, warning,
     },
     connect::{self, Connection},
     error::Failure,
@@ -123,6 +123,9 @@ enum Noun {
     #[command(subcommand)]
     User(user::Verb),
     Login(login::Args),
+    /// The controller itself: copy its store.
+    #[command(subcommand)]
+    Controller(controller::Verb),
     /// What was changed, and by whom: look at, check.
     #[command(subcommand)]
     Audit(audit::Verb),
@@ -216,6 +219,7 @@ async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
         Noun::Events(arguments) => events::run(arguments, context).await,
         Noun::Operation(verb) => operation::run(verb, context).await,
         Noun::User(verb) => user::run(verb, context).await,
+        Noun::Controller(verb) => controller::run(verb, context).await,
         Noun::Audit(verb) => audit::run(verb, context).await,
         Noun::Login(arguments) => login::run(arguments, context).await,
         Noun::Completions(arguments) => completions::run(&arguments, context, command()),

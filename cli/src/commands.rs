@@ -19,6 +19,7 @@ use crate::{
 pub(crate) mod audit;
 pub(crate) mod cert;
 pub(crate) mod completions;
+pub(crate) mod controller;
 pub(crate) mod dns;
 pub(crate) mod doctor;
 pub(crate) mod events;

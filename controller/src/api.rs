@@ -18,6 +18,7 @@ pub mod operation;
 mod resettling;
 pub mod server;
 pub mod status;
+pub mod store;
 pub mod tenant;
 pub mod transfer;
 pub mod user;

@@ -8,6 +8,7 @@ pub mod adoption;
 pub mod agents;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod ca;
 pub mod certificate;
 pub mod dns;
@@ -43,11 +44,11 @@ use feather_proto::{
         event_service_server::EventServiceServer, image_service_server::ImageServiceServer,
         member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
         server_service_server::ServerServiceServer, status_service_server::StatusServiceServer,
-        tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
-        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
-        warning_service_server::WarningServiceServer,
+        store_service_server::StoreServiceServer, tenant_service_server::TenantServiceServer,
+        user_service_server::UserServiceServer, volume_service_server::VolumeServiceServer,
+        waitlist_service_server::WaitlistServiceServer, warning_service_server::WarningServiceServer,
     },
-    tls::{self, ClientCertificate, Gate, Incoming, Principal, Rotating},
+    tls::{self, Bounds, ClientCertificate, Gate, Incoming, Limits, Principal, Rotating},
     trace,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -117,7 +118,7 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 15] = [
+const SERVICES: [&str; 18] = [
     "",
     feather_proto::pb::controller::v1::audit_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
@@ -129,6 +130,7 @@ const SERVICES: [&str; 15] = [
     feather_proto::pb::controller::v1::operation_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::server_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::status_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::store_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::tenant_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::user_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::volume_service_server::SERVICE_NAME,
@@ -138,6 +140,20 @@ const SERVICES: [&str; 15] = [
 ];
 /// Requests are small; archives come in pieces of at most 1 MiB.
 const MESSAGE_MAX_BYTES: usize = 4 << 20;
+
+/// Heads of calls are small.
+const HEADERS_MAX_BYTES: u32 = 16 << 10;
+/// What one caller may have under way. Whoever watches every operation of a large fleet, or relays a volume for each of its servers, has
+/// less.
+const LIMITS: Limits = Limits { calls: 256, strangers: 16, message_bytes };
+
+fn message_bytes(path: &str) -> usize {
+    if path.contains(feather_proto::pb::agent::v1::transfer_service_server::SERVICE_NAME) {
+        relay::MESSAGE_MAX_BYTES
+    } else {
+        MESSAGE_MAX_BYTES
+    }
+}
 
 /// Certificate of the controller itself, made anew from the CA.
 pub fn own_identity(ca: &Ca, clock: &dyn Clock) -> Result<tls::Identity, ca::Error> {
@@ -180,6 +196,8 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_header_list_size(HEADERS_MAX_BYTES)
+        .layer(Bounds::new(LIMITS))
         .layer(Door::new(world.clone()))
         .layer(Gate::new(identity.revoked().clone()))
         .add_service(health)
@@ -195,6 +213,7 @@ pub async fn serve(
         .add_service(CertServiceServer::new(api::cert::CertApi::new(world.clone())))
         .add_service(DnsServiceServer::new(api::dns::DnsApi::new(world.clone())))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
+        .add_service(StoreServiceServer::new(api::store::StoreApi::new(world.clone())))
         .add_service(TenantServiceServer::new(api::tenant::Tenants::new(world.clone(), intent.clone())))
         .add_service(OperationServiceServer::new(api::operation::Operations::new(world.clone(), engine.clone())))
         .add_service(

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use feather_controller::{
     Seams,
     agents::grpc::GrpcAgents,
+    backup,
     ca::{self, Ca},
     certificate::{self, acme::Authority},
     dns::{
@@ -46,6 +47,8 @@ enum Command {
     Init(Init),
     /// Make an identity for one more person, or a new one for somebody whose certificate has run out.
     Identity(NewIdentity),
+    /// Put a backup of the store in place of a lost or older one, while no controller runs.
+    Restore(Restore),
     /// Serve the fleet until SIGTERM or Ctrl-C.
     Serve(Box<Serve>),
 }
@@ -84,6 +87,21 @@ enum Entitled {
     Admin,
     Operator,
     Viewer,
+}
+
+#[derive(Args)]
+struct Restore {
+    /// What `featherctl controller backup` wrote.
+    file: PathBuf,
+    /// Folder that `init` filled. It is not part of a backup, and must be there.
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
+    state_dir: PathBuf,
+    /// Where desired state is kept.
+    #[arg(long, env = "FEATHER_CONTROLLER_STORE", default_value = "sqlite:///var/lib/feather/controller.db")]
+    store: String,
+    /// Put it in the place of a store that is there; that one is kept beside it.
+    #[arg(long)]
+    replace: bool,
 }
 
 #[derive(Args)]
@@ -183,6 +201,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Init(arguments) => init(&arguments),
         Command::Identity(arguments) => new_identity(&arguments),
+        Command::Restore(arguments) => runtime.block_on(restore(&arguments)),
         Command::Serve(arguments) => runtime.block_on(run(*arguments)),
     }
 }
@@ -236,6 +255,21 @@ fn new_identity(arguments: &NewIdentity) -> anyhow::Result<()> {
     let identity = Ca::load(state_dir)?.issue(&person, ca::PERSON_LIFE, SystemClock.now())?;
     identity.save(out)?;
     println!("{person}: {}, valid for {} days", out.display(), ca::PERSON_LIFE.whole_days());
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // The only output of a command that people run by hand.
+async fn restore(arguments: &Restore) -> anyhow::Result<()> {
+    let Restore { file, state_dir, store, replace } = arguments;
+    // Without its authority a store is of no use, and with another one no server would know its controller.
+    Ca::load(state_dir)?;
+    let _only_one = lock(state_dir)?;
+    let target = backup::restore(file, store, *replace).await?;
+    println!("restored to {}", target.display());
+    println!(
+        "What happened after the backup is not in it: look at `featherctl tenant list` and `featherctl user list`"
+    );
+    println!("before anything else, and revoke once more whoever was revoked since.");
     Ok(())
 }
 

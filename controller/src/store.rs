@@ -21,6 +21,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 mod audit;
+mod copy;
 pub mod dns;
 pub mod events;
 mod invitations;
@@ -59,6 +60,14 @@ pub enum Error {
     Refused(#[from] WireError),
 }
 
+impl Error {
+    /// The schema is one that this version does not know.
+    pub fn is_of_another_version(&self) -> bool {
+        use sqlx::migrate::MigrateError::{VersionMismatch, VersionMissing, VersionTooNew};
+        matches!(self, Error::Migrate(VersionMissing(_) | VersionMismatch(_) | VersionTooNew(..)))
+    }
+}
+
 impl From<Error> for WireError {
     fn from(error: Error) -> WireError {
         match error {
@@ -84,6 +93,8 @@ pub type AfterCommit = Arc<dyn Fn(&'static str) -> Pin<Box<dyn Future<Output = (
 #[derive(Clone)]
 pub struct Store {
     pool: AnyPool,
+    /// A file of SQLite.
+    embedded: bool,
     after_commit: AfterCommit,
     /// Number of the newest event that this process wrote.
     news: watch::Sender<i64>,
@@ -122,7 +133,7 @@ impl Store {
             .connect(&url)
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool, after_commit, news: watch::Sender::new(0) })
+        Ok(Self { pool, embedded: sqlite, after_commit, news: watch::Sender::new(0) })
     }
 
     /// Closes all connections; later calls fail.

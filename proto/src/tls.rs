@@ -6,6 +6,7 @@
 mod connect;
 mod gate;
 mod identity;
+mod limits;
 mod public;
 mod revoked;
 mod serve;
@@ -13,6 +14,7 @@ mod serve;
 pub use connect::{Channel, Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
 pub use gate::{Answering, Gate, Gated, refusal};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
+pub use limits::{Bounds, Limits, Seat, Seats, Taken};
 pub use public::{CertificateFacts, PublicCertificate};
 pub use revoked::{Revocation, Revocations, Revoked};
 pub use serve::{

@@ -176,6 +176,10 @@ service! { audit_service_server::AuditService {
     verify_audit: VerifyAudit(VerifyAuditRequest) -> VerifyAuditResponse,
 } streams {} }
 
+service! { store_service_server::StoreService {} streams {
+    backup_store: BackupStore(BackupStoreRequest) -> BackupStoreResponse as BackupStoreStream
+} }
+
 service! { cert_service_server::CertService {
     get_cert_status: GetCertStatus(GetCertStatusRequest) -> GetCertStatusResponse,
     renew_cert: RenewCert(RenewCertRequest) -> RenewCertResponse,
@@ -389,6 +393,7 @@ impl Controller {
             .add_service(pb::warning_service_server::WarningServiceServer::new(script.clone()))
             .add_service(pb::dns_service_server::DnsServiceServer::new(script.clone()))
             .add_service(pb::audit_service_server::AuditServiceServer::new(script.clone()))
+            .add_service(pb::store_service_server::StoreServiceServer::new(script.clone()))
             .add_service(pb::user_service_server::UserServiceServer::new(script.clone()))
             .add_service(pb::waitlist_service_server::WaitlistServiceServer::new(script.clone()));
         let mut tasks = JoinSet::new();

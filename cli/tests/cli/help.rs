@@ -37,6 +37,7 @@ async fn the_first_page_says_what_this_is() {
       operation    Changes under way or done: look at, watch, cancel
       user         Who may look, who may change tenants, who may change the fleet
       login        Log in with a token from `featherctl user add`
+      controller   The controller itself: copy its store
       audit        What was changed, and by whom: look at, check
       completions  Print a completion script for your shell
       version      Print featherctl's version

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod audit;
+mod backups;
 mod cert;
 mod controller;
 mod dns;

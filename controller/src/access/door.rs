@@ -10,7 +10,7 @@ use std::{
 use feather_proto::{
     describe,
     error::Error,
-    tls::{Answering, Peer, refusal},
+    tls::{Answering, Peer, Taken, refusal},
 };
 use http::{Request, Response};
 use tonic::body::Body;
@@ -69,7 +69,8 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let Some(right) = rights::of(request.uri().path()) else { return Box::pin(inner.call(request)) };
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-        let call = Call { world: self.world.clone(), right, peer };
+        let _taken = request.extensions().get::<Taken>().cloned();
+        let call = Call { world: self.world.clone(), right, peer, _taken };
         if right.effect == Effect::Looks {
             return Box::pin(call.look(inner, request));
         }
@@ -82,6 +83,8 @@ struct Call {
     world: Arc<World>,
     right: &'static Right,
     peer: Peer,
+    /// Kept until the call is put down, also when its caller has left.
+    _taken: Option<Taken>,
 }
 
 impl Call {
@@ -109,11 +112,19 @@ impl Call {
         S::Future: Send,
         S::Error: Send + 'static,
     {
+        // Who may make the call in no form is not read.
+        if let Err(error) = self.right.check(self.peer.principal.clone(), true) {
+            let record = Record::new(self.world.clone(), request.uri().path(), &self.peer, None);
+            return Ok(record.finish(refusal(error)).await);
+        }
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         let (message, body) = match peek(body).await {
             Ok(peeked) => peeked,
-            Err(error) => return Ok(refusal(error)),
+            Err(error) => {
+                let record = Record::new(self.world.clone(), &path, &self.peer, None);
+                return Ok(record.finish(refusal(error)).await);
+            }
         };
         let shown = describe::request(&path, &message);
         let dry_run = shown.as_ref().is_some_and(|shown| shown.dry_run);

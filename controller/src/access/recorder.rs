@@ -3,7 +3,7 @@
 //! Owns reading the first message of a request without taking it away, and noticing how an answer ended. What is shown of messages is
 //! decided by the schema's description; what a row holds, in `audit.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use feather_proto::{
@@ -19,10 +19,6 @@ use tonic::{Code, Status, body::Body};
 
 use crate::{audit::Entry, world::World};
 
-/// Whoever calls says this soon what it wants.
-const FIRST_MESSAGE_LIMIT: Duration = Duration::from_secs(30);
-/// First messages are requests, or pieces of archives of at most 1 MiB.
-const FIRST_MESSAGE_MAX: usize = 4 << 20;
 /// A flag and the length stand before each message.
 const PREFIX: usize = 5;
 
@@ -33,16 +29,11 @@ pub(super) struct Record {
     path: String,
 }
 
-/// Reads the first message of a request, and gives back a body that is as it was.
-pub(super) async fn peek(body: Body) -> Result<(Bytes, Body), Error> {
-    let slow =
-        |_| Error::timeout(reason::INVALID_FIELD, "no whole first message came within 30 s; send the request at once");
-    tokio::time::timeout(FIRST_MESSAGE_LIMIT, first(body)).await.map_err(slow)?
-}
-
-async fn first(mut body: Body) -> Result<(Bytes, Body), Error> {
+/// Reads the first message of a request, and gives back a body that is as it was. How long it may be and take is decided in front of
+/// this.
+pub(super) async fn peek(mut body: Body) -> Result<(Bytes, Body), Error> {
     let (mut held, mut all) = (Vec::new(), BytesMut::new());
-    while !is_whole(&all)? {
+    while !is_whole(&all) {
         match body.frame().await {
             None => break,
             Some(Err(status)) => return Err(Error::from(status)),
@@ -65,18 +56,8 @@ fn length(all: &[u8]) -> usize {
     (prefix.get_u32() as usize).min(all.len() - PREFIX)
 }
 
-fn is_whole(all: &[u8]) -> Result<bool, Error> {
-    if all.len() < PREFIX {
-        return Ok(false);
-    }
-    let wanted = (&all[1..PREFIX]).get_u32() as usize;
-    if wanted > FIRST_MESSAGE_MAX {
-        return Err(Error::full(
-            reason::LIMIT,
-            format!("a message of {wanted} bytes is too long; at most {FIRST_MESSAGE_MAX} are taken"),
-        ));
-    }
-    Ok(all.len() - PREFIX >= wanted)
+fn is_whole(all: &[u8]) -> bool {
+    all.len() >= PREFIX && all.len() - PREFIX >= (&all[1..PREFIX]).get_u32() as usize
 }
 
 impl Record {

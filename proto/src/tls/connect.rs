@@ -111,7 +111,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    fn client_config(&self) -> Result<ClientConfig, IdentityError> {
+    pub(super) fn client_config(&self) -> Result<ClientConfig, IdentityError> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| IdentityError::Unusable(error.to_string()))?;
@@ -139,6 +139,7 @@ fn met(session: &rustls::ClientConnection) -> Peer {
         valid_from: validity.map(|(from, _)| from),
         valid_until: validity.map(|(_, until)| until),
         address: None,
+        crowded: false,
     }
 }
 

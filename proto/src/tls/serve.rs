@@ -17,11 +17,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::oneshot,
+    time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Request, transport::server::Connected};
 
 use super::identity::{IdentityError, Principal, Role, Rotating, provider, validity};
+use super::limits::{Seat, Seats};
 use crate::error::{Error, reason};
 
 /// A byte stream of any kind.
@@ -47,6 +49,19 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Handshakes under way at once. One more ends the oldest: whoever opens connections and says nothing must not keep others out.
 const HANDSHAKES_MAX: usize = 256;
 
+/// Connections of one identity, and of all who show no certificate.
+const CONNECTIONS_MAX: usize = 256;
+const STRANGERS_MAX: usize = 64;
+/// Beyond that, so many more are told so; further ones are cut off without a word.
+const CROWDED_MAX: usize = 32;
+/// Long enough to be told.
+const CROWDED_LIFE: Duration = Duration::from_secs(10);
+/// Who shows no certificate has one call to make.
+const STRANGER_LIFE: Duration = Duration::from_secs(60);
+/// Begins every connection of HTTP/2. A peer that has not said so much by then is cut off.
+const PREFACE_BYTES: usize = 24;
+const PREFACE_MAX: Duration = Duration::from_secs(10);
+
 /// The other end of the connection that a call came over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
@@ -58,12 +73,40 @@ pub struct Peer {
     pub valid_until: Option<i64>,
     /// Where it called from, if that is known.
     pub address: Option<SocketAddr>,
+    /// It has more connections open than it may: its calls are refused.
+    pub crowded: bool,
 }
 
 /// An accepted connection.
 pub struct Connection {
     stream: TlsStream<BoxIo>,
     peer: Peer,
+    /// When it is cut off, if ever.
+    ends: Option<Pin<Box<Sleep>>>,
+    /// Bytes that are still to come before `begins_by`.
+    preface: usize,
+    begins_by: Pin<Box<Sleep>>,
+    _seat: Seat,
+}
+
+impl Connection {
+    fn new(stream: TlsStream<BoxIo>, peer: Peer, seat: Seat) -> Self {
+        let life = if peer.crowded { Some(CROWDED_LIFE) } else { peer.principal.is_none().then_some(STRANGER_LIFE) };
+        Self {
+            stream,
+            peer,
+            ends: life.map(|life| Box::pin(tokio::time::sleep(life))),
+            preface: PREFACE_BYTES,
+            begins_by: Box::pin(tokio::time::sleep(PREFACE_MAX)),
+            _seat: seat,
+        }
+    }
+
+    /// Is its time over?
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let late = self.preface > 0 && self.begins_by.as_mut().poll(context).is_ready();
+        late || self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready())
+    }
 }
 
 impl Connected for Connection {
@@ -79,7 +122,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.is_over(context) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "its time is over")));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.preface = self.preface.saturating_sub(buffer.filled().len() - before);
+        read
     }
 }
 
@@ -156,9 +205,26 @@ pub fn incoming(
 
 type Handshaking = Pin<Box<dyn Future<Output = (u64, io::Result<Connection>)> + Send>>;
 
+/// Who has how many connections.
+#[derive(Clone, Default)]
+struct Crowd {
+    seats: Seats,
+    standing: Seats,
+}
+
+impl Crowd {
+    /// A seat, or a place to stand and be told; neither, beyond that.
+    fn let_in(&self, who: &Option<Principal>) -> Option<(Seat, bool)> {
+        let max = if who.is_some() { CONNECTIONS_MAX } else { STRANGERS_MAX };
+        let seat = self.seats.take(who, max).map(|seat| (seat, false));
+        seat.or_else(|| self.standing.take(who, CROWDED_MAX).map(|seat| (seat, true)))
+    }
+}
+
 /// Handshakes under way.
 struct Handshakes {
     acceptor: TlsAcceptor,
+    seats: Crowd,
     running: FuturesUnordered<Handshaking>,
     /// Dropping the sender ends the handshake.
     oldest_first: BTreeMap<u64, oneshot::Sender<()>>,
@@ -167,7 +233,13 @@ struct Handshakes {
 
 impl Handshakes {
     fn new(acceptor: TlsAcceptor) -> Self {
-        Self { acceptor, running: FuturesUnordered::new(), oldest_first: BTreeMap::new(), begun: 0 }
+        Self {
+            acceptor,
+            seats: Crowd::default(),
+            running: FuturesUnordered::new(),
+            oldest_first: BTreeMap::new(),
+            begun: 0,
+        }
     }
 
     fn begin(&mut self, stream: BoxIo) {
@@ -176,10 +248,11 @@ impl Handshakes {
         }
         self.begun += 1;
         let (number, acceptor, (wanted, unwanted)) = (self.begun, self.acceptor.clone(), oneshot::channel());
+        let seats = self.seats.clone();
         self.oldest_first.insert(number, wanted);
         self.running.push(Box::pin(async move {
             let done = tokio::select! {
-                done = handshake(acceptor, stream) => done,
+                done = handshake(acceptor, seats, stream) => done,
                 _ = unwanted => Err(io::Error::other("newer connections took its place")),
             };
             (number, done)
@@ -187,7 +260,7 @@ impl Handshakes {
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: BoxIo) -> io::Result<Connection> {
+async fn handshake(acceptor: TlsAcceptor, crowd: Crowd, stream: BoxIo) -> io::Result<Connection> {
     let address = stream.as_ref().remote();
     let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await.map_err(io::Error::other)??;
     let certificates = stream.get_ref().1.peer_certificates();
@@ -195,7 +268,10 @@ async fn handshake(acceptor: TlsAcceptor, stream: BoxIo) -> io::Result<Connectio
     let principal = leaf.and_then(|leaf| Principal::from_certificate(leaf));
     let validity = leaf.and_then(|leaf| validity(leaf));
     let (valid_from, valid_until) = (validity.map(|(from, _)| from), validity.map(|(_, until)| until));
-    Ok(Connection { stream, peer: Peer { principal, valid_from, valid_until, address } })
+    let Some((seat, crowded)) = crowd.let_in(&principal) else {
+        return Err(io::Error::other("too many connections of one caller"));
+    };
+    Ok(Connection::new(stream, Peer { principal, valid_from, valid_until, address, crowded }, seat))
 }
 
 fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<ServerConfig, IdentityError> {
@@ -243,4 +319,103 @@ pub fn entitled(caller: Option<Principal>, roles: &[Role]) -> Result<Principal, 
     }
     let allowed: Vec<String> = roles.iter().map(ToString::to_string).collect();
     Err(Error::denied(reason::ROLE, format!("{principal} may not do this; it needs the role {}", allowed.join(" or "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::Pin, sync::Arc, time::Duration};
+
+    use futures::{Stream, StreamExt as _};
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio_rustls::{TlsConnector, client::TlsStream};
+
+    use super::{
+        BoxIo, CONNECTIONS_MAX, CROWDED_MAX, ClientCertificate, Connection, Crowd, Incoming, STRANGERS_MAX, incoming,
+    };
+    use crate::tls::{Identity, Principal, Rotating, Trust};
+
+    type Connections = Pin<Box<dyn Stream<Item = std::io::Result<Connection>> + Send>>;
+
+    /// A server that accepts what is sent here, and clients of its fleet.
+    struct Ends {
+        sender: futures::channel::mpsc::UnboundedSender<std::io::Result<BoxIo>>,
+        connections: Connections,
+        member: Trust,
+        stranger: Trust,
+    }
+
+    fn issue(issuer: &Issuer<'_, KeyPair>, ca_pem: &str, principal: &Principal) -> Rotating {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+        params.subject_alt_names = vec![
+            SanType::DnsName(principal.dns_name().try_into().unwrap()),
+            SanType::URI(principal.uri().try_into().unwrap()),
+        ];
+        let certificate_pem = params.signed_by(&key, issuer).unwrap().pem();
+        Rotating::new(Identity { certificate_pem, key_pem: key.serialize_pem(), ca_pem: ca_pem.to_owned() }).unwrap()
+    }
+
+    fn ends() -> Ends {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let server = issue(&issuer, &ca_pem, &Principal::controller());
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let listener: Incoming = Box::pin(receiver);
+        let connections = Box::pin(incoming(listener, &server, ClientCertificate::Optional).unwrap());
+        let member = Trust::Mutual(issue(&issuer, &ca_pem, &Principal::agent("nyc")));
+        Ends { sender, connections, member, stranger: Trust::CaOnly(ca_pem) }
+    }
+
+    impl Ends {
+        async fn connect(&mut self, trust: &Trust) -> (TlsStream<DuplexStream>, Connection) {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            self.sender.unbounded_send(Ok(Box::new(far) as BoxIo)).unwrap();
+            let name = Principal::controller().dns_name().try_into().unwrap();
+            let connector = TlsConnector::from(Arc::new(trust.client_config().unwrap()));
+            let (client, server) = tokio::join!(connector.connect(name, near), self.connections.next());
+            (client.unwrap(), server.unwrap().unwrap())
+        }
+    }
+
+    /// For how many seconds the server reads on, when the client says so much at once and nothing more.
+    async fn patience(trust: impl Fn(&Ends) -> Trust, says: &[u8]) -> u64 {
+        let mut ends = ends();
+        let trust = trust(&ends);
+        let (mut client, mut server) = ends.connect(&trust).await;
+        client.write_all(says).await.unwrap();
+        client.flush().await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let reading = async { while matches!(server.read(&mut [0; 64]).await, Ok(1..)) {} };
+        // Longer than anybody is cut off after.
+        drop(tokio::time::timeout(Duration::from_secs(3600), reading).await);
+        begun.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_behind_its_handshake_is_cut_off() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let member = |ends: &Ends| ends.member.clone();
+        assert_eq!(patience(member, b"").await, 10, "no preface");
+        assert_eq!(patience(member, &preface[..10]).await, 10, "half of one");
+        assert_eq!(patience(member, preface).await, 3600, "a member may be idle");
+        assert_eq!(patience(|ends| ends.stranger.clone(), preface).await, 60, "a stranger has one call to make");
+    }
+
+    #[test]
+    fn connections_beyond_the_limit_are_told_so_and_those_beyond_that_are_cut_off() {
+        let crowd = Crowd::default();
+        for (who, max) in [(Some(Principal::agent("nyc")), CONNECTIONS_MAX), (None, STRANGERS_MAX)] {
+            let held: Vec<_> = std::iter::from_fn(|| crowd.let_in(&who)).take(10_000).collect();
+            let told = held.iter().filter(|(_, crowded)| *crowded).count();
+            assert_eq!((held.len(), told), (max + CROWDED_MAX, CROWDED_MAX), "{who:?}");
+            assert!(
+                crowd.let_in(&Some(Principal::agent("fra"))).is_some_and(|(_, crowded)| !crowded),
+                "others are not"
+            );
+            drop(held);
+            assert!(crowd.let_in(&who).is_some_and(|(_, crowded)| !crowded), "there is room again");
+        }
+    }
 }

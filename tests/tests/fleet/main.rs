@@ -5,6 +5,7 @@
 mod access;
 mod adopt;
 mod audit;
+mod backup;
 mod bounds;
 mod dns;
 mod doctor;
@@ -16,6 +17,7 @@ mod hostile;
 mod images;
 mod layout;
 mod lifecycle;
+mod limits;
 mod local;
 mod metrics;
 mod migrate;
