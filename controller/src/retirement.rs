@@ -93,7 +93,8 @@ pub async fn retire(world: &World, server: &ServerName, discard: bool, dry_run: 
     let copies = copies(&snapshot, &world.store.tenants().await?, world.clock.now());
     judge(server, row.upkeep.cordoned, &copies, discard)?;
     if !dry_run {
-        world.store.remove_server(server).await?;
+        world.store.remove_server(server, world.clock.now()).await?;
+        world.access.load(&world.store).await?;
         world.ring_desired();
     }
     Ok(copies)

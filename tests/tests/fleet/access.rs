@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
 
+use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Code, Error, reason},
     login_token::LoginToken,
@@ -16,7 +17,6 @@ use feather_proto::{
 };
 use feather_tests::{Fleet, faults::Fault, fleet::request_id, wait::until};
 use futures::StreamExt as _;
-use tonic::transport::Channel;
 
 fn users(fleet: &Fleet) -> UserServiceClient<Channel> {
     UserServiceClient::new(fleet.admin())

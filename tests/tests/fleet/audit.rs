@@ -1,5 +1,6 @@
 //! The audit log of a whole fleet: every change and every refusal is in it before the caller hears of it, and nothing secret is.
 
+use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Error, reason},
     pb::controller::v1::{
@@ -9,7 +10,6 @@ use feather_proto::{
     tls::{self, Principal, Role, Trust},
 };
 use feather_tests::{Fleet, fleet::request_id};
-use tonic::transport::Channel;
 
 fn audit(fleet: &Fleet) -> AuditServiceClient<Channel> {
     AuditServiceClient::new(fleet.admin())
@@ -44,6 +44,7 @@ async fn changes_and_refusals_are_put_down_and_looking_is_not() {
         tenant: "alice".into(),
         server: "nyc".into(),
         dry_run,
+        ..Default::default()
     };
     tenants.add_tenant(add(true)).await.unwrap();
     tenants.list_tenants(pb::ListTenantsRequest::default()).await.unwrap();

@@ -1,5 +1,6 @@
 //! Who asks for too much is told so, and keeps nobody else from anything.
 
+use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Code, Error, reason},
     pb::{
@@ -12,7 +13,6 @@ use feather_proto::{
     tls::{self, Principal, Role, Trust},
 };
 use feather_tests::{Fleet, wait::until};
-use tonic::transport::Channel;
 
 async fn look(channel: Channel) -> Result<(), Error> {
     Ok(ServerServiceClient::new(channel).list_servers(pb::ListServersRequest {}).await.map(drop)?)
