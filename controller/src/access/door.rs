@@ -15,6 +15,7 @@ use feather_proto::{
 use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
+use tracing::Instrument as _;
 
 use super::{
     recorder::{Record, peek},
@@ -137,14 +138,14 @@ impl Call {
         }
         let record = Record::new(self.world.clone(), &path, &self.peer, shown);
         // Goes on when the caller leaves: what was done is put down.
-        let calling = tokio::spawn(async move {
+        let calling = async move {
             let answer = match self.admit(false).await {
                 Ok(()) => inner.call(request).await?,
                 Err(error) => refusal(error),
             };
             Ok(record.finish(answer).await)
-        });
-        match calling.await {
+        };
+        match tokio::spawn(calling.in_current_span()).await {
             Ok(answer) => answer,
             Err(panic) => Ok(refusal(Error::bug(format!("the task of a call ended: {panic}")))),
         }

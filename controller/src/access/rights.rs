@@ -53,7 +53,6 @@ const fn right(rpc: &'static str, least: Least, effect: Effect) -> Right {
 
 /// All calls that the controller serves.
 pub const RIGHTS: &[Right] = &[
-    // It changes nothing, and takes everything away: it is put down.
     right("feather.controller.v1.AuditService/ListAudit", Admin, Looks),
     right("feather.controller.v1.AuditService/VerifyAudit", Admin, Looks),
     right("feather.controller.v1.CertService/GetCertStatus", Viewer, Looks),
@@ -98,6 +97,7 @@ pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.StatusService/ExplainServer", Viewer, Looks),
     right("feather.controller.v1.StatusService/ExplainTenant", Viewer, Looks),
     right("feather.controller.v1.StatusService/GetStatus", Viewer, Looks),
+    // It changes nothing, and takes everything away: it is put down.
     right("feather.controller.v1.StoreService/BackupStore", Admin, Changes),
     right("feather.controller.v1.TenantService/AddTenant", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.TenantService/GetTenant", Viewer, Looks),
