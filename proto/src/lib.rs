@@ -14,6 +14,7 @@ pub mod labels;
 pub mod login_token;
 pub mod model;
 pub mod tls;
+mod token;
 pub mod trace;
 
 /// Bytes that a message takes on the wire, without what carries it.

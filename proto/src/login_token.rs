@@ -2,14 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, reason};
+use crate::{error::Error, token};
 
 const PREFIX: &str = "feather-login-";
-/// A token is some hundred characters; more is not one of ours.
-const LENGTH_MAX: usize = 4096;
 
 /// A parsed token. `Display` writes the secret, `Debug` does not.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +33,7 @@ impl fmt::Debug for LoginToken {
 
 impl fmt::Display for LoginToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let json = serde_json::to_vec(self).map_err(|_| fmt::Error)?;
-        write!(formatter, "{PREFIX}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json))
+        token::write(formatter, PREFIX, self)
     }
 }
 
@@ -45,21 +41,7 @@ impl FromStr for LoginToken {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || {
-            Error::invalid(
-                reason::JOIN_TOKEN,
-                format!(
-                    "this is not a whole login token; it begins with {PREFIX:?}: copy all of what `featherctl user add` printed"
-                ),
-            )
-        };
-        let text = text.trim();
-        if text.len() > LENGTH_MAX {
-            return Err(bad());
-        }
-        let encoded = text.strip_prefix(PREFIX).ok_or_else(bad)?;
-        let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).map_err(|_| bad())?;
-        serde_json::from_slice(&json).map_err(|_| bad())
+        token::read(text, "login", PREFIX, "featherctl user add")
     }
 }
 
