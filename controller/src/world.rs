@@ -194,7 +194,7 @@ pub struct World {
     /// `host:port` at which agents reach this controller.
     pub advertise: String,
     /// Held from the look at who has room until the operation that takes it is in the store: two that look at once would both
-    /// choose the last place.
+    /// choose the last place. Never held while an agent is asked.
     pub placing: tokio::sync::Mutex<()>,
     /// Rung when desired state changed: reconcilers look again.
     pub desired: watch::Sender<u64>,

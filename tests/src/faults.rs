@@ -26,6 +26,7 @@ use feather_proto::{
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +63,18 @@ struct State {
     at: BTreeMap<usize, Fault>,
     always: BTreeMap<Made, Fault>,
     on_call: Option<OnCall>,
+    /// Servers that do not answer when their volumes are asked for.
+    silent: BTreeSet<String>,
+    /// How many wait for such an answer.
+    unanswered: usize,
 }
 
 /// The switchboard, shared by test and controller.
 #[derive(Clone, Default)]
 pub struct Faults {
     state: Arc<Mutex<State>>,
+    /// Rung when a server may be silent no more.
+    speaks: Arc<Notify>,
 }
 
 impl Faults {
@@ -99,6 +106,36 @@ impl Faults {
     /// Somebody wants to know of every call before it is made.
     pub fn on_call(&self, hook: OnCall) {
         self.lock().on_call = Some(hook);
+    }
+
+    /// Whoever asks this server for a volume waits, until it is told otherwise.
+    pub fn silence(&self, server: &str, silent: bool) {
+        let mut state = self.lock();
+        if silent {
+            state.silent.insert(server.to_owned());
+        } else {
+            state.silent.remove(server);
+            self.speaks.notify_waiters();
+        }
+    }
+
+    /// How many wait for a silent server.
+    pub fn unanswered(&self) -> usize {
+        self.lock().unanswered
+    }
+
+    async fn wait_for(&self, server: &ServerName) {
+        self.lock().unanswered += 1;
+        loop {
+            // Before the look, so that nothing is missed in between.
+            let mut spoken = std::pin::pin!(self.speaks.notified());
+            spoken.as_mut().enable();
+            if !self.lock().silent.contains(server.as_str()) {
+                break;
+            }
+            spoken.await;
+        }
+        self.lock().unanswered -= 1;
     }
 
     fn meet(&self, server: &ServerName, verb: &'static str) -> Option<Fault> {
@@ -253,6 +290,7 @@ impl Agent for FaultyAgent {
     }
 
     async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error> {
+        self.faults.wait_for(&self.server).await;
         self.inner.volume(tenant).await
     }
 

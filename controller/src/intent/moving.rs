@@ -7,6 +7,7 @@ use feather_proto::{
     model::invalid_field,
 };
 use serde_json::json;
+use tokio::sync::MutexGuard;
 
 use super::{Intent, Planned, Proposal, Request, no_room, nothing_began, to_json};
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         Kind,
         migrate::{Ahead, Measured, Plan, Prediction, predict},
     },
-    placement::{self, Bounds, Candidate, Promise},
+    placement::{self, Bounds, Candidate, Decision, Promise},
     store::TenantRow,
 };
 
@@ -121,6 +122,13 @@ impl Move {
     }
 }
 
+/// What was chosen for a move.
+struct Place {
+    decision: Decision,
+    target: ServerName,
+    prediction: Result<Prediction, String>,
+}
+
 impl Intent {
     /// Moves a tenant.
     pub async fn migrate(&self, request: &Request, wanted: &Move) -> Result<Planned, Error> {
@@ -155,14 +163,10 @@ impl Intent {
             bounds: bounds(&row, wanted)?,
             ..fleet::need(&self.world)
         };
-        let _placing = self.world.placing.lock().await;
-        let candidates = placement::without(self.candidates().await?, &wanted.planned_before, need.memory_bytes);
-        let decision = placement::choose(candidates, &need);
-        let target = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
+        let (Place { decision, target, prediction }, _placing) =
+            self.place(&request.tenant, &row, &source, &volume, &need, wanted).await?;
         let unmet = decision.verdicts.first().map(|(best, _)| row.bounds.unmet(&best.server, &best.labels));
         let left = decision.verdicts.first().map(|(best, _)| after(best, &need));
-        let ahead = self.ahead(&request.tenant, &volume, &target, wanted, row.running).await;
-        let prediction = self.predicted(&source, &target, &ahead).await?;
         let plan = Plan {
             source: source.clone(),
             target: target.clone(),
@@ -196,6 +200,37 @@ impl Intent {
             ..Proposal::of(Kind::Migrate, asked, source, to_json(&plan)?, explanation, row)
         };
         Ok(Planned { prediction: Some(prediction), left, ..self.begin(request, proposal).await? })
+    }
+
+    /// Where the tenant goes, and what keeps that place free for it until the operation is in the store.
+    ///
+    /// The target is asked without keeping anybody else's request waiting, because it may not answer for long; so the place may be
+    /// taken meanwhile, and then there is another choice.
+    async fn place(
+        &self,
+        tenant: &TenantName,
+        row: &TenantRow,
+        source: &ServerName,
+        volume: &VolumeNow,
+        need: &placement::Need,
+        wanted: &Move,
+    ) -> Result<(Place, MutexGuard<'_, ()>), Error> {
+        loop {
+            let decision = self.choose(need, wanted).await?;
+            let target = decision.chosen.clone().ok_or_else(|| no_room(tenant, &decision))?;
+            let ahead = self.ahead(tenant, volume, &target, wanted, row.running).await;
+            let prediction = self.predicted(source, &target, &ahead).await?;
+            let placing = self.world.placing.lock().await;
+            let still = self.choose(&placement::Need { only: Some(target.clone()), ..need.clone() }, wanted).await?;
+            if still.chosen.is_some() {
+                return Ok((Place { decision, target, prediction }, placing));
+            }
+        }
+    }
+
+    async fn choose(&self, need: &placement::Need, wanted: &Move) -> Result<Decision, Error> {
+        let candidates = placement::without(self.candidates().await?, &wanted.planned_before, need.memory_bytes);
+        Ok(placement::choose(candidates, need))
     }
 
     /// What the target lacks: what has changed since the last pass, if it still has what that one left there.

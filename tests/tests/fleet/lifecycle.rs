@@ -145,3 +145,36 @@ async fn what_is_no_archive_or_not_all_of_one_costs_nothing() {
     import(&fleet, "alice", archive).await.unwrap();
     assert_eq!(std::fs::read_to_string(&data).unwrap(), "kept");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_as_there_are_places_are_added_at_once() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    let names: Vec<_> = (0..20).map(|number| format!("t{number}")).collect();
+    let added = futures::future::join_all(names.iter().map(|name| fleet.try_add(name, ""))).await;
+    for outcome in added {
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.state(), pb::OperationState::Succeeded, "{:#?}", outcome.operation);
+    }
+    assert_eq!(fleet.try_add("one-more", "").await.unwrap_err().reason, reason::NO_ROOM);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_says_nothing_delays_nobody_who_goes_elsewhere() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "nyc").await;
+    fleet.faults.silence("fra", true);
+    let moving = fleet.begin_migrate("alice", "fra");
+    let others = async {
+        until("fra was asked", async || match fleet.faults.unanswered() {
+            1 => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        fleet.add("bob", "nyc").await;
+        assert_eq!(fleet.faults.unanswered(), 1, "the move waits still");
+        fleet.faults.silence("fra", false);
+    };
+    let (begun, ()) = tokio::join!(moving, others);
+    assert_eq!(fleet.outcome(&begun.unwrap().id).await.state(), pb::OperationState::Succeeded);
+    assert_eq!(fleet.recorder.violations(), Vec::<String>::new());
+}
