@@ -4,7 +4,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WORK := --manifest-path tests/work-image/Cargo.toml --target-dir $(TARGET)/work-image/build --locked
 
-.PHONY: demo demo-down test soak bench check fmt setup build images birth-image clean
+.PHONY: demo demo-down test soak bench screenshots check fmt setup build images birth-image clean
 
 demo: ## a fleet of two servers, and a tenant that moves
 	@scripts/demo
@@ -22,6 +22,10 @@ soak: images ## moves under load with faults on real Podman and Caddy: MOVES=30 
 bench: images ## measures moves of a release build against what people use today, writes target/bench.json
 	cargo build --release --workspace --bins
 	@FEATHER_BINARIES=$(TARGET)/release scripts/bench
+
+screenshots: ## the web page in a real browser (Chromium, about 90 MB by apt if it is missing), with pictures for docs/
+	@scripts/browser
+	cargo run --package feather-tests --bin feather-screenshots -- docs
 
 check: fmt ## formatting, lints, documentation
 	cargo clippy --workspace --all-targets -- -D warnings

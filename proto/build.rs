@@ -56,6 +56,7 @@ const SECRET_MESSAGES: &[&str] = &[
     "feather.agent.v1.WaitlistEntry",
     "feather.controller.v1.AddUserResponse",
     "feather.controller.v1.CreateJoinTokenResponse",
+    "feather.controller.v1.CreateWebTokenResponse",
     "feather.controller.v1.InviteRequest",
     "feather.controller.v1.JoinRequest",
     "feather.controller.v1.ListEntriesResponse",

@@ -77,6 +77,8 @@ pub struct TransferProgress {
     pub phase: Phase,
     /// Which pass while the tenant runs, from 1; 0 for the last one.
     pub round: u32,
+    /// How fast the bytes are dealt with, as measured here; 0 while it is not known.
+    pub bytes_per_second: u64,
 }
 
 /// What a pass is doing.

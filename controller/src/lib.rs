@@ -32,6 +32,7 @@ pub mod upkeep;
 pub mod users;
 pub mod waitlist;
 pub mod warnings;
+pub mod web;
 pub mod world;
 
 use std::{sync::Arc, time::Duration};
@@ -83,7 +84,7 @@ pub struct Seams {
     pub dns: Option<Managed>,
     /// How certificates are obtained, if at all.
     pub certificates: Option<certificate::Options>,
-    /// Where metrics are read, if anywhere.
+    /// Where the web page and the metrics are read, if anywhere.
     pub http: Option<tokio::net::TcpListener>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
@@ -172,11 +173,11 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let mut seams = seams;
     let http = seams.http.take();
-    let world = world(settings, seams, &advertise, &identity).await?;
+    let page = http.as_ref().and_then(|listener| listener.local_addr().ok());
+    let world = world(settings, seams, page, &advertise, &identity).await?;
     let engine = Engine::new(world.clone(), shutdown.clone());
     let reconcilers = TaskTracker::new();
     reconcile(&reconcilers, &world, &shutdown);
-    reconcilers.spawn(http::serve(http, world.clone(), shutdown.clone()));
     let resumed = engine.resume().await?;
     tracing::info!(resumed, "controller ready");
 
@@ -184,6 +185,12 @@ pub async fn serve(
     report(&reporter, tonic_health::ServingStatus::Serving).await;
     let reflection = schema().build_v1()?;
     let intent = Intent::new(world.clone(), engine.clone());
+    let status = || {
+        let servers = api::server::Servers::new(world.clone(), intent.clone());
+        api::status::StatusApi::new(world.clone(), servers, api::tenant::Tenants::new(world.clone(), intent.clone()))
+    };
+    let router = http::metrics(world.clone()).merge(web::router(world.clone(), status()));
+    reconcilers.spawn(http::serve(http, router, shutdown.clone()));
     let waitlist = Waitlist::new(world.clone(), intent.clone());
     let ca = Arc::new(ca);
     let users = Users::new(world.clone(), ca.clone(), advertise.clone());
@@ -224,11 +231,7 @@ pub async fn serve(
             ImageServiceServer::new(api::image::Images::new(world.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
         )
-        .add_service(StatusServiceServer::new(api::status::StatusApi::new(
-            world.clone(),
-            api::server::Servers::new(world.clone(), intent.clone()),
-            api::tenant::Tenants::new(world.clone(), intent.clone()),
-        )))
+        .add_service(StatusServiceServer::new(status()))
         .add_service(EventServiceServer::new(api::event::EventApi::new(world.clone())))
         .add_service(WarningServiceServer::new(api::warning::WarningApi::new(world.clone())))
         .add_service(UserServiceServer::new(api::user::UserApi::new(users)))
@@ -258,7 +261,13 @@ fn schema() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// Everything that services and operations act on.
-async fn world(settings: Settings, seams: Seams, advertise: &str, identity: &Rotating) -> Result<Arc<World>, Error> {
+async fn world(
+    settings: Settings,
+    seams: Seams,
+    page: Option<std::net::SocketAddr>,
+    advertise: &str,
+    identity: &Rotating,
+) -> Result<Arc<World>, Error> {
     let dns =
         Dns::new(seams.dns, &seams.store, &seams.clock, &settings.domain_suffix, &settings.dns).map_err(Error::Zone)?;
     let certificates = Certificates::new(seams.certificates, &settings.domain_suffix);
@@ -279,6 +288,7 @@ async fn world(settings: Settings, seams: Seams, advertise: &str, identity: &Rot
         relays: Relays::default(),
         warnings: warnings::Turn::default(),
         placing: tokio::sync::Mutex::default(),
+        page,
         advertise: advertise.to_owned(),
         desired: tokio::sync::watch::Sender::new(0),
     }))

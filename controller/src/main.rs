@@ -164,8 +164,9 @@ struct Serve {
     /// Disk in MiB that must stay free on each server.
     #[arg(long, env = "FEATHER_CONTROLLER_DISK_HEADROOM_MIB", default_value_t = 256)]
     disk_headroom_mib: u64,
-    /// Address at which metrics for Prometheus are read, without any login: 127.0.0.1:7480. Off unless it is given.
-    #[arg(long, env = "FEATHER_CONTROLLER_HTTP")]
+    /// Serves a web page that shows the fleet to whoever has a token (`featherctl user web`), and metrics for Prometheus at /metrics
+    /// without any login; at 127.0.0.1:7480 unless another address is given. Off without this option.
+    #[arg(long, env = "FEATHER_CONTROLLER_HTTP", value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:7480")]
     http: Option<SocketAddr>,
     /// Form of the log on standard error.
     #[arg(long, env = "FEATHER_CONTROLLER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]

@@ -21,6 +21,7 @@ mod driver;
 pub mod engine;
 pub mod log;
 pub mod migrate;
+pub mod pace;
 pub mod power;
 pub mod remove;
 pub mod resettle;

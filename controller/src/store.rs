@@ -1,6 +1,6 @@
 //! The controller's store: desired state, in SQL that SQLite and PostgreSQL both speak.
 //!
-//! Kept: members and their addresses, hashes of join and login tokens, who has a certificate and whose is refused, tenants with
+//! Kept: members and their addresses, hashes of join, login and web tokens and of sessions, who has a certificate and whose is refused, tenants with
 //! placement and generation, operations with their logs, the audit log, settings, which address of the waitlist became which
 //! tenant, which records of a DNS zone are ours and what it was before each change, since when something needs a person and who took
 //! note of it, what happened (for 90 days), and secrets that were sealed with a key that is not here. Not kept, because it can be
@@ -33,6 +33,7 @@ mod tenants;
 mod tests;
 mod users;
 pub mod warnings;
+mod web;
 
 pub use invitations::Invitation;
 pub use members::ServerRow;
@@ -42,6 +43,7 @@ pub use operations::{Append, Begin, Begun, End, LogRow, NewOperation, OperationR
 pub use tenants::{SentAway, TakeIn, TenantRow, TenantState, TenantUpdate};
 pub(crate) use tenants::{tenant_not_found, world_changed};
 pub use users::{PEOPLE, UserRow};
+pub use web::{NewWebToken, Viewer};
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]

@@ -9,14 +9,15 @@ use feather_proto::{
     error::{Error, reason},
     login_token::LoginToken,
     model::invalid_field,
-    tls::{Principal, Role, sha256_hex},
+    tls::{Principal, Role, entitled, sha256_hex},
 };
 use time::{Duration, OffsetDateTime};
 
 use crate::{
     ca::{self, Ca, PERSON_LIFE},
     enroll::new_secret,
-    store::{PEOPLE, UserRow},
+    store::{NewWebToken, PEOPLE, UserRow, Viewer},
+    web,
     world::World,
 };
 
@@ -25,6 +26,10 @@ const TTL_SECONDS: std::ops::RangeInclusive<u32> = 60..=604_800;
 const TTL_DEFAULT_SECONDS: u32 = 10_800;
 /// Shortest and longest life of a certificate.
 const LIFE_SECONDS: std::ops::RangeInclusive<u64> = 3600..=31_622_400;
+
+/// The same for a token of the web page.
+const WEB_TTL_SECONDS: std::ops::RangeInclusive<u32> = 60..=7_776_000;
+const WEB_TTL_DEFAULT_SECONDS: u32 = 43_200;
 
 /// Gives people certificates.
 pub struct Users {
@@ -57,6 +62,16 @@ pub struct Admitted {
     pub certificate_pem: String,
     /// The CA's.
     pub ca_pem: String,
+}
+
+/// A token for the web page.
+pub struct WebToken {
+    /// What is pasted there.
+    pub token: String,
+    /// Who it makes somebody.
+    pub viewer: Viewer,
+    /// Where the page is; none when this controller serves none.
+    pub page: Option<std::net::SocketAddr>,
 }
 
 /// Reads the role of a person.
@@ -100,6 +115,16 @@ fn may_add(users: &[UserRow], adding: &Adding, now: OffsetDateTime) -> Result<()
         )),
         _ => Ok(()),
     }
+}
+
+/// Whose token for the web page this caller may have: its own, and an admin anybody's.
+fn web_name(name: &str, caller: &Principal) -> Result<String, Error> {
+    if name.is_empty() || name == caller.name {
+        return Ok(caller.name.clone());
+    }
+    entitled(Some(caller.clone()), &[Role::Admin])?;
+    check_name(name)?;
+    Ok(name.to_owned())
 }
 
 /// May all certificates of this name go?
@@ -180,9 +205,30 @@ impl Users {
         Ok(admitted)
     }
 
-    /// Everybody.
-    pub async fn list(&self) -> Result<Vec<UserRow>, Error> {
-        Ok(self.world.store.users().await?)
+    /// Everybody, and until when each may look at the web page.
+    pub async fn list(&self) -> Result<Vec<(UserRow, Option<OffsetDateTime>)>, Error> {
+        let (users, viewers) =
+            (self.world.store.users().await?, self.world.store.web_viewers(self.world.clock.now()).await?);
+        let until =
+            |user: &UserRow| viewers.iter().filter(|one| one.name == user.principal.name).map(|one| one.expires).max();
+        Ok(users.into_iter().map(|user| (user.clone(), until(&user))).collect())
+    }
+
+    /// A token for the web page: for the caller, or by an admin for anybody. `ttl_seconds` is 0 for the usual.
+    pub async fn web_token(&self, name: &str, ttl_seconds: u32, caller: &Principal) -> Result<WebToken, Error> {
+        let name = web_name(name, caller)?;
+        let ttl_seconds = if ttl_seconds == 0 { WEB_TTL_DEFAULT_SECONDS } else { ttl_seconds };
+        if !WEB_TTL_SECONDS.contains(&ttl_seconds) {
+            return Err(invalid_field("ttl_seconds", "from 60 (a minute) to 7776000 (90 days)"));
+        }
+        let now = self.world.clock.now();
+        let (secret, expires) = (new_secret(), now + Duration::seconds(i64::from(ttl_seconds)));
+        let by = caller.to_string();
+        let new = NewWebToken { secret_sha256: &sha256_hex(secret.as_bytes()), name: &name, by: &by, expires };
+        self.world.store.add_web_token(&new, now).await?;
+        tracing::info!(name, by, "token for the web page made");
+        let (token, page) = (web::entry::token(&secret), self.world.page);
+        Ok(WebToken { token, viewer: Viewer { name, expires }, page })
     }
 
     /// Refuses all certificates of a name, in every role, from now on.
@@ -223,7 +269,7 @@ mod tests {
     };
     use time::{Duration, OffsetDateTime};
 
-    use super::{Adding, check_name, may_add, may_revoke, person_role};
+    use super::{Adding, check_name, may_add, may_revoke, person_role, web_name};
     use crate::store::UserRow;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -282,6 +328,19 @@ mod tests {
         assert!(may_revoke(&gone, "ada", false, NOW).is_ok(), "repeating it changes nothing");
         assert!(may_revoke(std::slice::from_ref(&ada), "mallory", false, NOW).unwrap_err().is(reason::USER_NOT_FOUND));
         assert!(may_revoke(&[ada], "mallory", true, NOW).is_ok());
+    }
+
+    #[test]
+    fn only_an_admin_makes_tokens_of_the_page_for_others() {
+        let caller = |role| Principal { role, name: "ada".into() };
+        for role in [Role::Viewer, Role::Operator, Role::Admin] {
+            assert_eq!(web_name("", &caller(role)).unwrap(), "ada");
+            assert_eq!(web_name("ada", &caller(role)).unwrap(), "ada");
+            let others = web_name("carol", &caller(role));
+            assert_eq!(others.is_ok(), role == Role::Admin, "{role}");
+            assert!(others.is_ok() || others.is_err_and(|error| error.is(reason::ROLE)));
+        }
+        assert!(web_name("a/b", &caller(Role::Admin)).is_err());
     }
 
     #[test]

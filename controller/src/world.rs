@@ -24,7 +24,7 @@ use crate::{
     dns::{self, Dns},
     fleet::Fleet,
     metrics::Metrics,
-    operations::Subject,
+    operations::{Subject, pace::Pace},
     relay::Relays,
     store::Store,
     warnings,
@@ -112,7 +112,7 @@ impl fmt::Debug for Password {
 #[derive(Debug)]
 pub struct Volatile {
     passwords: Mutex<BTreeMap<OperationId, Password>>,
-    progress: Mutex<BTreeMap<OperationId, TransferProgress>>,
+    progress: Mutex<BTreeMap<OperationId, Pace>>,
     /// Rung when an operation or its progress changed.
     changed: watch::Sender<u64>,
 }
@@ -134,15 +134,15 @@ impl Volatile {
         lock(&self.passwords).remove(id)
     }
 
-    /// Notes how far a transfer is.
+    /// Notes how far a transfer is, and measures how fast it goes.
     pub fn note_progress(&self, id: &OperationId, now: TransferProgress) {
-        lock(&self.progress).insert(id.clone(), now);
+        lock(&self.progress).entry(id.clone()).or_default().note(now, tokio::time::Instant::now());
         self.ring();
     }
 
     /// How far a transfer is, while it runs.
     pub fn progress(&self, id: &OperationId) -> Option<TransferProgress> {
-        lock(&self.progress).get(id).copied()
+        lock(&self.progress).get(id).map(Pace::progress)
     }
 
     /// The step is over.
@@ -191,6 +191,8 @@ pub struct World {
     pub relays: Relays,
     /// One look for what needs a person at a time.
     pub warnings: warnings::Turn,
+    /// Where this controller serves its web page and its metrics, if anywhere.
+    pub page: Option<std::net::SocketAddr>,
     /// `host:port` at which agents reach this controller.
     pub advertise: String,
     /// Held from the look at who has room until the operation that takes it is in the store: two that look at once would both

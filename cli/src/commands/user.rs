@@ -19,6 +19,7 @@ mod add;
 mod list;
 mod renew;
 mod revoke;
+mod web;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -26,6 +27,7 @@ pub(crate) enum Verb {
     Add(add::Args),
     Revoke(revoke::Args),
     Renew(renew::Args),
+    Web(web::Args),
 }
 
 pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
@@ -34,6 +36,7 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Add(arguments) => add::run(arguments, context).await,
         Verb::Revoke(arguments) => revoke::run(arguments, context).await,
         Verb::Renew(arguments) => renew::run(arguments, context).await,
+        Verb::Web(arguments) => web::run(arguments, context).await,
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct UserView {
     pub(crate) last_seen: Option<Moment>,
     pub(crate) revoked: Option<Moment>,
     pub(crate) revoked_by: Option<String>,
+    pub(crate) web_until: Option<Moment>,
 }
 
 impl From<pb::User> for UserView {
@@ -29,6 +30,7 @@ impl From<pb::User> for UserView {
             last_seen: moment!(pb.last_seen),
             revoked: moment!(pb.revoked),
             revoked_by: set(pb.revoked_by),
+            web_until: moment!(pb.web_until),
         }
     }
 }
@@ -44,8 +46,9 @@ pub(crate) fn list(users: &[UserView]) -> String {
                 None => at.to_string(),
             });
             let seen = user.last_seen.map_or("never".into(), |seen| seen.to_string());
-            [user.name.clone(), user.role.clone(), until, seen, revoked]
+            let web = user.web_until.map_or("-".into(), |until| until.to_string());
+            [user.name.clone(), user.role.clone(), until, seen, web, revoked]
         })
         .collect();
-    table(["NAME", "ROLE", "VALID UNTIL", "LAST SEEN", "REVOKED"], &rows)
+    table(["NAME", "ROLE", "VALID UNTIL", "LAST SEEN", "WEB UNTIL", "REVOKED"], &rows)
 }

@@ -333,6 +333,13 @@ impl pb::user_service_server::UserService for Script {
         self.unary("ListUsers", request)
     }
 
+    async fn create_web_token(
+        &self,
+        request: Request<pb::CreateWebTokenRequest>,
+    ) -> Result<Response<pb::CreateWebTokenResponse>, Status> {
+        self.unary("CreateWebToken", request)
+    }
+
     async fn revoke_user(
         &self,
         request: Request<pb::RevokeUserRequest>,

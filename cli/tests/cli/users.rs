@@ -40,6 +40,7 @@ async fn people_are_let_in_shown_and_put_out() {
         added_by: "admin/root".into(),
         valid_until: stamp(datetime!(2027-02-26 12:00:00 UTC)),
         last_seen: stamp(datetime!(2026-11-28 12:00:00 UTC)),
+        web_until: stamp(datetime!(2026-11-28 15:00:00 UTC)),
         ..Default::default()
     };
     let eve = pb::User {
@@ -52,9 +53,9 @@ async fn people_are_let_in_shown_and_put_out() {
     controller.answers("ListUsers", pb::ListUsersResponse { users: vec![ada, eve] });
     assert_snapshot!(controller.run("user list").await, @r"
     --- stdout
-    NAME  ROLE      VALID UNTIL           LAST SEEN             REVOKED
-    ada   operator  2027-02-26T12:00:00Z  2026-11-28T12:00:00Z  -
-    eve   viewer    not logged in yet     never                 2026-11-28T12:00:00Z by admin/root
+    NAME  ROLE      VALID UNTIL           LAST SEEN             WEB UNTIL             REVOKED
+    ada   operator  2027-02-26T12:00:00Z  2026-11-28T12:00:00Z  2026-11-28T15:00:00Z  -
+    eve   viewer    not logged in yet     never                 -                     2026-11-28T12:00:00Z by admin/root
     --- exit 0
     ");
     assert_eq!(controller.run("user revoke ada").await.code, Some(2), "nobody can be asked");
@@ -72,6 +73,33 @@ async fn people_are_let_in_shown_and_put_out() {
     ListUsers: ListUsersRequest
     RevokeUser: RevokeUserRequest { name: "ada", unseen: false }
     RevokeUser: RevokeUserRequest { name: "root", unseen: false }
+    "#);
+}
+
+#[tokio::test]
+async fn a_token_for_the_web_page_is_printed_alone() {
+    let controller = Controller::start().await;
+    let expires = stamp(datetime!(2026-11-28 15:00:00 UTC));
+    let answer = |name: &str, page: &str| pb::CreateWebTokenResponse {
+        token: "feather-web-x".into(),
+        expires,
+        name: name.into(),
+        page: page.into(),
+    };
+    controller.answers("CreateWebToken", answer("admin", "127.0.0.1:7480"));
+    assert_snapshot!(controller.run("user web").await, @r"
+    --- stdout
+    feather-web-x
+    --- stderr
+    Paste it at http://127.0.0.1:7480/ on the controller's machine; admin may look, until 2026-11-28T15:00:00Z:
+    --- exit 0
+    ");
+    controller.answers("CreateWebToken", answer("wall", ""));
+    let ran = controller.run("user web wall --ttl 90d").await;
+    assert!(ran.code == Some(0) && ran.stderr.contains("feather-controller serve --http"), "{ran}");
+    assert_snapshot!(controller.calls(), @r#"
+    CreateWebToken: CreateWebTokenRequest { name: "", ttl_seconds: 43200 }
+    CreateWebToken: CreateWebTokenRequest { name: "wall", ttl_seconds: 7776000 }
     "#);
 }
 

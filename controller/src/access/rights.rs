@@ -111,6 +111,8 @@ pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.TenantService/StopTenant", Operator, Changes),
     right("feather.controller.v1.TenantService/TailLogs", Operator, Looks),
     right("feather.controller.v1.UserService/AddUser", Admin, Changes),
+    // For another name it needs an admin; `users.rs` looks.
+    right("feather.controller.v1.UserService/CreateWebToken", Viewer, Changes),
     right("feather.controller.v1.UserService/ListUsers", Viewer, Looks),
     right("feather.controller.v1.UserService/Login", Token, Changes),
     right("feather.controller.v1.UserService/RenewLogin", Viewer, Changes),

@@ -406,6 +406,7 @@ impl Agent for GrpcAgent {
                         total_files: now.total_files,
                         wire_bytes: now.wire_bytes,
                         round: 0,
+                        bytes_per_second: 0,
                     });
                 }
                 Some(Event::Done(done)) => {

@@ -140,6 +140,7 @@ pub(super) fn progress(now: TransferProgress) -> pb::TransferProgress {
         wire_bytes: now.wire_bytes,
         phase: phase.into(),
         round: now.round,
+        bytes_per_second: now.bytes_per_second,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     dns::Mode,
     doctor::{self, Finding, Verdict},
     explain::{self, Explanation},
+    store::TenantRow,
     warnings,
     world::World,
 };
@@ -30,6 +31,29 @@ impl StatusApi {
     /// Over this world, through the eyes of the services that show its parts.
     pub fn new(world: Arc<World>, servers: Servers, tenants: Tenants) -> Self {
         Self { world, servers, tenants }
+    }
+
+    /// What is known now, without asking anybody.
+    pub(crate) async fn glance(&self) -> Result<pb::GetStatusResponse, Error> {
+        let raised = warnings::look(&self.world).await?.into_iter().filter(|row| row.raised.is_some());
+        let (known, new): (Vec<_>, Vec<_>) = raised.partition(|row| row.acknowledged.is_some());
+        let servers = self.servers.views().await?.into_iter();
+        Ok(pb::GetStatusResponse {
+            now: Some(to_timestamp(self.world.clock.now())),
+            version: env!("CARGO_PKG_VERSION").into(),
+            servers: servers.map(|one| pb::Server { images: Vec::new(), events: Vec::new(), ..one }).collect(),
+            tenants: self.tenant_counts().await?,
+            operations: self.under_way().await?,
+            dns: self.dns(),
+            certificate: self.certificate(),
+            warnings: new.into_iter().map(warning::encode).collect(),
+            acknowledged: u32::try_from(known.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// These tenants, as they are shown anywhere.
+    pub(crate) async fn tenants(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
+        self.tenants.views(rows).await
     }
 
     async fn tenant_counts(&self) -> Result<Vec<pb::TenantCount>, Error> {
@@ -107,20 +131,7 @@ impl StatusService for StatusApi {
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
         reader(&request)?;
-        let raised = warnings::look(&self.world).await?.into_iter().filter(|row| row.raised.is_some());
-        let (known, new): (Vec<_>, Vec<_>) = raised.partition(|row| row.acknowledged.is_some());
-        let servers = self.servers.views().await?.into_iter();
-        Ok(Response::new(pb::GetStatusResponse {
-            now: Some(to_timestamp(self.world.clock.now())),
-            version: env!("CARGO_PKG_VERSION").into(),
-            servers: servers.map(|one| pb::Server { images: Vec::new(), events: Vec::new(), ..one }).collect(),
-            tenants: self.tenant_counts().await?,
-            operations: self.under_way().await?,
-            dns: self.dns(),
-            certificate: self.certificate(),
-            warnings: new.into_iter().map(warning::encode).collect(),
-            acknowledged: u32::try_from(known.len()).unwrap_or(u32::MAX),
-        }))
+        Ok(Response::new(self.glance().await?))
     }
 
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Result<Response<pb::DiagnoseResponse>, Status> {

@@ -4,9 +4,10 @@ use feather_proto::{
     model::to_timestamp,
     pb::controller::v1::{self as pb, user_service_server::UserService},
 };
+use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
-use super::{admin, reader};
+use super::{admin, optional, reader};
 use crate::{
     store::UserRow,
     users::{Adding, Users, person_role},
@@ -24,7 +25,7 @@ impl UserApi {
     }
 }
 
-fn encode(row: UserRow) -> pb::User {
+fn encode((row, web_until): (UserRow, Option<OffsetDateTime>)) -> pb::User {
     pb::User {
         name: row.principal.name,
         role: row.principal.role.to_string(),
@@ -34,6 +35,7 @@ fn encode(row: UserRow) -> pb::User {
         last_seen: row.seen.map(to_timestamp),
         revoked: row.revoked.map(to_timestamp),
         revoked_by: row.revoked_by.unwrap_or_default(),
+        web_until: web_until.map(to_timestamp),
     }
 }
 
@@ -84,5 +86,20 @@ impl UserService for UserApi {
         let caller = reader(&request)?;
         let admitted = self.users.renew(caller, &request.get_ref().csr_pem).await?;
         Ok(Response::new(pb::RenewLoginResponse { certificate_pem: admitted.certificate_pem, ca_pem: admitted.ca_pem }))
+    }
+
+    async fn create_web_token(
+        &self,
+        request: Request<pb::CreateWebTokenRequest>,
+    ) -> Result<Response<pb::CreateWebTokenResponse>, Status> {
+        let caller = reader(&request)?;
+        let pb::CreateWebTokenRequest { name, ttl_seconds } = request.into_inner();
+        let made = self.users.web_token(&name, ttl_seconds, &caller).await?;
+        Ok(Response::new(pb::CreateWebTokenResponse {
+            token: made.token,
+            expires: Some(to_timestamp(made.viewer.expires)),
+            name: made.viewer.name,
+            page: optional(made.page),
+        }))
     }
 }

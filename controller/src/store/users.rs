@@ -7,7 +7,7 @@ use feather_proto::{
 use sqlx::any::AnyRow;
 use time::{Duration, OffsetDateTime};
 
-use super::{Result, Store, column, corrupt, from_ms, to_ms};
+use super::{Result, Store, column, corrupt, from_ms, to_ms, web};
 use crate::ca::BACKDATE;
 
 /// A person with a role, as the store knows it.
@@ -108,6 +108,9 @@ impl Store {
                 .bind(principal.uri())
                 .execute(&mut *transaction)
                 .await?;
+            if PEOPLE.contains(&principal.role) {
+                web::end_in(&mut transaction, &principal.name).await?;
+            }
         }
         self.commit(transaction, "revoke").await
     }

@@ -22,6 +22,7 @@ mod local;
 mod metrics;
 mod migrate;
 mod offers;
+mod page;
 mod refusals;
 mod rounds;
 mod soak;

@@ -31,5 +31,5 @@ async fn what_prometheus_reads_tells_of_tenants_servers_calls_and_moves() {
     let line = "feather_calls_total{service=\"TenantService\",method=\"MigrateTenant\",code=\"NotFound\"} 1";
     assert!(text.lines().any(|found| found == line), "{text}");
     assert!(!text.contains("alice"), "thousands of tenants would be as many series");
-    assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().status(), 404);
+    assert_eq!(reqwest::get(format!("http://{address}/tenants")).await.unwrap().status(), 404);
 }
