@@ -51,7 +51,9 @@ pub enum Error {
     #[error("{0} exists; to put the backup in its place, say --replace (the old one is kept beside it as *.replaced)")]
     Exists(PathBuf),
     /// Not a file at all.
-    #[error("a backup is put in place of an embedded store only: --store sqlite:///PATH; {0} has tools of its own")]
+    #[error(
+        "a backup is put in place of an embedded store only: --store sqlite:///PATH; a store in {0} is copied and brought back by pg_dump and pg_restore"
+    )]
     NotEmbedded(String),
 }
 

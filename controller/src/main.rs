@@ -24,7 +24,7 @@ use feather_controller::{
     own_identity,
     seal::Seal,
     serve,
-    store::Store,
+    store::{Store, has_password, shown},
     world::{Clock as _, Settings, SystemClock},
 };
 use feather_proto::{
@@ -97,7 +97,12 @@ struct Restore {
     #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
     /// Where desired state is kept.
-    #[arg(long, env = "FEATHER_CONTROLLER_STORE", default_value = "sqlite:///var/lib/feather/controller.db")]
+    #[arg(
+        long,
+        env = "FEATHER_CONTROLLER_STORE",
+        hide_env_values = true,
+        default_value = "sqlite:///var/lib/feather/controller.db"
+    )]
     store: String,
     /// Put it in the place of a store that is there; that one is kept beside it.
     #[arg(long)]
@@ -112,8 +117,14 @@ struct Serve {
     /// Address to listen on.
     #[arg(long, env = "FEATHER_CONTROLLER_LISTEN", default_value = "0.0.0.0:7400")]
     listen: SocketAddr,
-    /// Where desired state is kept.
-    #[arg(long, env = "FEATHER_CONTROLLER_STORE", default_value = "sqlite:///var/lib/feather/controller.db")]
+    /// Where desired state is kept: a file of SQLite, or a database of PostgreSQL 13 or newer, postgres://USER@HOST:5432/DATABASE. A
+    /// password belongs into this environment variable, PGPASSWORD or a file that PGPASSFILE names; sslmode=verify-full asks for TLS.
+    #[arg(
+        long,
+        env = "FEATHER_CONTROLLER_STORE",
+        hide_env_values = true,
+        default_value = "sqlite:///var/lib/feather/controller.db"
+    )]
     store: String,
     /// Domain under which tenants are served: alice becomes alice.SUFFIX.
     #[arg(long, env = "FEATHER_CONTROLLER_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
@@ -298,12 +309,14 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     let advertise = std::fs::read_to_string(arguments.state_dir.join(ADVERTISE_FILE))
         .with_context(|| format!("{} was not made by `feather-controller init`", arguments.state_dir.display()))?;
     let identity = Rotating::new(own_identity(&authority, &*clock)?)?;
-    let store = Store::open(&arguments.store).await.with_context(|| {
-        format!(
-            "cannot open the store {}; does its folder exist, and may this process write there? (--store)",
-            without_password(&arguments.store)
-        )
-    })?;
+    anyhow::ensure!(
+        !(has_password(&arguments.store) && std::env::args().any(|word| word.ends_with(&arguments.store))),
+        "everybody on this machine can read the password in --store: put the URL into FEATHER_CONTROLLER_STORE, or only the password \
+         into PGPASSWORD or a file that PGPASSFILE names"
+    );
+    let store = Store::open(&arguments.store)
+        .await
+        .with_context(|| format!("cannot open the store {} (--store)", shown(&arguments.store)))?;
     let listener = tokio::net::TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
@@ -438,13 +451,6 @@ async fn stop_on_signal(shutdown: CancellationToken) {
     }
     tracing::info!("stopping");
     shutdown.cancel();
-}
-
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://...{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
-    }
 }
 
 fn log_filter() -> tracing_subscriber::EnvFilter {

@@ -8,17 +8,17 @@
 //! observed (containers, ports, free memory, volumes, who signed up). Never kept, because it must not be: passwords, API keys,
 //! transfer tickets, join and login secrets, private keys as they are.
 //!
-//! Each method is one transaction. Generations are issued here and nowhere else.
+//! Each method is one transaction, and those that write have one turn after the other, also those of several processes on one
+//! PostgreSQL. Generations are issued here and nowhere else.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use feather_proto::error::{Error as WireError, reason};
-use sqlx::{
-    AnyPool,
-    any::{AnyPoolOptions, AnyRow},
-};
+use sqlx::{AnyPool, any::AnyRow};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+
+use self::open::Kind;
 
 mod audit;
 mod copy;
@@ -26,6 +26,7 @@ pub mod dns;
 pub mod events;
 mod invitations;
 mod members;
+mod open;
 mod operations;
 mod sealed;
 mod tenants;
@@ -38,6 +39,7 @@ mod web;
 pub use invitations::Invitation;
 pub use members::ServerRow;
 pub(crate) use members::server_not_found;
+pub use open::{has_password, shown};
 pub(crate) use operations::held;
 pub use operations::{Append, Begin, Begun, End, LogRow, NewOperation, OperationRow};
 pub use tenants::{SentAway, TakeIn, TenantRow, TenantState, TenantUpdate};
@@ -51,6 +53,14 @@ pub enum Error {
     /// The database refused or is gone.
     #[error("the store does not answer")]
     Database(#[from] sqlx::Error),
+    /// It cannot be opened, and what to do about it.
+    #[error("{advice}")]
+    Unusable {
+        /// A sentence or two.
+        advice: String,
+        /// What the database or the way to it says.
+        source: Option<sqlx::Error>,
+    },
     /// The schema could not be brought up to date.
     #[error("the store's schema cannot be brought up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -104,6 +114,9 @@ pub struct Store {
 
 impl Store {
     /// Opens (for SQLite: creates) the store at a URL and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] says what to do about a wrong URL, a server that does not answer, is too old or lets nobody in.
     pub async fn open(url: &str) -> Result<Self> {
         Self::open_watched(url, Arc::new(|_| Box::pin(std::future::ready(())))).await
     }
@@ -111,31 +124,13 @@ impl Store {
     /// The same, with a hook behind each committed write.
     pub async fn open_watched(url: &str, after_commit: AfterCommit) -> Result<Self> {
         sqlx::any::install_default_drivers();
-        let sqlite = url.starts_with("sqlite:");
-        let (url, connections) = match (sqlite, url.contains('?')) {
-            (true, false) => (format!("{url}?mode=rwc"), 1),
-            (true, true) => (url.to_owned(), 1),
-            (false, _) => (url.to_owned(), 8),
+        let kind = Kind::of(url)?;
+        let pool = match kind {
+            Kind::Embedded => open::embedded(url).await?,
+            Kind::Postgres => open::postgres(url).await?,
         };
-        // One connection for SQLite: it has one writer anyway, and a queue in the pool is fairer than its busy handler.
-        let pool = AnyPoolOptions::new()
-            .max_connections(connections)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if sqlite {
-                        for pragma in
-                            ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA busy_timeout = 5000"]
-                        {
-                            sqlx::query(pragma).execute(&mut *connection).await?;
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .connect(&url)
-            .await?;
-        sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool, embedded: sqlite, after_commit, news: watch::Sender::new(0) })
+        sqlx::migrate!("./migrations").run(&pool).await.map_err(open::migration)?;
+        Ok(Self { pool, embedded: kind == Kind::Embedded, after_commit, news: watch::Sender::new(0) })
     }
 
     /// Closes all connections; later calls fail.
@@ -143,8 +138,21 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// Begins a transaction that writes. It has the turn from here to its end, so that nobody changes what it reads.
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>> {
-        Ok(self.pool.begin().await?)
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("UPDATE turns SET taken = taken + 1 WHERE name = 'write'").execute(&mut *transaction).await?;
+        Ok(transaction)
+    }
+
+    /// Begins a transaction that only reads, all of it at one moment.
+    async fn look(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>> {
+        let mut transaction = self.pool.begin().await?;
+        if !self.embedded {
+            // SQLite's are like this always.
+            sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *transaction).await?;
+        }
+        Ok(transaction)
     }
 
     async fn commit(&self, transaction: sqlx::Transaction<'static, sqlx::Any>, what: &'static str) -> Result<()> {

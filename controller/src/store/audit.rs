@@ -110,7 +110,19 @@ impl Store {
 mod tests {
     use time::OffsetDateTime;
 
-    use crate::{audit::Entry, store::Store};
+    use crate::{
+        audit::Entry,
+        store::{
+            Store,
+            tests::{On, Place, on_both},
+        },
+    };
+
+    on_both!(
+        whatever_is_done_to_rows_is_found_and_the_first_one_named,
+        rows_are_listed_by_name_and_time_the_newest_last,
+        rows_that_are_added_beside_each_other_make_one_chain,
+    );
 
     fn entry(number: i64) -> Entry {
         Entry {
@@ -125,14 +137,14 @@ mod tests {
         }
     }
 
-    async fn store(folder: &tempfile::TempDir) -> Store {
-        Store::open(&format!("sqlite://{}", folder.path().join("store.db").display())).await.unwrap()
+    async fn store(on: On) -> (Store, Place) {
+        let place = on.place().await;
+        (Store::open(&place.url).await.unwrap(), place)
     }
 
     /// Five rows, then somebody with a hand in the database.
-    async fn after(sql: &[&'static str]) -> (u64, Option<u64>) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(&folder).await;
+    async fn after(on: On, sql: &[&'static str]) -> (u64, Option<u64>) {
+        let (store, _place) = store(on).await;
         for number in 1..=5 {
             store.append_audit(&entry(number)).await.unwrap();
         }
@@ -145,40 +157,41 @@ mod tests {
         (check.rows, check.broken.map(|(sequence, _)| sequence))
     }
 
-    #[tokio::test]
-    async fn whatever_is_done_to_rows_is_found_and_the_first_one_named() {
-        assert_eq!(after(&[]).await, (5, None));
-        assert_eq!(after(&["UPDATE audit SET caller = 'admin/eve' WHERE sequence = 3"]).await, (2, Some(3)), "changed");
-        assert_eq!(after(&["UPDATE audit SET at_ms = 1 WHERE sequence = 5"]).await, (4, Some(5)), "the last one");
-        assert_eq!(after(&["DELETE FROM audit WHERE sequence = 3"]).await, (2, Some(3)), "deleted");
-        assert_eq!(after(&["DELETE FROM audit WHERE sequence = 1"]).await, (0, Some(1)), "the first one");
+    async fn whatever_is_done_to_rows_is_found_and_the_first_one_named(on: On) {
+        assert_eq!(after(on, &[]).await, (5, None));
         assert_eq!(
-            after(&["DELETE FROM audit WHERE sequence > 3"]).await,
+            after(on, &["UPDATE audit SET caller = 'admin/eve' WHERE sequence = 3"]).await,
+            (2, Some(3)),
+            "changed"
+        );
+        assert_eq!(after(on, &["UPDATE audit SET at_ms = 1 WHERE sequence = 5"]).await, (4, Some(5)), "the last one");
+        assert_eq!(after(on, &["DELETE FROM audit WHERE sequence = 3"]).await, (2, Some(3)), "deleted");
+        assert_eq!(after(on, &["DELETE FROM audit WHERE sequence = 1"]).await, (0, Some(1)), "the first one");
+        assert_eq!(
+            after(on, &["DELETE FROM audit WHERE sequence > 3"]).await,
             (3, None),
             "the tail, by the head that was kept"
         );
-        assert_eq!(after(&["DELETE FROM audit"]).await, (0, None), "all of them, likewise");
+        assert_eq!(after(on, &["DELETE FROM audit"]).await, (0, None), "all of them, likewise");
         let moved = [
             "UPDATE audit SET sequence = 99 WHERE sequence = 2",
             "UPDATE audit SET sequence = 2 WHERE sequence = 3",
             "UPDATE audit SET sequence = 3 WHERE sequence = 99",
         ];
-        assert_eq!(after(&moved).await, (1, Some(2)), "reordered");
+        assert_eq!(after(on, &moved).await, (1, Some(2)), "reordered");
         let closed_up =
             ["DELETE FROM audit WHERE sequence = 3", "UPDATE audit SET sequence = sequence - 1 WHERE sequence > 3"];
-        assert_eq!(after(&closed_up).await, (2, Some(3)), "deleted, and the gap closed");
+        assert_eq!(after(on, &closed_up).await, (2, Some(3)), "deleted, and the gap closed");
         let added = [
             "UPDATE audit SET sequence = sequence + 100 WHERE sequence > 2",
             "UPDATE audit SET sequence = sequence - 99 WHERE sequence > 100",
             "INSERT INTO audit SELECT 3, at_ms, caller, address, rpc, arguments, code, reason, operation, hash FROM audit WHERE sequence = 2",
         ];
-        assert_eq!(after(&added).await, (2, Some(3)), "inserted");
+        assert_eq!(after(on, &added).await, (2, Some(3)), "inserted");
     }
 
-    #[tokio::test]
-    async fn rows_are_listed_by_name_and_time_the_newest_last() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(&folder).await;
+    async fn rows_are_listed_by_name_and_time_the_newest_last(on: On) {
+        let (store, _place) = store(on).await;
         for number in 1..=5 {
             store.append_audit(&entry(number)).await.unwrap();
         }
@@ -192,12 +205,13 @@ mod tests {
         assert_eq!(listed(None, "a%", 10).await, [] as [u64; 0]);
     }
 
-    #[tokio::test]
-    async fn rows_that_are_added_beside_each_other_make_one_chain() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(&folder).await;
+    async fn rows_that_are_added_beside_each_other_make_one_chain(on: On) {
+        let place = on.place().await;
+        // Two controllers.
+        let (store, other) = (Store::open(&place.url).await.unwrap(), Store::open(&place.url).await.unwrap());
         let entries: Vec<_> = (1..=20).map(entry).collect();
-        futures::future::try_join_all(entries.iter().map(|entry| store.append_audit(entry))).await.unwrap();
+        let adds = entries.iter().zip([&store, &other].into_iter().cycle());
+        futures::future::try_join_all(adds.map(|(entry, store)| store.append_audit(entry))).await.unwrap();
         let check = store.check_audit("").await.unwrap();
         assert_eq!((check.rows, check.problem()), (20, None));
     }

@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// Refused ([`reason::EVENTS_GONE`]): some behind `after` are not kept any more, or there never was such a number.
     pub async fn events(&self, wanted: &Wanted, limit: i64) -> Result<Vec<EventRow>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         if wanted.after > 0 {
             reachable(&mut transaction, wanted.after).await?;
         }

@@ -205,7 +205,7 @@ impl Store {
 
     /// Says why a server cannot be forgotten, if it cannot.
     pub async fn check_server_removable(&self, name: &ServerName) -> Result<()> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         removable(&mut transaction, name).await
     }
 

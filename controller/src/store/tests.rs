@@ -13,18 +13,75 @@ use super::{
 };
 use crate::operations::{Event, Kind, State, Subject};
 
+mod postgres;
+mod together;
 mod ways;
 
-struct Scratch {
-    store: Store,
+/// Where a test keeps its store.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum On {
+    Sqlite,
+    Postgres,
+}
+
+/// A place for a store that nobody else uses.
+pub(super) struct Place {
+    pub(super) url: String,
     _folder: tempfile::TempDir,
 }
 
-async fn scratch() -> Scratch {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&format!("sqlite://{}", folder.path().join("store.db").display())).await.unwrap();
+impl On {
+    pub(super) async fn place(self) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match self {
+            On::Sqlite => format!("sqlite://{}", folder.path().join("store.db").display()),
+            On::Postgres => postgres::database().await,
+        };
+        Place { url, _folder: folder }
+    }
+}
+
+/// Makes two tests of each of these: one for each kind of database.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test] async fn $test() { super::$test(crate::store::tests::On::Sqlite).await; })*
+        }
+        mod on_postgres {
+            $(#[tokio::test] async fn $test() { super::$test(crate::store::tests::On::Postgres).await; })*
+        }
+    };
+}
+pub(super) use on_both;
+
+on_both!(
+    a_request_id_begins_one_operation_whatever_happens_to_its_reply,
+    a_tenant_has_one_operation_at_a_time_and_higher_generations_each_time,
+    a_plan_made_on_an_older_world_is_refused_and_leaves_nothing,
+    a_log_never_forks_and_a_refused_line_changes_nothing,
+    a_stale_operation_cannot_move_a_tenant_back,
+    what_was_committed_is_there_after_a_reopening,
+    no_operation_begins_on_a_server_that_was_removed_since_its_plan,
+    an_expired_join_token_lets_nobody_in,
+    an_address_has_one_invitation_and_another_only_in_its_place,
+    an_invitation_stands_as_long_as_its_addition_has_not_failed,
+    a_tenant_that_is_taken_in_gets_generations_above_what_its_server_has_seen,
+    only_a_name_without_a_home_is_given_and_never_under_an_operation,
+    what_a_server_has_seen_is_never_issued_again,
+    events_are_numbered_filtered_and_gone_when_they_are_old,
+    what_a_server_told_is_taken_in_by_one_of_those_that_read_the_same,
+);
+
+struct Scratch {
+    store: Store,
+    _place: Place,
+}
+
+async fn scratch(on: On) -> Scratch {
+    let place = on.place().await;
+    let store = Store::open(&place.url).await.unwrap();
     join(&store, "nyc").await;
-    Scratch { store, _folder: folder }
+    Scratch { store, _place: place }
 }
 
 async fn join(store: &Store, server: &str) {
@@ -102,9 +159,8 @@ fn line<'a>(id: &'a OperationId, sequence: i64, event: Event, state: State) -> A
     }
 }
 
-#[tokio::test]
-async fn a_request_id_begins_one_operation_whatever_happens_to_its_reply() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_request_id_begins_one_operation_whatever_happens_to_its_reply(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let begun = begin(&store, &add(1, None)).await;
     assert_eq!((begun.generation, begun.undo_generation), (Generation(1), Generation(2)));
     assert_eq!(store.begin_operation(&add(1, None)).await.unwrap(), Begin::Known(begun.id.clone()));
@@ -113,9 +169,8 @@ async fn a_request_id_begins_one_operation_whatever_happens_to_its_reply() {
     assert_eq!(store.operations(None, 10).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_tenant_has_one_operation_at_a_time_and_higher_generations_each_time() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_tenant_has_one_operation_at_a_time_and_higher_generations_each_time(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let first = begin(&store, &add(1, None)).await;
     let version = store.tenant(&alice()).await.unwrap().unwrap().version;
     assert_eq!(refusal(store.begin_operation(&add(2, Some(version))).await), reason::OPERATION_RUNNING);
@@ -126,9 +181,8 @@ async fn a_tenant_has_one_operation_at_a_time_and_higher_generations_each_time()
     assert_eq!(store.unfinished_operations().await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_plan_made_on_an_older_world_is_refused_and_leaves_nothing() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_plan_made_on_an_older_world_is_refused_and_leaves_nothing(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let first = begin(&store, &add(1, None)).await;
     store.append(Append { end: Some(End), ..line(&first.id, 1, Event::End, State::Failed) }).await.unwrap();
     for stale in [None, Some(99)] {
@@ -138,9 +192,8 @@ async fn a_plan_made_on_an_older_world_is_refused_and_leaves_nothing() {
     assert_eq!(store.unfinished_operations().await.unwrap().len(), 0);
 }
 
-#[tokio::test]
-async fn a_log_never_forks_and_a_refused_line_changes_nothing() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_log_never_forks_and_a_refused_line_changes_nothing(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let begun = begin(&store, &add(1, None)).await;
     store.append(line(&begun.id, 1, Event::Begin, State::Running)).await.unwrap();
     let fork = Append {
@@ -156,9 +209,8 @@ async fn a_log_never_forks_and_a_refused_line_changes_nothing() {
     assert_eq!(store.operation(&begun.id).await.unwrap().state, State::Running);
 }
 
-#[tokio::test]
-async fn a_stale_operation_cannot_move_a_tenant_back() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_stale_operation_cannot_move_a_tenant_back(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let begun = begin(&store, &add(1, None)).await;
     let place = |sequence, generation| Append {
         tenant: Some(TenantUpdate {
@@ -173,29 +225,37 @@ async fn a_stale_operation_cannot_move_a_tenant_back() {
     assert_eq!(store.operation_log(&begun.id).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn what_was_committed_is_there_after_a_reopening() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", folder.path().join("store.db").display());
-    let store = Store::open(&url).await.unwrap();
+async fn what_was_committed_is_there_after_a_reopening(on: On) {
+    let place = on.place().await;
+    let store = Store::open(&place.url).await.unwrap();
     join(&store, "nyc").await;
     let begun = begin(&store, &add(1, None)).await;
     store.set_setting("ingress", "nyc").await.unwrap();
     store.set_setting("ingress", "fra").await.unwrap();
     drop(store);
-    let store = Store::open(&url).await.unwrap();
+    let store = Store::open(&place.url).await.unwrap();
     assert_eq!(store.unfinished_operations().await.unwrap()[0].id, begun.id);
     assert_eq!(store.setting("ingress").await.unwrap().as_deref(), Some("fra"));
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_opened_says_so() {
-    assert!(Store::open("sqlite:///nowhere/at/all/store.db").await.is_err());
+async fn a_store_that_cannot_be_opened_says_what_to_do() {
+    for (url, expected) in [
+        ("sqlite:///nowhere/at/all/store.db", "does its folder exist"),
+        ("postgres://me:hush@127.0.0.1:1/fleet", "is it running"),
+        (&postgres::nowhere(), "createdb"),
+        ("mysql://me:hush@db/fleet", "postgres://USER@HOST"),
+        ("postgres://me:hush@127.0.0.1:x/fleet", "is not understood"),
+    ] {
+        let error = Store::open(url).await.err().expect("it opened");
+        assert!(error.to_string().contains(expected), "{url}: {error}");
+        let whole = format!("{error:?} {:?}", std::error::Error::source(&error));
+        assert!(!whole.contains("hush"), "{whole}");
+    }
 }
 
-#[tokio::test]
-async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan() {
-    let Scratch { store, _folder } = scratch().await;
+async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     store.remove_server(&"nyc".parse().unwrap(), now()).await.unwrap();
     assert_eq!(refusal(store.begin_operation(&add(1, None)).await), reason::SERVER_NOT_FOUND);
     assert!(store.operations(None, 10).await.unwrap().is_empty());
@@ -205,9 +265,8 @@ async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan() {
     assert_eq!(refused, reason::OPERATION_RUNNING);
 }
 
-#[tokio::test]
-async fn an_expired_join_token_lets_nobody_in() {
-    let Scratch { store, _folder } = scratch().await;
+async fn an_expired_join_token_lets_nobody_in(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let member = |name| ServerRow {
         name,
         address: "ams:7443".into(),
@@ -224,9 +283,8 @@ async fn an_expired_join_token_lets_nobody_in() {
     assert_eq!(in_time.name.as_str(), "ams");
 }
 
-#[tokio::test]
-async fn an_address_has_one_invitation_and_another_only_in_its_place() {
-    let scratch = scratch().await;
+async fn an_address_has_one_invitation_and_another_only_in_its_place(on: On) {
+    let scratch = scratch(on).await;
     let store = &scratch.store;
     let invitation = |id: u128, tenant: &str| Invitation {
         address: "ada@example.org".into(),
@@ -249,9 +307,8 @@ async fn an_address_has_one_invitation_and_another_only_in_its_place() {
     assert!(store.invitation("ada@example.org").await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn an_invitation_stands_as_long_as_its_addition_has_not_failed() {
-    let scratch = scratch().await;
+async fn an_invitation_stands_as_long_as_its_addition_has_not_failed(on: On) {
+    let scratch = scratch(on).await;
     let store = &scratch.store;
     let begun = begin(store, &add(1, None)).await;
     let note = Invitation {
@@ -276,9 +333,8 @@ fn take_in(generation: u64) -> TakeIn {
     }
 }
 
-#[tokio::test]
-async fn a_tenant_that_is_taken_in_gets_generations_above_what_its_server_has_seen() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_tenant_that_is_taken_in_gets_generations_above_what_its_server_has_seen(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     assert!(store.take_in(&take_in(5)).await.unwrap());
     assert!(!store.take_in(&take_in(9)).await.unwrap(), "it has the name already");
     let row = store.tenant(&alice()).await.unwrap().unwrap();
@@ -291,9 +347,8 @@ async fn a_tenant_that_is_taken_in_gets_generations_above_what_its_server_has_se
     assert_eq!(refusal(store.take_in(&unknown).await), reason::SERVER_NOT_FOUND);
 }
 
-#[tokio::test]
-async fn only_a_name_without_a_home_is_given_and_never_under_an_operation() {
-    let Scratch { store, _folder } = scratch().await;
+async fn only_a_name_without_a_home_is_given_and_never_under_an_operation(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let begun = begin(&store, &add(1, None)).await;
     assert!(!store.take_in(&take_in(1)).await.unwrap(), "an add holds the name");
     let failed =
@@ -307,9 +362,8 @@ async fn only_a_name_without_a_home_is_given_and_never_under_an_operation() {
     assert_eq!((row.generation, row.generation_issued), (Generation(2), Generation(2)), "generations only rise");
 }
 
-#[tokio::test]
-async fn what_a_server_has_seen_is_never_issued_again() {
-    let Scratch { store, _folder } = scratch().await;
+async fn what_a_server_has_seen_is_never_issued_again(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let new = begin(&store, &NewOperation { floor: Generation(7), ..add(1, None) }).await;
     assert_eq!((new.generation, new.undo_generation), (Generation(8), Generation(9)));
 }
@@ -331,9 +385,8 @@ async fn told(store: &Store, wanted: Wanted) -> Vec<String> {
     rows.into_iter().filter(|row| row.event.kind == "restarted").map(|row| row.event.message).collect()
 }
 
-#[tokio::test]
-async fn events_are_numbered_filtered_and_gone_when_they_are_old() {
-    let Scratch { store, _folder } = scratch().await;
+async fn events_are_numbered_filtered_and_gone_when_they_are_old(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     for (subject, hour) in [("alice", 1), ("bob", 2), ("server/nyc", 3), ("alice", 4)] {
         store.record(&event(subject, hour)).await.unwrap();
     }
@@ -361,9 +414,8 @@ async fn events_are_numbered_filtered_and_gone_when_they_are_old() {
     }
 }
 
-#[tokio::test]
-async fn what_a_server_told_is_taken_in_by_one_of_those_that_read_the_same() {
-    let Scratch { store, _folder } = scratch().await;
+async fn what_a_server_told_is_taken_in_by_one_of_those_that_read_the_same(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let nyc = "nyc".parse().unwrap();
     let first = Source { reachable: true, taken: vec![(1, 10)] };
     let second = Source { reachable: true, taken: vec![(1, 10), (2, 20)] };

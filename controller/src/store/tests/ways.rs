@@ -2,12 +2,19 @@
 
 use serde_json::json;
 
-use super::{Scratch, add, alice, begin, join, line, refusal, scratch};
+use super::{On, Scratch, add, alice, begin, join, line, on_both, refusal, scratch};
 use crate::{
     operations::{Event, Kind, State, Subject},
     store::{Append, Begun, End, NewOperation, SentAway, Store, TenantState, TenantUpdate},
 };
 use feather_proto::{error::reason, ids::OperationId};
+
+on_both!(
+    a_part_begins_only_while_its_whole_runs,
+    two_drains_of_one_server_exclude_each_other_and_a_swap_does_not_matter,
+    whoever_comes_home_has_left_the_refuges_on_the_way_and_whoever_is_removed_is_nowhere,
+    a_store_from_before_cordons_and_bounds_opens_with_none,
+);
 
 fn drain() -> NewOperation {
     NewOperation {
@@ -25,9 +32,8 @@ fn part(number: u128, whole: &Begun) -> NewOperation {
     NewOperation { parent: Some(whole.id.clone()), ..add(number, None) }
 }
 
-#[tokio::test]
-async fn a_part_begins_only_while_its_whole_runs() {
-    let Scratch { store, _folder } = scratch().await;
+async fn a_part_begins_only_while_its_whole_runs(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     let whole = begin(&store, &drain()).await;
     let begun = begin(&store, &part(1, &whole)).await;
     let children = store.children(&whole.id).await.unwrap();
@@ -43,9 +49,8 @@ async fn a_part_begins_only_while_its_whole_runs() {
     assert_eq!(store.children(&whole.id).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn two_drains_of_one_server_exclude_each_other_and_a_swap_does_not_matter() {
-    let Scratch { store, _folder } = scratch().await;
+async fn two_drains_of_one_server_exclude_each_other_and_a_swap_does_not_matter(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     begin(&store, &drain()).await;
     let second = NewOperation { request: json!({ "return": "nyc" }), kind: Kind::Return, ..drain() };
     let second = NewOperation {
@@ -76,9 +81,8 @@ async fn away_from(store: &Store, server: &str) -> usize {
     store.sent_away(&server.parse().unwrap()).await.unwrap().len()
 }
 
-#[tokio::test]
-async fn whoever_comes_home_has_left_the_refuges_on_the_way_and_whoever_is_removed_is_nowhere() {
-    let Scratch { store, _folder } = scratch().await;
+async fn whoever_comes_home_has_left_the_refuges_on_the_way_and_whoever_is_removed_is_nowhere(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
     for server in ["fra", "ams"] {
         join(&store, server).await;
     }
@@ -99,12 +103,14 @@ async fn whoever_comes_home_has_left_the_refuges_on_the_way_and_whoever_is_remov
     assert_eq!(away_from(&store, "nyc").await, 0);
 }
 
-#[tokio::test]
-async fn a_store_from_before_cordons_and_bounds_opens_with_none() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", folder.path().join("store.db").display());
+async fn a_store_from_before_cordons_and_bounds_opens_with_none(on: On) {
+    let place = on.place().await;
     sqlx::any::install_default_drivers();
-    let pool = sqlx::AnyPool::connect(&format!("{url}?mode=rwc")).await.unwrap();
+    let url = match on {
+        On::Sqlite => format!("{}?mode=rwc", place.url),
+        On::Postgres => place.url.clone(),
+    };
+    let pool = sqlx::AnyPool::connect(&url).await.unwrap();
     let all = sqlx::migrate!("./migrations");
     let before = all.iter().filter(|one| one.version < 60).cloned().collect::<Vec<_>>();
     sqlx::migrate::Migrator::with_migrations(before).run(&pool).await.unwrap();
@@ -118,7 +124,7 @@ async fn a_store_from_before_cordons_and_bounds_opens_with_none() {
         sqlx::query(row).execute(&pool).await.unwrap();
     }
     pool.close().await;
-    let store = Store::open(&url).await.unwrap();
+    let store = Store::open(&place.url).await.unwrap();
     let server = store.server(&"nyc".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(server.upkeep, crate::upkeep::Upkeep::default());
     let row = store.tenant(&alice()).await.unwrap().unwrap();
