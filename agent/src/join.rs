@@ -112,7 +112,14 @@ pub struct Addresses {
 pub async fn own_address(token: &JoinToken) -> Result<IpAddr, Error> {
     let no_way = |source| Error::NoWay { controller: token.controller.clone(), source };
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for controller in tokio::net::lookup_host(&token.controller).await.map_err(no_way)? {
+    let mut found = Vec::new();
+    for address in token.controller.split(',') {
+        match tokio::net::lookup_host(address.trim()).await {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => last = error,
+        }
+    }
+    for controller in found {
         let any = if controller.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         let way = async {
             let socket = UdpSocket::bind((any, 0)).await?;

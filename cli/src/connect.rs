@@ -50,8 +50,13 @@ const DEFAULT_PORT: u16 = 7400;
 /// Pauses between attempts of a change whose outcome is unknown; there is one attempt more than pauses.
 const CHANGE_PAUSES_MS: &[u64] = &[100, 300, 900, 2700];
 
-/// Reads `HOST:PORT`; the port may be left out.
+/// Reads `HOST:PORT`, or several with commas between them; ports may be left out.
 pub(crate) fn address(text: &str) -> Result<String, String> {
+    let addresses: Result<Vec<_>, _> = text.split(',').map(|one| one_address(one.trim())).collect();
+    addresses.map(|addresses| addresses.join(","))
+}
+
+fn one_address(text: &str) -> Result<String, String> {
     let wrong = || format!("{text:?} is not an address: write HOST:PORT, for example 127.0.0.1:{DEFAULT_PORT}");
     if text.is_empty() || text.contains(['/', ' ']) {
         return Err(wrong());
@@ -335,11 +340,14 @@ mod tests {
             ("[::1]:7401", "[::1]:7401"),
             ("[::1]", "[::1]:7400"),
             ("::1", "[::1]:7400"),
+            ("a.example.com, b.example.com:7401,::1", "a.example.com:7400,b.example.com:7401,[::1]:7400"),
         ];
         for (text, wanted) in cases {
             assert_eq!(address(text).as_deref(), Ok(wanted));
         }
-        for text in ["", "https://controller:7400", "host:", "host:0", "host:70000", ":7400", "a b"] {
+        for text in
+            ["", "a,", ",a:1", "a:1,b:0", "https://controller:7400", "host:", "host:0", "host:70000", ":7400", "a b"]
+        {
             assert!(address(text).is_err(), "{text:?} was accepted");
         }
     }

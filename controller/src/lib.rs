@@ -21,6 +21,7 @@ pub mod forwards;
 pub mod http;
 pub mod https;
 pub mod intent;
+pub mod leadership;
 pub mod metrics;
 pub mod operations;
 pub mod placement;

@@ -21,6 +21,7 @@ use feather_controller::{
         memory::Memory,
         propose::{Cap, SUB_RECORDS_MAX},
     },
+    leadership::{self, Rhythm, wait_to_lead},
     own_identity,
     seal::Seal,
     serve,
@@ -58,7 +59,8 @@ struct Init {
     /// Folder for the CA's key and certificate; created if it is missing.
     #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
     state_dir: PathBuf,
-    /// HOST:PORT at which servers and featherctl will reach this controller; written into join tokens.
+    /// HOST:PORT at which servers and featherctl will reach this controller; written into join tokens. Of several controllers on one
+    /// PostgreSQL, all of them with commas between.
     #[arg(long, env = "FEATHER_CONTROLLER_ADVERTISE")]
     advertise: String,
     /// Login name inside the admin identity.
@@ -222,8 +224,10 @@ fn main() -> anyhow::Result<()> {
 fn init(arguments: &Init) -> anyhow::Result<()> {
     let Init { state_dir, advertise, admin } = arguments;
     anyhow::ensure!(
-        advertise.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
-        "--advertise must be HOST:PORT, for example controller.example.com:7400"
+        advertise.split(',').all(|one| {
+            one.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        }),
+        "--advertise must be HOST:PORT, for example controller.example.com:7400, or several with commas between them"
     );
     create_private(state_dir)?;
     let now = SystemClock.now();
@@ -317,6 +321,16 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     let store = Store::open(&arguments.store)
         .await
         .with_context(|| format!("cannot open the store {} (--store)", shown(&arguments.store)))?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let rhythm = Rhythm::default();
+    let lead = match store.is_shared() {
+        false => None,
+        true => match wait_to_lead(&store, &own_name(arguments.listen), rhythm, &shutdown).await {
+            Some(lead) => Some(lead),
+            None => return Ok(()),
+        },
+    };
     let listener = tokio::net::TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
@@ -330,8 +344,32 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     };
     let dns = managed(&arguments, &store).await?;
     let certificates = certificates(&arguments)?;
-    let settings = Settings {
-        domain_suffix: arguments.domain_suffix,
+    let settings = settings(&arguments);
+    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone()));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(arguments.state_dir, identity.clone())));
+    tracing::info!(listen = %arguments.listen, "controller starts");
+    let (stop, leading) = (shutdown.child_token(), store.clone());
+    let seams = Seams { store, agents, dns, certificates, http, clock };
+    let incoming = TcpIncoming::stream(listener);
+    let serving = Box::pin(serve(settings, seams, authority, advertise, identity, incoming, stop.clone()));
+    match lead {
+        None => serving.await?,
+        Some(lead) => {
+            leadership::lead(leading, lead, rhythm, stop, serving).await.transpose()?;
+            anyhow::ensure!(
+                shutdown.is_cancelled(),
+                "this controller does not lead any more; started again, it waits until it does"
+            );
+        }
+    }
+    tracing::info!("controller stopped");
+    Ok(())
+}
+
+/// The knobs that flags turn.
+fn settings(arguments: &Serve) -> Settings {
+    Settings {
+        domain_suffix: arguments.domain_suffix.clone(),
         http_port: arguments.http_port,
         tenant_memory_bytes: arguments.tenant_memory_mib << 20,
         disk_headroom_bytes: arguments.disk_headroom_mib << 20,
@@ -350,17 +388,13 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
             ..dns::Rules::default()
         },
         ..Settings::default()
-    };
-    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone()));
-    let shutdown = CancellationToken::new();
-    tokio::spawn(stop_on_signal(shutdown.clone()));
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(arguments.state_dir, identity.clone())));
-    tracing::info!(listen = %arguments.listen, "controller starts");
-    let seams = Seams { store, agents, dns, certificates, http, clock };
-    let incoming = TcpIncoming::stream(listener);
-    Box::pin(serve(settings, seams, authority, advertise, identity, incoming, shutdown)).await?;
-    tracing::info!("controller stopped");
-    Ok(())
+    }
+}
+
+/// What the others are told of a leader: its machine and port.
+fn own_name(listen: SocketAddr) -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", name.trim(), listen.port())
 }
 
 /// How certificates are obtained, if the flags say so.

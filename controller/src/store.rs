@@ -11,7 +11,14 @@
 //! Each method is one transaction, and those that write have one turn after the other, also those of several processes on one
 //! PostgreSQL. Generations are issued here and nowhere else.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use feather_proto::error::{Error as WireError, reason};
 use sqlx::{AnyPool, any::AnyRow};
@@ -25,6 +32,7 @@ mod copy;
 pub mod dns;
 pub mod events;
 mod invitations;
+mod lead;
 mod members;
 mod open;
 mod operations;
@@ -37,6 +45,7 @@ pub mod warnings;
 mod web;
 
 pub use invitations::Invitation;
+pub use lead::Stood;
 pub use members::ServerRow;
 pub(crate) use members::server_not_found;
 pub use open::{has_password, shown};
@@ -108,6 +117,8 @@ pub struct Store {
     /// A file of SQLite.
     embedded: bool,
     after_commit: AfterCommit,
+    /// Number of the lead that this process writes under; 0 where nobody has to lead.
+    epoch: Arc<AtomicI64>,
     /// Number of the newest event that this process wrote.
     news: watch::Sender<i64>,
 }
@@ -130,18 +141,36 @@ impl Store {
             Kind::Postgres => open::postgres(url).await?,
         };
         sqlx::migrate!("./migrations").run(&pool).await.map_err(open::migration)?;
-        Ok(Self { pool, embedded: kind == Kind::Embedded, after_commit, news: watch::Sender::new(0) })
+        Ok(Self {
+            pool,
+            embedded: kind == Kind::Embedded,
+            after_commit,
+            epoch: Arc::default(),
+            news: watch::Sender::new(0),
+        })
     }
 
-    /// Closes all connections; later calls fail.
+    /// Gives the lead back, if there is one, and closes all connections; later calls fail.
     pub async fn close(&self) {
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        if epoch != 0 && self.stop_leading(epoch).await.is_err() {
+            tracing::warn!("the lead was not given back; the next controller waits for its end");
+        }
         self.pool.close().await;
     }
 
-    /// Begins a transaction that writes. It has the turn from here to its end, so that nobody changes what it reads.
+    /// Begins a transaction that writes. It has the turn from here to its end, so that nobody changes what it reads, and nobody else can
+    /// begin to lead. Refused ([`reason::NOT_LEADER`]) once somebody else leads.
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("UPDATE turns SET taken = taken + 1 WHERE name = 'write'").execute(&mut *transaction).await?;
+        let turn = sqlx::query("UPDATE turns SET taken = taken + 1 WHERE name = 'write' AND ($1 = 0 OR epoch = $1)")
+            .bind(self.epoch.load(Ordering::SeqCst))
+            .execute(&mut *transaction)
+            .await?;
+        if turn.rows_affected() != 1 {
+            let message = "another controller leads the fleet now, this one changes nothing any more; call again";
+            return Err(WireError::unavailable(reason::NOT_LEADER, message).into());
+        }
         Ok(transaction)
     }
 

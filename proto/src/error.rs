@@ -106,6 +106,8 @@ pub mod reason {
     pub const DNS_CAP: &str = "DNS_CAP";
     /// Another controller may change the zone now.
     pub const DNS_LEASE: &str = "DNS_LEASE";
+    /// Another controller leads the fleet.
+    pub const NOT_LEADER: &str = "NOT_LEADER";
     /// Events that were asked for are not kept any more, or there never were any.
     pub const EVENTS_GONE: &str = "EVENTS_GONE";
     /// No such warning holds.

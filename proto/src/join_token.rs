@@ -11,7 +11,7 @@ const PREFIX: &str = "feather-join-";
 /// A parsed token. `Display` writes the secret, `Debug` does not.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
-    /// `host:port` of the controller.
+    /// `host:port` of the controller; of several, with commas between them.
     pub controller: String,
     /// SHA-256 of the fleet's CA certificate (DER), lower-case hexadecimal.
     pub ca_fingerprint: String,

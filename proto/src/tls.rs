@@ -11,7 +11,7 @@ mod public;
 mod revoked;
 mod serve;
 
-pub use connect::{Channel, Dial, Tcp, Trust, channel, fetch_ca, sha256_hex};
+pub use connect::{Channel, Dial, Tcp, Trust, channel, dial_any, fetch_ca, sha256_hex};
 pub use gate::{Answering, Gate, Gated, refusal};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
 pub use limits::{Bounds, Limits, Seat, Seats, Taken};

@@ -28,6 +28,7 @@ use feather_controller::{
     ca::{self, Ca},
     certificate,
     dns::{Managed, Rules, authority::Authorities, memory::Memory, zone::Provider},
+    leadership::{self, Rhythm, wait_to_lead},
     own_identity,
     store::{AfterCommit, Store},
     world::{Settings, SystemClock},
@@ -90,6 +91,8 @@ pub struct Fleet {
     pub faults: Faults,
     /// The network between all of them.
     pub network: Network,
+    /// How controllers take turns in leading, from their next start on; not at all unless a test wants it.
+    pub rhythm: Option<Rhythm>,
     /// Knobs of the controller; changed before its next start.
     pub settings: Settings,
     /// How the controller obtains certificates, given its state folder, from its next start on; not at all unless a test wants it.
@@ -99,6 +102,8 @@ pub struct Fleet {
     peers: Arc<Peers>,
     crash: Arc<CrashPoint>,
     controller: Option<Process>,
+    /// Waits to lead in its place.
+    rival: Option<Process>,
     http: Option<std::net::SocketAddr>,
     folder: tempfile::TempDir,
 }
@@ -185,6 +190,8 @@ impl Fleet {
             peers: Arc::default(),
             crash: Arc::new(CrashPoint { remaining: AtomicI64::new(-1), reached: Notify::new() }),
             controller: None,
+            rival: None,
+            rhythm: None,
             http: None,
             folder,
         };
@@ -214,24 +221,55 @@ impl Fleet {
 
     /// Starts the controller on what its store holds.
     pub async fn start_controller(&mut self) {
+        self.controller = Some(self.controller_process());
+    }
+
+    /// Starts another one on the same store. It waits until it leads, and takes the first one's place when that is killed.
+    pub fn start_rival(&mut self) {
+        self.rival = Some(self.controller_process());
+    }
+
+    fn controller_process(&mut self) -> Process {
         let store_url = self.store_url();
         let (settings, dns, faults) = (self.settings.clone(), self.dns.clone(), self.faults.clone());
         let authorities = self.authorities.clone();
         let certificates = self.certificates.as_ref().map(|make| make(&self.folder.path().join("controller")));
-        let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.network.listen(CONTROLLER));
+        let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.listen());
         let (after_commit, http) = (self.after_commit(), self.listen_for_http());
-        self.controller = Some(Process::start(|shutdown| async move {
+        let (network, rhythm) = (self.network.clone(), self.rhythm);
+        Process::start(move |shutdown| async move {
             let clock = Arc::new(SystemClock);
             let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
+            let (leading, stop) = (store.clone(), shutdown.child_token());
+            let lead = match rhythm {
+                None => None,
+                Some(rhythm) => match wait_to_lead(&store, CONTROLLER, rhythm, &shutdown).await {
+                    Some(lead) => Some((lead, rhythm)),
+                    None => return,
+                },
+            };
+            let incoming = incoming.unwrap_or_else(|| network.listen(CONTROLLER));
             let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
             let http = Some(tokio::net::TcpListener::from_std(http).expect("a listener"));
             let dns = Some(Managed { provider: dns, key: format!("test/{ZONE}"), authorities });
             let seams = feather_controller::Seams { store, agents, dns, certificates, http, clock };
             let serving =
-                feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, shutdown);
-            Box::pin(serving).await.expect("the controller serves");
-        }));
+                feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, stop.clone());
+            let serving = Box::pin(serving);
+            match lead {
+                None => serving.await.expect("the controller serves"),
+                Some((lead, rhythm)) => {
+                    let ended = leadership::lead(leading, lead, rhythm, stop, serving).await;
+                    ended.transpose().expect("the controller serves");
+                }
+            }
+        })
+    }
+
+    /// Whoever has to lead first listens when it does.
+    fn listen(&self) -> Option<tls::Incoming> {
+        self.rhythm.is_none().then(|| self.network.listen(CONTROLLER))
     }
 
     /// A port of its own for each controller.
@@ -281,6 +319,7 @@ impl Fleet {
         if let Some(controller) = self.controller.take() {
             controller.kill();
         }
+        self.controller = self.rival.take();
     }
 
     /// As SIGTERM.
@@ -288,7 +327,11 @@ impl Fleet {
         if let Some(controller) = self.controller.take() {
             controller.stop().await;
         }
-        self.network.close(CONTROLLER);
+        match self.rival.take() {
+            // It may listen already.
+            Some(rival) => self.controller = Some(rival),
+            None => self.network.close(CONTROLLER),
+        }
     }
 
     /// Invites a server, lets it join, starts its agent.

@@ -6,12 +6,12 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use feather_proto::tls::{Principal, Rotating};
+use feather_proto::tls::{Principal, Rotating, Tcp, dial_any};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::io::AsyncReadExt as _;
 use tokio_rustls::TlsConnector;
 
 /// A controller that has nothing against us may well say nothing.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The reason why the controller refuses our certificate, if it says one in time.
 pub(super) async fn refusal(address: &str, identity: &Rotating) -> Option<rustls::Error> {
     let listen = async {
-        let stream = TcpStream::connect(address).await?;
+        let stream = dial_any(&Tcp, address).await?;
         let name = ServerName::try_from(Principal::controller().dns_name()).map_err(io::Error::other)?;
         let mut stream = TlsConnector::from(Arc::new(config(identity)?)).connect(name, stream).await?;
         stream.read_u8().await

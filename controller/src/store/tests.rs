@@ -13,6 +13,7 @@ use super::{
 };
 use crate::operations::{Event, Kind, State, Subject};
 
+mod lead;
 mod postgres;
 mod together;
 mod ways;

@@ -194,7 +194,16 @@ mod tests {
     use time::{Duration, OffsetDateTime};
 
     use super::{NewWebToken, SESSIONS_MAX, Viewer};
-    use crate::store::{PEOPLE, Store};
+    use crate::store::{
+        PEOPLE, Store,
+        tests::{On, Place, on_both},
+    };
+
+    on_both!(
+        a_session_lasts_as_long_as_its_token_and_no_secret_is_kept,
+        whoever_is_revoked_or_logs_out_has_no_session_any_more,
+        sessions_and_tokens_are_bounded_and_the_newest_stay,
+    );
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -202,18 +211,17 @@ mod tests {
         sha256_hex(secret.as_bytes())
     }
 
-    async fn with_token(folder: &tempfile::TempDir, name: &str) -> Store {
-        let store = Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap();
+    async fn with_token(place: &Place, name: &str) -> Store {
+        let store = Store::open(&place.url).await.unwrap();
         let token = hash("token");
         let new = NewWebToken { secret_sha256: &token, name, by: "admin/ada", expires: NOW + Duration::hours(1) };
         store.add_web_token(&new, NOW).await.unwrap();
         store
     }
 
-    #[tokio::test]
-    async fn a_session_lasts_as_long_as_its_token_and_no_secret_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = with_token(&folder, "carol").await;
+    async fn a_session_lasts_as_long_as_its_token_and_no_secret_is_kept(on: On) {
+        let place = on.place().await;
+        let store = with_token(&place, "carol").await;
         assert_eq!(store.begin_web_session(&hash("guess"), &hash("s"), NOW).await.unwrap(), None);
         // The half that it is found by is not enough.
         let half = format!("{}{}", &hash("token")[..32], "0".repeat(32));
@@ -232,10 +240,9 @@ mod tests {
         assert_eq!(listed[0].principal, Principal { role: Role::Viewer, name: "carol".into() });
     }
 
-    #[tokio::test]
-    async fn whoever_is_revoked_or_logs_out_has_no_session_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = with_token(&folder, "carol").await;
+    async fn whoever_is_revoked_or_logs_out_has_no_session_any_more(on: On) {
+        let place = on.place().await;
+        let store = with_token(&place, "carol").await;
         for session in ["one", "two"] {
             store.begin_web_session(&hash("token"), &hash(session), NOW).await.unwrap().unwrap();
         }
@@ -252,10 +259,9 @@ mod tests {
         assert_eq!(store.web_viewers(NOW).await.unwrap(), []);
     }
 
-    #[tokio::test]
-    async fn sessions_and_tokens_are_bounded_and_the_newest_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = with_token(&folder, "carol").await;
+    async fn sessions_and_tokens_are_bounded_and_the_newest_stay(on: On) {
+        let place = on.place().await;
+        let store = with_token(&place, "carol").await;
         for number in 0..=SESSIONS_MAX {
             let at = NOW + Duration::seconds(number);
             store.begin_web_session(&hash("token"), &hash(&format!("s{number}")), at).await.unwrap().unwrap();

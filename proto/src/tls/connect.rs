@@ -55,10 +55,39 @@ impl Dial for Tcp {
     }
 }
 
+/// How long one of several addresses may take, as long as others are left.
+const NEXT_AFTER: Duration = Duration::from_millis(1500);
+
+/// Connects to the first that answers of one or several addresses: `host:port`, `host:port,host:port`. Of several controllers one leads,
+/// and only that one listens.
+pub async fn dial_any(dial: &dyn Dial, addresses: &str) -> io::Result<BoxIo> {
+    let mut failed: Vec<String> = Vec::new();
+    let mut left = addresses.split(',').map(str::trim).peekable();
+    while let Some(address) = left.next() {
+        let dialling = dial.dial(address);
+        let dialled = match left.peek() {
+            None => dialling.await,
+            Some(_) => tokio::time::timeout(NEXT_AFTER, dialling)
+                .await
+                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))),
+        };
+        match dialled {
+            Err(error) if left.peek().is_some() => failed.push(format!("{address}: {error}")),
+            Err(error) if !failed.is_empty() => {
+                failed.push(format!("{address}: {error}"));
+                return Err(io::Error::new(error.kind(), failed.join("; ")));
+            }
+            done => return done,
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::InvalidInput))
+}
+
 /// What calls are made over. Each of them says which trace it belongs to.
 pub type Channel = InterceptedService<tonic::transport::Channel, Onward>;
 
-/// A channel that connects when first used, and again when the connection broke. The peer must prove to be `expected`.
+/// A channel that connects when first used, and again when the connection broke, to the first that answers of one or several addresses
+/// with commas between them. The peer must prove to be `expected`.
 ///
 /// Without an identity the peer is checked against `ca_pem` alone; only a joining agent calls so.
 pub fn channel(
@@ -79,7 +108,7 @@ pub fn channel(
         let revoked = revoked.clone();
         async move {
             let connect = async {
-                let stream = dial.dial(&address).await?;
+                let stream = dial_any(&*dial, &address).await?;
                 TlsConnector::from(config).connect(name, stream).await
             };
             let stream = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|_| {
@@ -166,7 +195,7 @@ pub async fn fetch_ca(dial: &dyn Dial, address: &str, fingerprint: &str) -> Resu
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = tls_name(&Principal::controller().dns_name()).map_err(|error| Error::bug(error.to_string()))?;
     let connect = async {
-        let stream = dial.dial(address).await?;
+        let stream = dial_any(dial, address).await?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     };
     let outcome = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|error| unreachable(&error))?;

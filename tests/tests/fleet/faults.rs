@@ -16,7 +16,7 @@ use feather_tests::{
 
 const DATA: &str = "the data that must not be lost";
 
-async fn fleet_with_alice() -> Fleet {
+pub(crate) async fn fleet_with_alice() -> Fleet {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
     fleet.add("alice", "nyc").await;
     std::fs::write(fleet.volume("nyc", "alice").join("data"), DATA).unwrap();
@@ -25,7 +25,7 @@ async fn fleet_with_alice() -> Fleet {
 }
 
 /// What must hold after any move, however it went: one running copy where the store says, its data whole, nothing left behind.
-async fn check_world(fleet: &Fleet, what: &str) -> String {
+pub(crate) async fn check_world(fleet: &Fleet, what: &str) -> String {
     let alice = until(&format!("{what}: alice runs"), async || {
         let alice = fleet.show("alice").await;
         if alice.state() == pb::TenantState::Running { Ok(alice) } else { Err(alice) }

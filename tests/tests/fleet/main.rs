@@ -16,6 +16,7 @@ mod faults;
 mod hostile;
 mod images;
 mod layout;
+mod leadership;
 mod lifecycle;
 mod limits;
 mod local;
