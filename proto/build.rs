@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     "feather/agent/v1/waitlist.proto",
     "feather/agent/v1/work.proto",
     "feather/controller/v1/audit.proto",
+    "feather/controller/v1/backup.proto",
     "feather/controller/v1/cert.proto",
     "feather/controller/v1/dns.proto",
     "feather/controller/v1/enrollment.proto",

@@ -16,14 +16,14 @@ use std::{
 use feather_proto::{
     error::Error,
     pb::controller::v1::{
-        audit_service_client::AuditServiceClient, cert_service_client::CertServiceClient,
-        dns_service_client::DnsServiceClient, enrollment_service_client::EnrollmentServiceClient,
-        event_service_client::EventServiceClient, image_service_client::ImageServiceClient,
-        operation_service_client::OperationServiceClient, server_service_client::ServerServiceClient,
-        status_service_client::StatusServiceClient, store_service_client::StoreServiceClient,
-        tenant_service_client::TenantServiceClient, user_service_client::UserServiceClient,
-        volume_service_client::VolumeServiceClient, waitlist_service_client::WaitlistServiceClient,
-        warning_service_client::WarningServiceClient,
+        audit_service_client::AuditServiceClient, backup_service_client::BackupServiceClient,
+        cert_service_client::CertServiceClient, dns_service_client::DnsServiceClient,
+        enrollment_service_client::EnrollmentServiceClient, event_service_client::EventServiceClient,
+        image_service_client::ImageServiceClient, operation_service_client::OperationServiceClient,
+        server_service_client::ServerServiceClient, status_service_client::StatusServiceClient,
+        store_service_client::StoreServiceClient, tenant_service_client::TenantServiceClient,
+        user_service_client::UserServiceClient, volume_service_client::VolumeServiceClient,
+        waitlist_service_client::WaitlistServiceClient, warning_service_client::WarningServiceClient,
     },
     tls::{self, Channel, Identity, Principal, Rotating, Trust},
 };
@@ -107,6 +107,7 @@ macro_rules! clients {
 impl Connection {
     clients! {
         audit: AuditServiceClient,
+        backups: BackupServiceClient,
         certs: CertServiceClient,
         dns: DnsServiceClient,
         enrollment: EnrollmentServiceClient,

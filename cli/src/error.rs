@@ -223,6 +223,9 @@ fn hint(error: &Error) -> String {
         }
         reason::INVALID_EMAIL | reason::NOT_ON_WAITLIST => "`featherctl waitlist list` shows who signed up".into(),
         reason::ALREADY_INVITED => format!("`featherctl tenant show {tenant}` shows the tenant"),
+        reason::BACKUP_NOT_FOUND => format!("`featherctl volume backups {tenant}` shows those that are known of"),
+        reason::BACKUP_DAMAGED => "`featherctl volume backups` shows others".into(),
+        reason::REPOSITORY => "`featherctl volume backup --help` says what a repository is".into(),
         reason::VOLUME_NOT_FOUND => "`featherctl volume list` shows the volumes there are".into(),
         reason::OPERATION_RUNNING => format!(
             "`featherctl operation watch {0}` follows it, `featherctl operation cancel {0}` undoes it",

@@ -11,6 +11,7 @@ use crate::units;
 
 pub(crate) mod adoption;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod cert;
 pub(crate) mod dns;
 pub(crate) mod doctor;

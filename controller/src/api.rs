@@ -8,6 +8,7 @@ use feather_proto::{
 use tonic::Request;
 
 pub mod audit;
+pub mod backup;
 pub mod cert;
 pub mod dns;
 pub mod enrollment;

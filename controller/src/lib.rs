@@ -9,6 +9,7 @@ pub mod agents;
 pub mod api;
 pub mod audit;
 pub mod backup;
+pub mod backups;
 pub mod ca;
 pub mod certificate;
 pub mod dns;
@@ -41,14 +42,15 @@ use std::{sync::Arc, time::Duration};
 use feather_proto::{
     pb::agent::v1::transfer_service_server::TransferServiceServer,
     pb::controller::v1::{
-        audit_service_server::AuditServiceServer, cert_service_server::CertServiceServer,
-        dns_service_server::DnsServiceServer, enrollment_service_server::EnrollmentServiceServer,
-        event_service_server::EventServiceServer, image_service_server::ImageServiceServer,
-        member_service_server::MemberServiceServer, operation_service_server::OperationServiceServer,
-        server_service_server::ServerServiceServer, status_service_server::StatusServiceServer,
-        store_service_server::StoreServiceServer, tenant_service_server::TenantServiceServer,
-        user_service_server::UserServiceServer, volume_service_server::VolumeServiceServer,
-        waitlist_service_server::WaitlistServiceServer, warning_service_server::WarningServiceServer,
+        audit_service_server::AuditServiceServer, backup_service_server::BackupServiceServer,
+        cert_service_server::CertServiceServer, dns_service_server::DnsServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
+        image_service_server::ImageServiceServer, member_service_server::MemberServiceServer,
+        operation_service_server::OperationServiceServer, server_service_server::ServerServiceServer,
+        status_service_server::StatusServiceServer, store_service_server::StoreServiceServer,
+        tenant_service_server::TenantServiceServer, user_service_server::UserServiceServer,
+        volume_service_server::VolumeServiceServer, waitlist_service_server::WaitlistServiceServer,
+        warning_service_server::WarningServiceServer,
     },
     tls::{self, Bounds, ClientCertificate, Gate, Incoming, Limits, Principal, Rotating},
     trace,
@@ -120,9 +122,10 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 /// Calls under way have this long to end when the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Services whose health is reported, and the process as a whole (the empty name).
-const SERVICES: [&str; 18] = [
+const SERVICES: [&str; 19] = [
     "",
     feather_proto::pb::controller::v1::audit_service_server::SERVICE_NAME,
+    feather_proto::pb::controller::v1::backup_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::cert_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::dns_service_server::SERVICE_NAME,
     feather_proto::pb::controller::v1::enrollment_service_server::SERVICE_NAME,
@@ -218,6 +221,7 @@ pub async fn serve(
                 .max_encoding_message_size(relay::MESSAGE_MAX_BYTES),
         )
         .add_service(AuditServiceServer::new(api::audit::AuditApi::new(world.clone())))
+        .add_service(BackupServiceServer::new(api::backup::BackupApi::new(world.clone())))
         .add_service(CertServiceServer::new(api::cert::CertApi::new(world.clone())))
         .add_service(DnsServiceServer::new(api::dns::DnsApi::new(world.clone())))
         .add_service(ServerServiceServer::new(api::server::Servers::new(world.clone(), intent.clone())))
@@ -288,6 +292,7 @@ async fn world(
         metrics: Metrics::default(),
         relays: Relays::default(),
         warnings: warnings::Turn::default(),
+        backups: backups::Users::default(),
         placing: tokio::sync::Mutex::default(),
         page,
         advertise: advertise.to_owned(),
@@ -307,6 +312,7 @@ fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &Cancellat
     reconcilers.spawn(adoption::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(warnings::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(events::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(backups::keep(world.clone(), shutdown.clone()));
 }
 
 async fn report(reporter: &HealthReporter, status: tonic_health::ServingStatus) {

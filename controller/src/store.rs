@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use self::open::Kind;
 
 mod audit;
+pub mod backups;
 mod copy;
 pub mod dns;
 pub mod events;

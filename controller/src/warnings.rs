@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{dns, store::warnings::WarningRow, world::World};
 
+mod backups;
 pub mod conditions;
 pub mod inbox;
 
@@ -72,7 +73,9 @@ impl Patience {
             | Kind::DnsForwarded
             | Kind::DnsRefused
             | Kind::DnsNoticed
-            | Kind::DnsAddress => Duration::ZERO,
+            | Kind::DnsAddress
+            | Kind::BackupLate
+            | Kind::BackupDamaged => Duration::ZERO,
         }
     }
 }
@@ -108,6 +111,7 @@ async fn judge(world: &World, kept: &[WarningRow]) -> Result<Judgement, Error> {
         (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
     let former = store.setting(dns::FORMER_INGRESS).await?;
     let ingress = dns::wanted(world).await?.ingress;
+    let (schedules, backups) = (store.backup_schedules().await?, store.backups(None).await?);
     let (zone, certificate) = (world.dns.standing(), world.certificates.standing());
     let view = |observed: &_| {
         let view = conditions::View {
@@ -123,6 +127,8 @@ async fn judge(world: &World, kept: &[WarningRow]) -> Result<Judgement, Error> {
             certificate: certificate.as_ref(),
             disk_headroom_bytes: world.settings.disk_headroom_bytes,
             tenant_memory_bytes: world.settings.tenant_memory_bytes,
+            schedules: &schedules,
+            backups: &backups,
             kept,
         };
         conditions::judge(&view)

@@ -20,13 +20,14 @@ use tokio::sync::watch;
 use crate::{
     access::Access,
     agents::{Agent, Agents, TransferProgress},
+    backups,
     certificate::Certificates,
     dns::{self, Dns},
     fleet::Fleet,
     metrics::Metrics,
     operations::{Subject, pace::Pace},
     relay::Relays,
-    store::Store,
+    store::{Store, TenantRow, tenant_not_found},
     warnings,
 };
 
@@ -77,6 +78,8 @@ pub struct Settings {
     pub dns: dns::Rules,
     /// How long something may be wrong before a person is told.
     pub patience: warnings::Patience,
+    /// Time between two looks for backups that are due.
+    pub backup_look: Duration,
 }
 
 impl Default for Settings {
@@ -94,6 +97,7 @@ impl Default for Settings {
             dns_budget: 60,
             dns: dns::Rules::default(),
             patience: warnings::Patience::default(),
+            backup_look: Duration::from_secs(20),
         }
     }
 }
@@ -193,6 +197,8 @@ pub struct World {
     pub warnings: warnings::Turn,
     /// Where this controller serves its web page and its metrics, if anywhere.
     pub page: Option<std::net::SocketAddr>,
+    /// Who uses which repository of backups.
+    pub backups: backups::Users,
     /// `host:port` at which agents reach this controller.
     pub advertise: String,
     /// Held from the look at who has room until the operation that takes it is in the store: two that look at once would both
@@ -221,6 +227,13 @@ impl World {
             .iter()
             .find(|one| one.subject == *subject)
             .map_or(Ok(()), |one| Err(crate::store::held(subject, &one.id)))
+    }
+
+    /// The server that holds a tenant's data, also when it was removed.
+    pub async fn holder(&self, tenant: &TenantName) -> Result<(TenantRow, ServerName), Error> {
+        let row = self.store.require_tenant(tenant).await?;
+        let server = row.server.clone().ok_or_else(|| tenant_not_found(tenant))?;
+        Ok((row, server))
     }
 
     /// Looks at a server now, so that whoever asks right behind a change sees it. Not being able to is no failure: the watcher will.

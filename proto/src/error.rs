@@ -78,6 +78,12 @@ pub mod reason {
     pub const VOLUME_INCOMPLETE: &str = "VOLUME_INCOMPLETE";
     /// Both ends of a transfer disagree about the data.
     pub const DATA_DIFFERS: &str = "DATA_DIFFERS";
+    /// No such backup.
+    pub const BACKUP_NOT_FOUND: &str = "BACKUP_NOT_FOUND";
+    /// A backup is not what was written.
+    pub const BACKUP_DAMAGED: &str = "BACKUP_DAMAGED";
+    /// A place for backups cannot be used, or does not answer.
+    pub const REPOSITORY: &str = "REPOSITORY";
     /// An archive or volume stream is hostile, corrupt or cut off.
     pub const BAD_STREAM: &str = "BAD_STREAM";
     /// The server's agent cannot be reached.

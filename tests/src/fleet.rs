@@ -140,6 +140,7 @@ pub fn settings() -> Settings {
         backoff_max: Duration::from_millis(40),
         heartbeat: Duration::from_millis(300),
         reconcile: Duration::from_millis(150),
+        backup_look: Duration::from_millis(50),
         dns: Rules {
             patience: Duration::from_millis(40),
             sight: Duration::from_millis(200),

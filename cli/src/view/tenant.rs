@@ -24,6 +24,8 @@ pub(crate) struct TenantView {
     pub(crate) last_restart: Option<Moment>,
     pub(crate) on: LabelsView,
     pub(crate) pin: Option<String>,
+    /// When its newest backup that was read back in order was taken.
+    pub(crate) last_verified_backup: Option<Moment>,
 }
 
 /// The word for a state.
@@ -60,6 +62,7 @@ impl From<pb::Tenant> for TenantView {
             last_restart: moment!(pb.last_restart),
             on: pb.on.into(),
             pin: set(pb.pin),
+            last_verified_backup: moment!(pb.last_verified_backup),
         }
     }
 }
@@ -89,6 +92,10 @@ impl TenantView {
                     .filter(|count| *count > 0)
                     .map(|count| restarts(count, self.last_restart))
                     .unwrap_or_default(),
+            ),
+            (
+                "backed up",
+                self.last_verified_backup.map(|at| format!("{} ago, verified", at.age())).unwrap_or_default(),
             ),
             ("moved from", or_empty(self.previous_server.as_ref())),
             ("generation", self.generation.to_string()),

@@ -55,6 +55,12 @@ const fn right(rpc: &'static str, least: Least, effect: Effect) -> Right {
 pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.AuditService/ListAudit", Admin, Looks),
     right("feather.controller.v1.AuditService/VerifyAudit", Admin, Looks),
+    right("feather.controller.v1.BackupService/BackupVolume", Operator, Changes),
+    right("feather.controller.v1.BackupService/ListBackupSchedules", Viewer, Looks),
+    right("feather.controller.v1.BackupService/ListBackups", Viewer, Looks),
+    right("feather.controller.v1.BackupService/RestoreVolume", Operator, ChangesUnlessDry(Operator)),
+    right("feather.controller.v1.BackupService/SetBackupSchedule", Operator, Changes),
+    right("feather.controller.v1.BackupService/VerifyBackup", Operator, Looks),
     right("feather.controller.v1.CertService/GetCertStatus", Viewer, Looks),
     right("feather.controller.v1.CertService/RenewCert", Admin, Changes),
     right("feather.controller.v1.DnsService/AdoptDnsRecords", Admin, ChangesUnlessDry(Viewer)),

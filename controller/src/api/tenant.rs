@@ -60,6 +60,7 @@ impl Tenants {
     pub(super) async fn views(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
         let running = self.world.store.unfinished_operations().await?;
         let wanted = crate::dns::wanted(&self.world).await?;
+        let backed_up = self.world.store.verified_backups().await?;
         let dns_address = |name: &str| {
             let own = wanted.records.iter().find(|record| record.name == name);
             let record = own.or_else(|| wanted.records.iter().find(|record| record.name == crate::dns::plan::WILDCARD));
@@ -71,7 +72,8 @@ impl Tenants {
                 let address =
                     if row.state == TenantState::Active { dns_address(row.name.as_str()) } else { String::new() };
                 let operation = running.iter().find(|one| one.subject.tenant() == Some(&row.name));
-                self.encode(&row, operation, address)
+                let last_verified_backup = backed_up.get(&row.name).copied().map(to_timestamp);
+                pb::Tenant { last_verified_backup, ..self.encode(&row, operation, address) }
             })
             .collect())
     }
@@ -113,6 +115,7 @@ impl Tenants {
             last_restart: report.and_then(|one| one.watch.last_restart).map(to_timestamp),
             on: row.bounds.on.encode(),
             pin: optional(row.bounds.pin.as_ref()),
+            last_verified_backup: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use feather_proto::{
     error::{Error, reason},
-    ids::{ServerName, TenantName},
+    ids::TenantName,
     model::{Residence, VolumeReport, VolumeState, required, to_timestamp},
     pb::controller::v1::{self as pb, volume_service_server::VolumeService},
 };
@@ -13,11 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{operator, reader};
-use crate::{
-    agents::Reading,
-    store::{TenantRow, tenant_not_found},
-    world::World,
-};
+use crate::{agents::Reading, world::World};
 
 /// Lists and passes on volumes.
 pub struct Volumes {
@@ -28,13 +24,6 @@ impl Volumes {
     /// Over this world.
     pub fn new(world: Arc<World>) -> Self {
         Self { world }
-    }
-
-    /// The server that holds a tenant's data, also when it was removed.
-    async fn holder(&self, tenant: &TenantName) -> Result<(TenantRow, ServerName), Error> {
-        let row = self.world.store.require_tenant(tenant).await?;
-        let server = row.server.clone().ok_or_else(|| tenant_not_found(tenant))?;
-        Ok((row, server))
     }
 }
 
@@ -104,7 +93,7 @@ impl VolumeService for Volumes {
     ) -> Result<Response<Self::ExportVolumeStream>, Status> {
         operator(&request)?;
         let tenant: TenantName = request.get_ref().tenant.parse()?;
-        let (_, server) = self.holder(&tenant).await?;
+        let (_, server) = self.world.holder(&tenant).await?;
         let stream = self.world.agent(&server).await?.export_volume(&tenant).await?;
         let stream = stream.map_ok(|data| pb::ExportVolumeResponse { data }).map_err(Status::from);
         Ok(Response::new(stream.boxed()))
@@ -118,7 +107,7 @@ impl VolumeService for Volumes {
         let mut upload = request.into_inner();
         let first = required(upload.message().await?, "tenant")?;
         let tenant: TenantName = first.tenant.parse()?;
-        let (row, server) = self.holder(&tenant).await?;
+        let (row, server) = self.world.holder(&tenant).await?;
         self.world.not_held(&tenant).await?;
         let head = futures::stream::iter((!first.data.is_empty()).then_some(Ok(first.data)));
         let archive = if first.end { head.boxed() } else { head.chain(pieces(upload)).boxed() };
@@ -136,7 +125,7 @@ impl VolumeService for Volumes {
     ) -> Result<Response<pb::VerifyVolumeResponse>, Status> {
         operator(&request)?;
         let tenant: TenantName = request.get_ref().tenant.parse()?;
-        let (_, server) = self.holder(&tenant).await?;
+        let (_, server) = self.world.holder(&tenant).await?;
         let summary = self.world.agent(&server).await?.verify_volume(&tenant, Reading::Everything).await?;
         Ok(Response::new(pb::VerifyVolumeResponse { server: server.to_string(), summary: Some(summary.into()) }))
     }

@@ -13,13 +13,17 @@ use feather_proto::{
 use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
 
-use super::since;
+use super::{backups, since};
 use crate::{
     adoption::Names,
     ca, certificate, dns,
     fleet::{self, Observed, Reachability, Standing},
     operations::State,
-    store::{OperationRow, ServerRow, TenantRow, warnings::WarningRow},
+    store::{
+        OperationRow, ServerRow, TenantRow,
+        backups::{BackupRow, Schedule},
+        warnings::WarningRow,
+    },
 };
 
 /// A clock may be off by so much.
@@ -75,6 +79,10 @@ pub enum Kind {
     DnsByHand,
     /// No record can lead to a server.
     DnsAddress,
+    /// A tenant that should be backed up by itself is not.
+    BackupLate,
+    /// A tenant's newest backup is not what was written.
+    BackupDamaged,
 }
 
 impl Kind {
@@ -103,6 +111,8 @@ impl Kind {
             Kind::DnsNoticed => "dns-noticed",
             Kind::DnsByHand => "dns-by-hand",
             Kind::DnsAddress => "dns-address",
+            Kind::BackupLate => "backup-late",
+            Kind::BackupDamaged => "backup-damaged",
         }
     }
 }
@@ -195,6 +205,10 @@ pub struct View<'a> {
     pub disk_headroom_bytes: u64,
     /// Memory for one more tenant.
     pub tenant_memory_bytes: u64,
+    /// Whose backups are made by themselves.
+    pub schedules: &'a [Schedule],
+    /// Backups that are known of.
+    pub backups: &'a [BackupRow],
     /// What held at the last look.
     pub kept: &'a [WarningRow],
 }
@@ -213,6 +227,7 @@ pub fn judge(view: &View<'_>) -> Judgement {
     judgement.conditions.extend(tenants(view));
     zone(view, &mut judgement);
     certificate(view, &mut judgement);
+    judgement.conditions.extend(backups::conditions(view));
     judgement
 }
 

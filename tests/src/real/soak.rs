@@ -29,6 +29,9 @@ const TENANT: &str = "alice";
 const END_MAX: Duration = Duration::from_secs(90);
 /// How long the tenant may take to answer through a server again after everything is well.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// So much of what the births said before and after a request failed is kept, and for so many of those that failed.
+const AROUND: Duration = Duration::from_secs(2);
+const EXPLAINED_MAX: usize = 3;
 /// Of every three moves one has to do without a fault.
 const PLAIN: usize = 3;
 
@@ -254,6 +257,7 @@ impl Soak<'_> {
 
     async fn judge(&mut self, seen: &Seen, most_copies: u64) {
         self.report.requests = seen.requests();
+        let mut unexplained = vec![];
         for failure in seen.failures() {
             let down = self.outages.iter().any(|outage| concerns(outage, &failure));
             match (down, failure.by_tenant) {
@@ -262,6 +266,7 @@ impl Soak<'_> {
                 (false, false) => {
                     self.report.refused += 1;
                     let took = failure.ended.duration_since(failure.began);
+                    unexplained.push(failure.ended);
                     let Failure { who, through, what, .. } = failure;
                     let during = self.begun.iter().rev().find(|(began, _)| *began <= failure.ended);
                     let during = during.map_or_else(String::new, |(began, what)| {
@@ -270,6 +275,9 @@ impl Soak<'_> {
                     self.report.details.push(format!("{during}{who} through {through}, after {took:?}: {what}"));
                 }
             }
+        }
+        for at in unexplained.into_iter().take(EXPLAINED_MAX) {
+            self.what_births_said(at).await;
         }
         let home = self.fleet.server_of(TENANT).await;
         let visitor = self.fleet.visit(&home, &self.login);
@@ -293,6 +301,20 @@ impl Soak<'_> {
         let rank = |share: usize| self.outages_ms.get((self.outages_ms.len() * share).div_ceil(100).saturating_sub(1));
         self.report.outage_ms_p50 = rank(50).copied().unwrap_or_default();
         self.report.outage_ms_p99 = rank(99).copied().unwrap_or_default();
+    }
+}
+
+impl Soak<'_> {
+    /// Around a moment, for whoever has to find out why a request failed then.
+    async fn what_births_said(&mut self, at: Instant) {
+        let ago = |moment: Instant| format!("{}s", moment.elapsed().as_secs());
+        let (since, until) = (ago(at - AROUND), ago(at + AROUND));
+        for server in SERVERS {
+            let birth = self.fleet.birth(server);
+            let arguments = ["logs", "--timestamps", "--since", &since, "--until", &until, &birth];
+            let said = self.fleet.podman(&arguments).await;
+            self.report.details.push(format!("what {server} said:\n{}{}", said.stdout, said.stderr));
+        }
     }
 }
 

@@ -102,7 +102,19 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
     ),
     // System calls on descriptors: the volume engine, the disk's free space, and their tests.
     // The local socket compares its caller's user with its own.
-    ("rustix", &["agent/src/volume", "agent/src/runtime", "agent/src/api/local.rs", "agent/src/tests/", "tests/"]),
+    // A backup in a folder is on disk before it is called one.
+    (
+        "rustix",
+        &[
+            "agent/src/volume",
+            "agent/src/runtime",
+            "agent/src/api/local.rs",
+            "agent/src/tests/",
+            "controller/src/backups/repository.rs",
+            "tests/",
+        ],
+    ),
+    ("object_store", &["controller/src/backups/"]),
     // What people see while they wait.
     ("indicatif", &["cli/src/output/progress.rs"]),
     // `tenant.sh` is typed as well; its tests type it.

@@ -6,6 +6,7 @@ mod access;
 mod adopt;
 mod audit;
 mod backup;
+mod backups;
 mod bounds;
 mod dns;
 mod doctor;

@@ -135,6 +135,8 @@ impl Scene {
             certificate: self.certificate.as_ref(),
             disk_headroom_bytes: GIB,
             tenant_memory_bytes: 64 << 20,
+            schedules: &[],
+            backups: &[],
             kept: &self.kept,
         })
     }
