@@ -108,11 +108,12 @@ pub async fn back_up(world: &World, wanted: &Wanted, progress: &watch::Sender<Pr
     let users = world.backups.of(&wanted.place);
     let _used = users.read().await;
     let name = wanted.place.to_string();
+    // Whoever mistypes a name shall not have a repository made.
+    let (row, server) = world.holder(&wanted.tenant).await?;
+    let agent = world.agent(&server).await?;
     let known = world.store.backups(Some(&wanted.tenant)).await?;
     let elsewhere = world.store.repositories().await?;
     let repository = Repository::open(&wanted.place, elsewhere.contains(&name)).await?;
-    let (row, server) = world.holder(&wanted.tenant).await?;
-    let agent = world.agent(&server).await?;
     let taken = world.clock.now();
     let live = world
         .fleet

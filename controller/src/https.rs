@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
@@ -20,6 +21,9 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 /// Bytes of a reply, at most; a longer one is an error.
 pub const REPLY_MAX: usize = 4 << 20;
+
+/// Connections to one place that are kept for the next request.
+const KEPT_MAX: usize = 8;
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +102,15 @@ impl Client {
     /// Reads the trusted certificates once; opens no connection. It speaks plain HTTP too: whoever has a secret to send decides
     /// about the address (see [`is_private`]).
     pub fn new(trust: Trust<'_>, limits: Limits) -> Result<Self, SetupError> {
+        Self::with_kept(trust, limits, 0)
+    }
+
+    /// One that keeps connections, and may send again what a kept one did not take: for requests that may be made twice.
+    pub fn keeping(trust: Trust<'_>, limits: Limits) -> Result<Self, SetupError> {
+        Self::with_kept(trust, limits, KEPT_MAX)
+    }
+
+    fn with_kept(trust: Trust<'_>, limits: Limits, kept: usize) -> Result<Self, SetupError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -109,12 +122,24 @@ impl Client {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         let inner = HyperClient::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .retry_canceled_requests(false)
+            .pool_max_idle_per_host(kept)
+            .retry_canceled_requests(kept > 0)
             // There are gateways that know the names of their own headers only as they are spelled in papers.
             .http1_title_case_headers(true)
             .build(connector);
         Ok(Self { inner, limits })
+    }
+
+    /// Sends one request; the reply's head comes within the limits, its body as fast as it comes.
+    pub async fn open(&self, request: Request<Bytes>) -> Result<http::Response<Incoming>, Failed> {
+        let exchange = self.inner.request(request.map(Full::new));
+        let lost = || Failed::Lost(format!("none within {} s", self.limits.total.as_secs_f32()));
+        let reply = tokio::time::timeout(self.limits.total, exchange).await.map_err(|_| lost())?;
+        reply.map_err(
+            |error| {
+                if error.is_connect() { Failed::NotSent(chain(&error)) } else { Failed::Lost(chain(&error)) }
+            },
+        )
     }
 
     /// Sends one request and reads the whole reply, within the limits. Dropping the future may leave the request sent.

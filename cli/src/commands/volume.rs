@@ -1,10 +1,10 @@
 //! `featherctl volume`
 
 use clap::Subcommand;
+use feather_proto::pb::controller::v1 as pb;
 
-use crate::{arguments::Context, error::Failure};
+use crate::{arguments::Context, error::Failure, output::Progress};
 
-mod archive;
 mod backup;
 mod backups;
 mod export;
@@ -37,4 +37,17 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Restore(arguments) => restore::run(arguments, context).await,
         Verb::Schedule(arguments) => schedule::run(arguments, context).await,
     }
+}
+
+/// Shows how far a backup or its way back is; a new phase begins a new line.
+fn told(progress: &mut Progress, phase: &mut String, now: &pb::BackupProgress) {
+    if *phase != now.phase {
+        phase.clone_from(&now.phase);
+        progress.step(match phase.as_str() {
+            "checking" => "reading it back",
+            "restoring" => "sending it to its server",
+            other => other,
+        });
+    }
+    progress.transfer(now.bytes, now.total_bytes);
 }

@@ -10,15 +10,24 @@ use std::{
 };
 
 use feather_proto::error::{Error, reason};
+use http_body_util::BodyExt as _;
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore,
+    ClientOptions, ObjectStore, RetryConfig,
+    aws::AmazonS3Builder,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    },
+    local::LocalFileSystem,
+    prefix::PrefixStore,
 };
+
+use crate::https;
 
 /// How long an object store may be silent before it counts as unreachable.
 const RETRY_LIMIT: Duration = Duration::from_secs(60);
 const RETRIES: usize = 4;
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// Until the head of a reply is there; what is written is at most a few MiB.
+const REPLY_LIMIT: Duration = Duration::from_secs(60);
 
 /// `/srv/backups` or `s3://bucket/prefix`. Nothing secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,15 +135,45 @@ pub(super) fn s3(
     bucket: &str,
     prefix: &str,
 ) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-    // Its client takes the process's provider; setting it again is refused and changes nothing.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let options = ClientOptions::new()
-        .with_connect_timeout(CONNECT_LIMIT)
-        .with_timeout(REQUEST_LIMIT)
-        .with_allow_http(std::env::var("AWS_ALLOW_HTTP").is_ok_and(|allowed| allowed == "true"));
     let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_LIMIT, ..RetryConfig::default() };
-    let store = builder.with_bucket_name(bucket).with_client_options(options).with_retry(retry).build()?;
+    let store = builder.with_bucket_name(bucket).with_retry(retry).with_http_connector(Https).build()?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
+}
+
+/// Requests go through the client that the rest of the controller uses: it brings its own provider of cryptography, and knows whom the
+/// operating system trusts.
+#[derive(Debug)]
+struct Https;
+
+#[derive(Debug)]
+struct Service(https::Client);
+
+impl HttpConnector for Https {
+    fn connect(&self, _: &ClientOptions) -> Result<HttpClient, object_store::Error> {
+        let client = https::Client::keeping(
+            https::Trust::System,
+            https::Limits { total: REPLY_LIMIT, ..https::Limits::default() },
+        );
+        let client = client.map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
+        Ok(HttpClient::new(Service(client)))
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let reply = self.0.open(http::Request::from_parts(head, body)).await.map_err(|failed| {
+            let kind = match failed {
+                https::Failed::NotSent(_) => HttpErrorKind::Connect,
+                https::Failed::Lost(_) => HttpErrorKind::Interrupted,
+            };
+            HttpError::new(kind, failed)
+        })?;
+        let broken = |error| HttpError::new(HttpErrorKind::Interrupted, error);
+        Ok(reply.map(|body| HttpResponseBody::new(body.map_err(broken))))
+    }
 }
 
 #[cfg(test)]

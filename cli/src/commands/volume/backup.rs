@@ -8,7 +8,7 @@ use feather_proto::{
 };
 use tokio_stream::StreamExt as _;
 
-use super::archive::told;
+use super::told;
 use crate::{
     arguments::Context,
     commands::tenant_name,

@@ -7,7 +7,7 @@ use feather_proto::{
 use serde::Serialize;
 use tokio_stream::StreamExt as _;
 
-use super::archive::told;
+use super::told;
 use crate::{
     arguments::Context,
     commands::{present, tenant_name},

@@ -73,10 +73,10 @@ async fn answer(State(bucket): State<Bucket>, request: Request) -> Response {
         },
         Method::POST if query.starts_with("delete") => {
             let text = String::from_utf8(body.to_vec()).unwrap();
-            for key in text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
-                held.remove(key);
-            }
-            "<DeleteResult></DeleteResult>".into_response()
+            let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+            let deleted = keys.inspect(|key| drop(held.remove(*key)));
+            let deleted: String = deleted.map(|key| format!("<Deleted><Key>{key}</Key></Deleted>")).collect();
+            format!("<DeleteResult>{deleted}</DeleteResult>").into_response()
         }
         Method::DELETE => {
             held.remove(&name);
