@@ -187,7 +187,6 @@ pub async fn serve(
 
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, tonic_health::ServingStatus::Serving).await;
-    let reflection = schema().build_v1()?;
     let intent = Intent::new(world.clone(), engine.clone());
     let status = || {
         let servers = api::server::Servers::new(world.clone(), intent.clone());
@@ -212,7 +211,7 @@ pub async fn serve(
         .layer(Door::new(world.clone()))
         .layer(Gate::new(identity.revoked().clone()))
         .add_service(health)
-        .add_service(reflection)
+        .add_service(schema().build_v1()?)
         .add_service(EnrollmentServiceServer::new(api::enrollment::Enrollment::new(enroll.clone())))
         .add_service(MemberServiceServer::new(api::member::Members::new(world.clone(), intent.clone(), enroll.clone())))
         .add_service(
