@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use crate::{
     commands::{
         audit, cert, completions, controller, dns, doctor, events, explain, image, login, operation, server, status,
-        tenant, user, version, volume, waitlist, warning,
+        tenant, top, user, version, volume, waitlist, warning,
     },
     connect::{self, Connection},
     error::Failure,
@@ -89,6 +89,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 enum Noun {
     Status(status::Args),
+    Top(top::Args),
     Explain(explain::Args),
     Doctor(doctor::Args),
     /// The machines that tenants live on.
@@ -206,6 +207,7 @@ fn run(name: &str, noun: Noun, context: Context) -> Result<(), Failure> {
 async fn dispatch(noun: Noun, context: &Context) -> Result<(), Failure> {
     match noun {
         Noun::Status(arguments) => status::run(arguments, context).await,
+        Noun::Top(arguments) => top::run(arguments, context).await,
         Noun::Doctor(arguments) => doctor::run(arguments, context).await,
         Noun::Explain(arguments) => explain::run(arguments, context).await,
         Noun::Server(verb) => server::run(verb, context).await,

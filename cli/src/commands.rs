@@ -30,6 +30,7 @@ pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod tenant;
+pub(crate) mod top;
 pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod volume;

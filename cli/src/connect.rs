@@ -329,6 +329,20 @@ pub(crate) async fn interrupt() {
     }
 }
 
+/// Ends when somebody asks this process to end, or its terminal goes; never, where that cannot be noticed.
+pub(crate) async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let heard = async |kind| match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending::<()>().await,
+    };
+    tokio::select! {
+        () = heard(SignalKind::terminate()) => {}
+        () = heard(SignalKind::hangup()) => {}
+        () = heard(SignalKind::interrupt()) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::address;

@@ -8,6 +8,7 @@ mod error;
 mod follow;
 mod outcome;
 mod output;
+mod top;
 mod units;
 mod view;
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::{Failure, Kind};
 
 mod progress;
+pub(crate) mod screen;
 mod table;
 
 pub(crate) use progress::{Amount, Progress};
@@ -117,6 +118,16 @@ impl Output {
     /// Would data on stdout be shown on a screen?
     pub(crate) fn stdout_is_terminal(self) -> bool {
         io::stdout().is_terminal()
+    }
+
+    /// Is there a person at a screen that may be taken?
+    pub(crate) fn can_show_a_screen(self) -> bool {
+        !self.is_json() && screen::is_possible()
+    }
+
+    /// Takes the whole screen, until it is dropped.
+    pub(crate) fn screen(self) -> Result<screen::Screen, Failure> {
+        screen::Screen::take(self.colour)
     }
 
     /// A display for something that takes a while.

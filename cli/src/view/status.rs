@@ -35,6 +35,8 @@ pub(crate) struct UnderWayView {
     /// Of what is being transferred now; null when nothing is.
     pub(crate) bytes_done: Option<u64>,
     pub(crate) bytes_total: Option<u64>,
+    /// How fast; null while that is not known.
+    pub(crate) bytes_per_second: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +76,7 @@ impl From<pb::GetStatusResponse> for StatusView {
             operation: OperationView::from(pb.operation.unwrap_or_default()),
             bytes_done: pb.progress.as_ref().map(|progress| progress.bytes),
             bytes_total: pb.progress.as_ref().map(|progress| progress.total_bytes).filter(|total| *total > 0),
+            bytes_per_second: pb.progress.as_ref().map(|progress| progress.bytes_per_second).filter(|rate| *rate > 0),
         };
         let dns = |pb: pb::DnsGlance| DnsGlanceView {
             mode: pb.mode,
@@ -105,18 +108,33 @@ impl From<pb::GetStatusResponse> for StatusView {
 }
 
 impl UnderWayView {
+    /// From where to where.
+    pub(crate) fn route(&self) -> String {
+        match (&self.operation.source, &self.operation.target) {
+            (Some(source), Some(target)) if source != target => format!("{source} -> {target}"),
+            (one, other) => one.as_ref().or(other.as_ref()).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// How much is through, in hundredths; none while the whole is not known.
+    pub(crate) fn percent(&self) -> Option<u64> {
+        let (done, total) = self.bytes_done.zip(self.bytes_total)?;
+        let percent = u128::from(done) * 100 / u128::from(total.max(1));
+        Some(u64::try_from(percent.min(100)).unwrap_or(100))
+    }
+
+    /// How long it will take still; none while that cannot be said.
+    pub(crate) fn seconds_left(&self) -> Option<u64> {
+        let (done, total) = self.bytes_done.zip(self.bytes_total)?;
+        Some(total.saturating_sub(done).div_ceil(self.bytes_per_second?.max(1)))
+    }
+
     fn row(&self) -> [String; 6] {
         let operation = &self.operation;
-        let route = match (&operation.source, &operation.target) {
-            (Some(source), Some(target)) => format!("{source} -> {target}"),
-            (one, other) => one.as_ref().or(other.as_ref()).cloned().unwrap_or_default(),
-        };
-        let step = match (operation.state, self.bytes_done, self.bytes_total) {
-            (State::Stuck, ..) => "stuck".to_owned(),
-            (_, Some(done), Some(total)) => {
-                let percent = u128::from(done) * 100 / u128::from(total.max(1));
-                format!("{} {}%", operation.step.as_deref().unwrap_or("transfer"), percent.min(100))
-            }
+        let route = self.route();
+        let step = match (operation.state, self.percent()) {
+            (State::Stuck, _) => "stuck".to_owned(),
+            (_, Some(percent)) => format!("{} {percent}%", operation.step.as_deref().unwrap_or("transfer")),
             _ => operation.step.clone().unwrap_or_default(),
         };
         let age = operation.created.map(Moment::age).unwrap_or_default();

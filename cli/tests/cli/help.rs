@@ -23,6 +23,7 @@ async fn the_first_page_says_what_this_is() {
 
     Commands:
       status       Show the whole fleet on one screen, and what needs a person
+      top          Show the fleet on a screen that keeps up, until you leave it
       explain      Say why a tenant or a server is as it is, what is pending, and what to type next
       doctor       Ask everybody, and say what does not work and what to type next
       server       The machines that tenants live on

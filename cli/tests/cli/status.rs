@@ -165,3 +165,13 @@ async fn an_explanation_ends_in_what_to_type() {
     assert_eq!(controller.run("explain").await.code, Some(2));
     assert_eq!(controller.run("explain alice --server fra").await.code, Some(2));
 }
+
+#[tokio::test]
+async fn top_wants_a_terminal_and_says_what_does_not() {
+    let controller = Controller::start().await;
+    for command in ["top", "top --output json"] {
+        let ran = controller.run(command).await;
+        assert!(ran.code == Some(2) && ran.stderr.contains("`featherctl status`") && ran.stdout.is_empty(), "{ran}");
+    }
+    assert_eq!(controller.calls(), "", "nobody is asked for what cannot be shown");
+}

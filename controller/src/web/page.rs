@@ -111,7 +111,7 @@ pub(super) fn document(view: &View, viewer: &Viewer, asked: &Asked) -> String {
             h1 { "Feather Fleet" }
             (summary(view))
             div.who {
-                span #connection { "as of " (moment(view.now)) }
+                (connection(view))
                 span title=(format!("until {}", moment(viewer.expires))) { (viewer.name) }
                 form method="post" action="/logout" { button.quiet { "Log out" } }
             }
@@ -119,9 +119,9 @@ pub(super) fn document(view: &View, viewer: &Viewer, asked: &Asked) -> String {
         main {
             (warnings(view))
             div.columns {
-                section {
-                    h2 { "Servers" }
-                    (map(view, asked))
+                div {
+                    section { h2 { "Servers" } (map(view, asked)) }
+                    section { (search(asked)) (tenants(view, asked)) }
                 }
                 div.side {
                     section { h2 { "Under way" } (operations(view)) }
@@ -129,28 +129,36 @@ pub(super) fn document(view: &View, viewer: &Viewer, asked: &Asked) -> String {
                     section { h2 { "What happened" } (events(view)) }
                 }
             }
-            section {
-                div.bar-of-table {
-                    h2 { "Tenants" }
-                    form method="get" action="/" {
-                        @if asked.all { input type="hidden" name="all" value="1"; }
-                        input name="q" type="search" value=(asked.sought) maxlength="64" placeholder="name, server or state"
-                            aria-label="Tenants by name, server or state";
-                        button.quiet { "Find" }
-                    }
-                }
-                (tenants(view, asked))
-            }
         }
         footer { "feather-controller " (view.version) }
     };
     frame("Feather Fleet", true, &body)
 }
 
+fn search(asked: &Asked) -> Markup {
+    html! {
+        div.bar-of-table {
+            h2 { "Tenants" }
+            form method="get" action="/" {
+                @if asked.all { input type="hidden" name="all" value="1"; }
+                input name="q" type="search" value=(asked.sought) maxlength="64" placeholder="name, server or state"
+                    aria-label="Tenants by name, server or state";
+                button.quiet { "Find" }
+            }
+        }
+    }
+}
+
+/// When this was so.
+fn connection(view: &View) -> Markup {
+    let at = moment(view.now);
+    html! { span #connection title=(at) { "as of " (at.get(11..19).unwrap_or_default()) " UTC" } }
+}
+
 /// The parts that change, for the script to put in.
 pub(super) fn live(view: &View, asked: &Asked) -> Markup {
     html! {
-        span #connection { "as of " (moment(view.now)) }
+        (connection(view))
         (summary(view)) (warnings(view)) (map(view, asked)) (operations(view)) (outages(view)) (events(view)) (tenants(view, asked))
     }
 }
