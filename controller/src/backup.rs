@@ -48,7 +48,9 @@ pub enum Error {
         source: store::Error,
     },
     /// A store is there.
-    #[error("{0} exists; to put the backup in its place, say --replace (the old one is kept beside it as *.replaced)")]
+    #[error(
+        "{0} exists; to put the backup in its place, say --replace (the old one is kept beside it as *.replaced-1, -2...)"
+    )]
     Exists(PathBuf),
     /// Not a file at all.
     #[error(
@@ -77,15 +79,32 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+fn is_database(file: &Path) -> Result<bool, Error> {
+    let mut magic = [0; MAGIC.len()];
+    let mut opened = fs::File::open(file).map_err(failed("read", file))?;
+    Ok(opened.read_exact(&mut magic).is_ok() && magic == MAGIC)
+}
+
+/// What is where behind a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The store that was put back.
+    pub target: PathBuf,
+    /// What was there before.
+    pub kept: Option<PathBuf>,
+}
+
 /// Checks a copy and puts it in place of the store with this URL, all of it or nothing. No controller may run on it.
-pub async fn restore(backup: &Path, url: &str, replace: bool) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// The copy is none, is damaged or too new, a store is there and nobody said that it may be replaced, or a file cannot be written. The
+/// store that was there is then as it was.
+pub async fn restore(backup: &Path, url: &str, replace: bool) -> Result<Restored, Error> {
     let target = file_of(url)?;
     if target.exists() && !replace {
         return Err(Error::Exists(target));
     }
-    let mut magic = [0; MAGIC.len()];
-    let mut file = fs::File::open(backup).map_err(failed("read", backup))?;
-    if file.read_exact(&mut magic).is_err() || magic != MAGIC {
+    if !is_database(backup)? {
         return Err(Error::NoBackup(backup.to_owned()));
     }
     let new = beside(&target, ".restoring");
@@ -99,20 +118,52 @@ pub async fn restore(backup: &Path, url: &str, replace: bool) -> Result<PathBuf,
         drop(fs::remove_file(&new));
     }
     checked?;
-    let swap = || -> io::Result<()> {
-        fs::File::open(&new)?.sync_all()?;
-        for part in ["", "-wal", "-shm"] {
-            // The write-ahead log of the old store must not be taken for one of the new.
-            let old = beside(&target, part);
-            if old.exists() {
-                fs::rename(&old, beside(&beside(&target, ".replaced"), part))?;
-            }
+    if target.exists()
+        && is_database(&target)?
+        && let Err(why) = store::fold_log(&target).await
+    {
+        // Damaged, it may be: that is why there is a backup. It is kept as it is, with its log.
+        tracing::warn!(%why, "the old store's log could not be written into it");
+    }
+    let kept = swap(&new, &target).map_err(failed("replace", &target))?;
+    Ok(Restored { target, kept })
+}
+
+/// Puts the new store over the old one, which keeps another name. Wherever this ends, there is a whole store at the target.
+fn swap(new: &Path, target: &Path) -> io::Result<Option<PathBuf>> {
+    let sync = || target.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all());
+    fs::File::open(new)?.sync_all()?;
+    let log = beside(target, "-wal");
+    let parts: Vec<_> = ["", "-wal"].into_iter().filter(|part| beside(target, part).exists()).collect();
+    let kept = (!parts.is_empty()).then(|| free_name(target));
+    if let Some(kept) = &kept {
+        for part in parts {
+            fs::hard_link(beside(target, part), beside(kept, part))?;
         }
-        fs::rename(&new, &target)?;
-        target.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
-    };
-    swap().map_err(failed("replace", &target))?;
-    Ok(target)
+        sync()?;
+    }
+    // A log that is still there is that of a store which could not be opened, or of none. It must not be taken for one of the new store.
+    for leftover in [log, beside(target, "-shm")] {
+        if leftover.exists() {
+            fs::remove_file(leftover)?;
+        }
+    }
+    fs::rename(new, target)?;
+    sync()?;
+    Ok(kept)
+}
+
+/// A name that neither an earlier store nor the log of one has.
+fn free_name(target: &Path) -> PathBuf {
+    let taken = |name: &Path| ["", "-wal", "-shm"].iter().any(|part| beside(name, part).exists());
+    let mut number = 1_u32;
+    loop {
+        let name = beside(target, &format!(".replaced-{number}"));
+        if !taken(&name) {
+            return name;
+        }
+        number += 1;
+    }
 }
 
 /// Opens the copy, which brings its schema up to date, and has it look at every page.
@@ -158,11 +209,52 @@ mod tests {
         let exists = restore(&at("backup.db"), &url(&at("store.db")), false).await;
         assert!(matches!(exists, Err(Error::Exists(_))), "{exists:?}");
         store.close().await;
-        restore(&at("backup.db"), &url(&at("store.db")), true).await.unwrap();
+        let done = restore(&at("backup.db"), &url(&at("store.db")), true).await.unwrap();
+        assert_eq!(done.kept, Some(at("store.db.replaced-1")));
         let restored = Store::open(&url(&at("store.db"))).await.unwrap();
         assert_eq!(restored.setting("ingress").await.unwrap().as_deref(), Some("nyc"));
-        let old = Store::open(&url(&at("store.db.replaced"))).await.unwrap();
+        let old = Store::open(&url(&at("store.db.replaced-1"))).await.unwrap();
         assert_eq!(old.setting("ingress").await.unwrap().as_deref(), Some("fra"), "nothing is lost");
+    }
+
+    #[tokio::test]
+    async fn what_was_replaced_before_is_never_replaced_nor_is_what_was_only_in_a_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let store = Store::open(&url(&at("store.db"))).await.unwrap();
+        store.copy_to(&at("backup.db")).await.unwrap();
+        // Of a controller that was killed: the last write is in the log alone.
+        store.set_setting("ingress", "fra").await.unwrap();
+        for part in ["", "-wal"] {
+            std::fs::copy(at(&format!("store.db{part}")), at(&format!("killed.db{part}"))).unwrap();
+        }
+        assert!(std::fs::metadata(at("killed.db-wal")).unwrap().len() > 0);
+        // And the log of an earlier one, which lies where somebody left it.
+        std::fs::write(at("killed.db.replaced-1-wal"), "not of this one").unwrap();
+        let first = restore(&at("backup.db"), &url(&at("killed.db")), true).await.unwrap();
+        assert_eq!(first.kept, Some(at("killed.db.replaced-2")));
+        assert!(!at("killed.db-wal").exists() && !at("killed.db.replaced-2-wal").exists(), "one file is all");
+        let second = restore(&at("backup.db"), &url(&at("killed.db")), true).await.unwrap();
+        assert_eq!(second.kept, Some(at("killed.db.replaced-3")));
+        let old = Store::open(&url(&at("killed.db.replaced-2"))).await.unwrap();
+        assert_eq!(old.setting("ingress").await.unwrap().as_deref(), Some("fra"), "nothing is lost");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_opened_is_kept_with_its_log_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let store = Store::open(&url(&at("good.db"))).await.unwrap();
+        store.set_setting("ingress", "nyc").await.unwrap();
+        store.copy_to(&at("backup.db")).await.unwrap();
+        std::fs::write(at("store.db"), "no database any more, whatever it was").unwrap();
+        std::fs::write(at("store.db-wal"), "its log").unwrap();
+        let done = restore(&at("backup.db"), &url(&at("store.db")), true).await.unwrap();
+        let kept = |part: &str| std::fs::read_to_string(at(&format!("store.db.replaced-1{part}"))).unwrap();
+        assert_eq!(done.kept, Some(at("store.db.replaced-1")));
+        assert_eq!((kept("").as_str(), kept("-wal").as_str()), ("no database any more, whatever it was", "its log"));
+        let restored = Store::open(&url(&at("store.db"))).await.unwrap();
+        assert_eq!(restored.setting("ingress").await.unwrap().as_deref(), Some("nyc"));
     }
 
     #[tokio::test]

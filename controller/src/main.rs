@@ -280,8 +280,11 @@ async fn restore(arguments: &Restore) -> anyhow::Result<()> {
     // Without its authority a store is of no use, and with another one no server would know its controller.
     Ca::load(state_dir)?;
     let _only_one = lock(state_dir)?;
-    let target = backup::restore(file, store, *replace).await?;
-    println!("restored to {}", target.display());
+    let restored = backup::restore(file, store, *replace).await?;
+    println!("restored to {}", restored.target.display());
+    if let Some(kept) = restored.kept {
+        println!("what was there before is kept as {}", kept.display());
+    }
     println!(
         "What happened after the backup is not in it: look at `featherctl tenant list` and `featherctl user list`"
     );

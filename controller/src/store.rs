@@ -45,6 +45,7 @@ mod users;
 pub mod warnings;
 mod web;
 
+pub use copy::fold_log;
 pub use invitations::Invitation;
 pub use lead::Stood;
 pub use members::ServerRow;

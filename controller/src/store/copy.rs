@@ -3,9 +3,21 @@
 use std::path::Path;
 
 use feather_proto::error::{Error as WireError, reason};
-use sqlx::Row as _;
+use sqlx::{Connection as _, Row as _};
 
 use super::{Result, Store, column};
+
+/// Writes what is in the write-ahead log of an embedded store into its file, which then is all of it. Its schema stays as it is. Nobody else
+/// may have it open.
+pub async fn fold_log(file: &Path) -> Result<()> {
+    sqlx::any::install_default_drivers();
+    let mut connection = sqlx::AnyConnection::connect(&format!("sqlite://{}?mode=rw", file.display())).await?;
+    let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
+    // The last one to close it takes the empty log away.
+    connection.close().await?;
+    folded?;
+    Ok(())
+}
 
 impl Store {
     /// Writes a consistent copy to a file that is not there yet. Other calls wait meanwhile.
