@@ -228,7 +228,24 @@ pub fn judge(view: &View<'_>) -> Judgement {
     zone(view, &mut judgement);
     certificate(view, &mut judgement);
     judgement.conditions.extend(backups::conditions(view));
+    merge(&mut judgement.conditions);
     judgement
+}
+
+/// What goes by one name is one condition: whoever acknowledges it is told of all that it stands for.
+fn merge(conditions: &mut Vec<Condition>) {
+    let mut merged: Vec<Condition> = Vec::with_capacity(conditions.len());
+    for condition in conditions.drain(..) {
+        let same = merged.iter_mut().find(|one| (one.kind, &one.about) == (condition.kind, &condition.about));
+        match same {
+            Some(one) if one.message != condition.message => {
+                one.message = format!("{}; {}", one.message, condition.message)
+            }
+            Some(_) => {}
+            None => merged.push(condition),
+        }
+    }
+    *conditions = merged;
 }
 
 fn servers(view: &View<'_>, judgement: &mut Judgement) {
@@ -279,9 +296,18 @@ fn servers(view: &View<'_>, judgement: &mut Judgement) {
     }
 }
 
-/// The same for sentences that differ in their numbers only: a problem that counts is one problem.
+/// The same for sentences that differ only in numbers that stand alone: a problem that counts is one problem, and a number in a name
+/// is part of the name.
 fn likeness(sentence: &str) -> String {
-    let plain: String = sentence.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+    let joins = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let words = sentence.split_inclusive(|letter| !joins(letter));
+    let plain: String = words
+        .filter(|word| {
+            // A stop at the end is that of the sentence.
+            let bare = word.trim_end_matches(|letter: char| !joins(letter) || letter == '.');
+            bare.is_empty() || !bare.chars().all(|letter| letter.is_ascii_digit())
+        })
+        .collect();
     Sha256::digest(plain).iter().take(3).map(|byte| format!("{byte:02x}")).collect()
 }
 

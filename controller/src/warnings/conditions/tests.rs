@@ -185,6 +185,16 @@ fn problems_are_told_one_by_one_whatever_they_count() {
     scene.on("nyc").problems[0] = "Caddy gave no answer for 40 s".into();
     assert_eq!(scene.ids(), before);
     assert_ne!(likeness("a"), likeness("b"));
+    for (one, other) in [("user1 is sick", "user2 is sick"), ("on 10.0.0.1", "on 10.0.0.2"), ("a-1_b", "a-2_b")] {
+        assert_ne!(likeness(one), likeness(other), "a number in a name is part of it");
+    }
+    assert_eq!(likeness("it failed 3 times, the last at 12."), likeness("it failed 40 times, the last at 9."));
+    // Two that are alike are one, which says both.
+    scene.on("nyc").problems =
+        vec!["port 81 is taken".into(), "port 82 is taken".into(), "user1 hangs".into(), "user2 hangs".into()];
+    let judged = scene.judged().conditions;
+    assert_eq!(judged.len(), 3, "{judged:#?}");
+    assert!(judged[0].message.contains("port 81") && judged[0].message.contains("port 82"), "{judged:#?}");
     // What `server show` calls a problem is one here, too.
     let mut scene = Scene::new();
     scene.on("fra").images.clear();
