@@ -206,7 +206,10 @@ pub async fn reconcile(world: &World) -> Result<usize, Error> {
 
 /// The former ingress while it matters, and the tenants that nobody looks for elsewhere any more. Where no name server is asked, that is
 /// never known.
-async fn dns_knows(world: &World, tenants: &[TenantRow]) -> Result<(Option<ServerName>, BTreeSet<TenantName>), Error> {
+pub(crate) async fn dns_knows(
+    world: &World,
+    tenants: &[TenantRow],
+) -> Result<(Option<ServerName>, BTreeSet<TenantName>), Error> {
     let former: Option<ServerName> =
         world.store.setting(dns::FORMER_INGRESS).await?.map(|name| name.parse()).transpose()?;
     let Ok(keeper) = world.dns.keeper() else { return Ok((former, BTreeSet::new())) };

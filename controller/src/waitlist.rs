@@ -101,7 +101,7 @@ impl Waitlist {
                 return Err(server_not_found(only));
             }
         }
-        let answers = self.ask(members, |agent| async move { agent.sign_ups().await }.boxed()).await;
+        let answers = ask(&self.world, members, |agent| async move { agent.sign_ups().await }.boxed()).await;
         let invitations = self.world.store.invitations().await?;
         Ok(fold(answers, &invitations))
     }
@@ -114,7 +114,7 @@ impl Waitlist {
             let email = email.clone();
             async move { agent.remove_sign_up(&email).await }.boxed()
         };
-        for (server, answer) in self.ask(members, remove).await {
+        for (server, answer) in ask(&self.world, members, remove).await {
             match answer {
                 Ok(true) => servers.push(server),
                 Ok(false) => {}
@@ -181,36 +181,13 @@ impl Waitlist {
         Ok((tenant, self.intent.add(&request, Home::on(invite.server.clone())).await?))
     }
 
-    /// Asks all servers at once; one that is not connected is not waited for.
-    async fn ask<T: Send + 'static>(
-        &self,
-        members: Vec<ServerRow>,
-        call: impl Fn(Arc<dyn Agent>) -> BoxFuture<'static, Result<T, Error>>,
-    ) -> Vec<(ServerName, Result<T, Error>)> {
-        let calls: Vec<_> = members
-            .iter()
-            .map(|row| match self.way_to(row) {
-                Ok(agent) => call(agent),
-                Err(error) => std::future::ready(Err(error)).boxed(),
-            })
-            .collect();
-        members.into_iter().map(|row| row.name).zip(join_all(calls).await).collect()
-    }
-
-    fn way_to(&self, row: &ServerRow) -> Result<Arc<dyn Agent>, Error> {
-        match self.world.fleet.observed(&row.name).reachability {
-            Reachability::Silent(why) => Err(Error::unavailable(reason::SERVER_UNREACHABLE, why)),
-            Reachability::Connecting | Reachability::Alive => self.world.agents.agent(&row.name, &row.address),
-        }
-    }
-
     async fn require_listed(&self, email: &EmailAddress) -> Result<(), Error> {
         let members = self.world.store.servers().await?;
         let look = |agent: Arc<dyn Agent>| {
             let email = email.clone();
             async move { agent.sign_up(&email).await }.boxed()
         };
-        let answers = self.ask(members, look).await;
+        let answers = ask(&self.world, members, look).await;
         if answers.iter().any(|(_, answer)| matches!(answer, Ok(Some(_)))) {
             return Ok(());
         }
@@ -256,6 +233,58 @@ impl Waitlist {
         }
         Ok(taken)
     }
+}
+
+/// Asks all servers at once; one that is not connected is not waited for.
+async fn ask<T: Send + 'static>(
+    world: &World,
+    members: Vec<ServerRow>,
+    call: impl Fn(Arc<dyn Agent>) -> BoxFuture<'static, Result<T, Error>>,
+) -> Vec<(ServerName, Result<T, Error>)> {
+    let way_to = |row: &ServerRow| match world.fleet.observed(&row.name).reachability {
+        Reachability::Silent(why) => Err(Error::unavailable(reason::SERVER_UNREACHABLE, why)),
+        Reachability::Connecting | Reachability::Alive => world.agents.agent(&row.name, &row.address),
+    };
+    let calls: Vec<_> = members
+        .iter()
+        .map(|row| match way_to(row) {
+            Ok(agent) => call(agent),
+            Err(error) => std::future::ready(Err(error)).boxed(),
+        })
+        .collect();
+    members.into_iter().map(|row| row.name).zip(join_all(calls).await).collect()
+}
+
+/// What is on one server's waitlist alone, without a word of who it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnlyThere {
+    /// So many signed up there, on no other server that answers, and were not invited.
+    pub count: usize,
+    /// What is wrong with the list: there may be more.
+    pub problem: Option<String>,
+}
+
+/// Looks what would be lost with a server's waitlist.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn only_on(world: &World, server: &ServerName) -> Result<OnlyThere, Error> {
+    let members = world.store.servers().await?;
+    let answers = ask(world, members, |agent| async move { agent.sign_ups().await }.boxed()).await;
+    let invitations = world.store.invitations().await?;
+    let (here, elsewhere): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(name, _)| name == server);
+    let (_, here) = here.into_iter().next().ok_or_else(|| server_not_found(server))?;
+    // Of one that does not answer nobody knows whom it has.
+    let elsewhere: Vec<_> = elsewhere.into_iter().filter_map(|(_, answer)| answer.ok()).collect();
+    Ok(only_there(here.map_err(intent::nothing_began)?, &elsewhere, &invitations))
+}
+
+fn only_there(here: SignUps, elsewhere: &[SignUps], invitations: &[Invitation]) -> OnlyThere {
+    let others = elsewhere.iter().flat_map(|all| &all.entries).map(|entry| entry.email.key());
+    let invited = invitations.iter().filter(|one| one.stands()).map(|one| one.address.clone());
+    let known: BTreeSet<_> = others.chain(invited).collect();
+    let mine: BTreeSet<_> = here.entries.iter().map(|entry| entry.email.key()).collect();
+    OnlyThere { count: mine.difference(&known).count(), problem: here.problem }
 }
 
 /// One list of many: an address counts once, with its earliest time.
@@ -325,7 +354,7 @@ mod tests {
     use time::{Duration, OffsetDateTime};
     use uuid::Uuid;
 
-    use super::fold;
+    use super::{OnlyThere, fold, only_there};
     use crate::{
         agents::{SignUp, SignUps},
         operations::State,
@@ -364,6 +393,22 @@ mod tests {
             listed.entries.iter().map(|one| (one.email.as_str(), one.server.as_str(), one.signed_up)).collect();
         assert_eq!(shown, [("zoe@example.org", "fra", at(3)), ("ada@example.org", "nyc", at(5))]);
         assert_eq!(listed.unreachable.len(), 1);
+    }
+
+    #[test]
+    fn who_is_on_one_list_alone_and_was_not_invited_would_be_lost_with_it() {
+        let all = |entries: &[(&str, i64)]| signed_up(entries).unwrap();
+        let here =
+            || all(&[("ada@example.org", 1), ("ADA@example.org", 2), ("zoe@example.org", 3), ("bea@example.org", 4)]);
+        let count =
+            |elsewhere: &[SignUps], invitations: &[Invitation]| only_there(here(), elsewhere, invitations).count;
+        assert_eq!(count(&[], &[]), 3, "an address is one");
+        assert_eq!(count(&[all(&[("Zoe@example.org", 9)])], &[]), 2);
+        let came_of_it = invitation("bea@example.org", "bea", Some(State::Succeeded));
+        let nothing_came = invitation("ada@example.org", "ada", Some(State::Failed));
+        assert_eq!(count(&[all(&[("zoe@example.org", 9)])], &[came_of_it, nothing_came]), 1);
+        let unread = SignUps { entries: vec![], problem: Some("unreadable".into()) };
+        assert_eq!(only_there(unread, &[], &[]), OnlyThere { count: 0, problem: Some("unreadable".into()) });
     }
 
     #[test]

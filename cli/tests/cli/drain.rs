@@ -184,7 +184,7 @@ async fn a_server_is_retired_by_its_name_and_its_copies_are_named() {
     let controller = Controller::start().await;
     let copy = pb::KeptCopy { tenant: "alice".into(), lives_on: "fra".into(), keep_until: None };
     controller.answers("RetireServer", pb::RetireServerResponse { kept_copies: vec![copy] });
-    assert_snapshot!(controller.run("server retire nyc --discard-kept-copies --yes").await, @r"
+    assert_snapshot!(controller.run("server retire nyc --discard-kept-copies --dns-elsewhere --discard-waitlist --yes").await, @r"
     --- stdout
     COPY OF  LIVES ON  KEPT UNTIL
     alice    fra       -
@@ -198,5 +198,5 @@ async fn a_server_is_retired_by_its_name_and_its_copies_are_named() {
     next: add --yes if you mean it. This takes nyc out of the fleet for good, with the copies that it keeps.
     --- exit 2
     ");
-    assert_snapshot!(controller.calls(), @r#"RetireServer: RetireServerRequest { server: "nyc", discard_kept_copies: true, dry_run: false }"#);
+    assert_snapshot!(controller.calls(), @r#"RetireServer: RetireServerRequest { server: "nyc", discard_kept_copies: true, dry_run: false, dns_elsewhere: true, discard_waitlist: true }"#);
 }

@@ -18,7 +18,7 @@ use crate::{
     fleet::{self, Observed, Reachability},
     intent::{Asker, Intent, Planned, Resettling},
     placement::Candidate,
-    retirement::{self, KeptCopy},
+    retirement::{self, GivenUp, KeptCopy},
     store::{ServerRow, TenantState, server_not_found},
     upkeep::{self, Edit},
     warnings,
@@ -237,8 +237,12 @@ impl ServerService for Servers {
         let caller = admin(&request)?;
         let message = request.into_inner();
         let server: ServerName = message.server.parse()?;
-        let discard = message.discard_kept_copies;
-        let copies = retirement::retire(&self.world, &server, discard, message.dry_run).await?;
+        let given_up = GivenUp {
+            copies: message.discard_kept_copies,
+            names: message.dns_elsewhere,
+            waitlist: message.discard_waitlist,
+        };
+        let copies = retirement::retire(&self.world, &server, given_up, message.dry_run).await?;
         if !message.dry_run {
             tracing::info!(%server, kept_copies = copies.len(), by = %caller, "server retired");
         }

@@ -297,11 +297,14 @@ async fn not_retired(fleet: &Fleet, request: pb::RetireServerRequest) -> Error {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_server_is_retired_with_its_copies_only_by_word() {
     let fleet = fleet_with(&["nyc", "fra"], &["alice", "bob"]).await;
-    let gone = pb::RetireServerRequest { discard_kept_copies: true, ..retire("nyc") };
+    let gone = pb::RetireServerRequest { discard_kept_copies: true, dns_elsewhere: true, ..retire("nyc") };
     let full = not_retired(&fleet, gone.clone()).await;
     assert!(full.message.contains("holds the data of alice, bob"), "{full:?}");
     assert_eq!(drain(&fleet, asked("nyc")).await.state(), pb::OperationState::Succeeded);
-    let kept = not_retired(&fleet, retire("nyc")).await;
+    let led = pb::RetireServerRequest { discard_kept_copies: true, ..retire("nyc") };
+    let led = not_retired(&fleet, led).await;
+    assert!(led.message.contains("forwards for alice, bob") && led.message.contains("--dns-elsewhere"), "{led:?}");
+    let kept = not_retired(&fleet, pb::RetireServerRequest { dns_elsewhere: true, ..retire("nyc") }).await;
     assert!(kept.message.contains("(lives on fra)") && kept.message.contains("--discard-kept-copies"), "{kept:?}");
     let dry = pb::RetireServerRequest { dry_run: true, ..gone.clone() };
     let dry = fleet.server_service().retire_server(dry).await.unwrap().into_inner();
@@ -313,6 +316,24 @@ async fn a_drained_server_is_retired_with_its_copies_only_by_word() {
     assert_eq!((home(&fleet, "alice").await, home(&fleet, "bob").await), ("fra".into(), "fra".into()));
     let taking = not_retired(&fleet, retire("fra")).await;
     assert!(taking.is(reason::WRONG_STATE), "{taking:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ingress_is_not_retired_before_another_one_is_and_names_have_left_it() {
+    let fleet = fleet_with(&["nyc", "fra"], &[]).await;
+    let ingress = async |server: &str| {
+        let request = pb::SetIngressRequest { server: server.into(), dry_run: false };
+        fleet.zone().set_ingress(request).await.unwrap();
+    };
+    ingress("nyc").await;
+    assert_eq!(drain(&fleet, asked("nyc")).await.state(), pb::OperationState::Succeeded);
+    let is = not_retired(&fleet, retire("nyc")).await;
+    assert!(is.is(reason::WRONG_STATE) && is.message.contains("`featherctl dns ingress OTHER`"), "{is:?}");
+    ingress("fra").await;
+    let was = not_retired(&fleet, retire("nyc")).await;
+    assert!(was.message.contains("was the ingress before"), "{was:?}");
+    let sure = pb::RetireServerRequest { dns_elsewhere: true, ..retire("nyc") };
+    fleet.server_service().retire_server(sure).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -229,3 +229,25 @@ async fn a_server_that_does_not_answer_is_named_and_the_others_are_listed() {
     assert_eq!(try_invite(&fleet, invitation("zoe@example.org")).await.unwrap_err().reason, reason::SERVER_UNREACHABLE);
     assert_eq!(invite(&fleet, "ada@example.org").await.1.state(), pb::OperationState::Succeeded);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_retired_with_people_whom_nobody_else_has() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    for email in ["ada@example.org", "bea@example.org", "zoe@example.org"] {
+        sign_up(&fleet, "nyc", email).await;
+    }
+    sign_up(&fleet, "fra", "zoe@example.org").await;
+    let named = pb::InviteRequest { server: "fra".into(), ..invitation("bea@example.org") };
+    let invited = try_invite(&fleet, named).await.unwrap();
+    assert_eq!(fleet.outcome(&invited.operation.unwrap().id).await.state(), pb::OperationState::Succeeded);
+    let request = pb::CordonServerRequest { server: "nyc".into(), cordoned: true, dry_run: false };
+    fleet.server_service().cordon_server(request).await.unwrap();
+    // She was put on fra, so names may lead to nyc by default: that is not what this is about.
+    let retire = pb::RetireServerRequest { server: "nyc".into(), dns_elsewhere: true, ..Default::default() };
+    let refused = Error::from(fleet.server_service().retire_server(retire.clone()).await.unwrap_err());
+    assert!(refused.message.starts_with("1 signed up on nyc") && !refused.message.contains('@'), "{refused:?}");
+    assert!(refused.message.contains("--discard-waitlist"), "{refused:?}");
+    let sure = pb::RetireServerRequest { discard_waitlist: true, ..retire };
+    fleet.server_service().retire_server(sure).await.unwrap();
+    assert_eq!(list(&fleet).await.emails(), ["zoe@example.org"]);
+}

@@ -14,8 +14,9 @@ use crate::{
 
 /// Take a server that was drained out of the fleet for good.
 ///
-/// Refused while anything lives on it, an operation uses it, it takes new tenants, or it keeps copies of tenants that moved away: those are
-/// named, and nobody can go back to them afterwards. The machine itself is left as it is.
+/// Refused while anything lives on it, an operation uses it, it takes new tenants, or something would be lost with it: copies of tenants that
+/// moved away, the way of users whom names still lead to it, or its waitlist. Each is named, with what to do. The machine itself is left as it
+/// is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which server.
@@ -24,6 +25,13 @@ pub(crate) struct Args {
     /// Give up the copies that it keeps of tenants that moved away.
     #[arg(long)]
     discard_kept_copies: bool,
+    /// Let it go although it is the ingress, was it lately, or forwards for tenants that left it: for names that are led elsewhere by other
+    /// means.
+    #[arg(long)]
+    dns_elsewhere: bool,
+    /// Forget who signed up there, and nowhere else, without having been invited.
+    #[arg(long)]
+    discard_waitlist: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -60,8 +68,13 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         let consequence = format!("This takes {server} out of the fleet for good, with the copies that it keeps.");
         confirm(context.output, &Question { name: server, consequence: &consequence, yes: arguments.yes })?;
     }
-    let discard_kept_copies = arguments.discard_kept_copies;
-    let request = pb::RetireServerRequest { server: server.to_owned(), discard_kept_copies, dry_run };
+    let request = pb::RetireServerRequest {
+        server: server.to_owned(),
+        discard_kept_copies: arguments.discard_kept_copies,
+        dry_run,
+        dns_elsewhere: arguments.dns_elsewhere,
+        discard_waitlist: arguments.discard_waitlist,
+    };
     let response = connection.call(connection.servers().retire_server(request)).await?;
     let kept_copies = response.kept_copies.into_iter().map(CopyView::from).collect();
     let view = RetiredView { server, dry_run, retired: !dry_run, kept_copies };
