@@ -9,7 +9,7 @@ use std::{
 };
 
 use feather_proto::{
-    error::Error,
+    error::{Error, reason},
     ids::ServerName,
     tls::{Peer, Principal, Revoked},
 };
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ca::BACKDATE,
-    store::{PEOPLE, Store},
+    store::{PEOPLE, Store, UserRow},
     world::World,
 };
 
@@ -28,6 +28,8 @@ pub mod rights;
 
 /// A person's calls are noted at most so often.
 const SEEN_AGAIN: Duration = Duration::minutes(1);
+/// A certificate begins at most so much later than now.
+const AHEAD_MAX: Duration = Duration::minutes(10);
 /// Refused callers without a certificate that are put down in the audit log: so many at once, and so many in a second for good.
 const STRANGERS_BURST: f64 = 60.0;
 const STRANGERS_PER_SECOND: f64 = 1.0;
@@ -38,6 +40,9 @@ pub struct Access {
     /// In force now, also for connections that this process opens.
     pub revoked: Revoked,
     seen: Mutex<BTreeMap<Principal, OffsetDateTime>>,
+    /// Held from the look whether somebody is in to what follows from it: by whoever takes somebody out, until the list is in force, and
+    /// by whoever gives out a certificate or a token, until it is noted. So each of these is wholly before a revocation or behind it.
+    turn: tokio::sync::Mutex<()>,
     /// Refusals of callers without a certificate that may still be put down.
     strangers: Strangers,
 }
@@ -71,16 +76,29 @@ impl Strangers {
 impl Access {
     /// With the list that connections look at.
     pub fn new(revoked: Revoked) -> Self {
-        Self { revoked, seen: Mutex::default(), strangers: Strangers::default() }
+        Self { revoked, ..Self::default() }
     }
 
-    /// Puts in force what the store says.
+    /// Puts in force what the store says, on top of what is in force: a list that was read before another change takes nothing back.
+    /// Idempotent.
     pub async fn load(&self, store: &Store) -> Result<(), Error> {
-        let list = store.revocations().await?;
-        if *self.revoked.list() != list {
-            self.revoked.replace(list);
-        }
+        self.revoked.extend(&store.revocations().await?);
         Ok(())
+    }
+
+    /// Waits until nobody is being taken out or let in. Not to be asked for by whoever holds it.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// The same, for a caller that was heard before and may have been taken out since.
+    ///
+    /// # Errors
+    /// It was: `PERMISSION_DENIED` with the reason `REVOKED`.
+    pub async fn turn_of(&self, caller: &Peer) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        let turn = self.turn().await;
+        self.revoked.check(caller)?;
+        Ok(turn)
     }
 
     /// When a certificate of this name is to be issued: now, but not so early that it would be among those that are refused.
@@ -105,8 +123,10 @@ impl Access {
         if !self.is_news(principal, now) {
             return;
         }
+        // Somebody who was revoked while its call came in is not noted as somebody who is in.
+        let Ok(_turn) = self.turn_of(peer).await else { return };
         let until = peer.valid_until.and_then(|until| OffsetDateTime::from_unix_timestamp(until).ok());
-        if let Err(error) = store.note_seen(principal, until, now).await {
+        if let Err(error) = store.note_seen(principal, peer.valid_from, until, now).await {
             tracing::warn!(%principal, error = &error as &dyn std::error::Error, "cannot note who called");
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(principal);
         }
@@ -114,16 +134,52 @@ impl Access {
 }
 
 impl World {
-    /// Refuses all certificates that a server has now: at once by this controller, and by the agents within moments. A later
-    /// invitation gives it another. Idempotent.
-    pub async fn revoke_server(&self, server: &ServerName, by: &str) -> Result<(), Error> {
-        self.revoke(&[Principal::agent(server)], by).await
+    /// Takes a server out of the fleet, and refuses all certificates that it has now: at once by this controller, and by the agents within
+    /// moments. A later invitation gives it another.
+    pub async fn remove_server(&self, server: &ServerName) -> Result<(), Error> {
+        let _turn = self.access.turn().await;
+        let removed = self.store.remove_server(server, self.clock.now()).await;
+        // Also when the store did not say that it was done: it may have been.
+        self.access.load(&self.store).await?;
+        self.ring_desired();
+        Ok(removed?)
     }
 
-    /// The same for any names.
-    pub async fn revoke(&self, principals: &[Principal], by: &str) -> Result<(), Error> {
-        self.store.revoke(principals, by, self.clock.now()).await?;
-        self.access.load(&self.store).await
+    /// Refuses all certificates that these names have now, for a caller who is in itself, if people as they are now say that they may go.
+    /// Idempotent.
+    pub async fn revoke(
+        &self,
+        principals: &[Principal],
+        caller: &Peer,
+        may: impl FnOnce(&[UserRow], OffsetDateTime) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let _turn = self.access.turn_of(caller).await?;
+        let now = self.clock.now();
+        may(&self.store.users().await?, now)?;
+        let by = caller.principal.as_ref().map(ToString::to_string).unwrap_or_default();
+        let revoked = self.store.revoke(principals, &by, now).await;
+        self.access.load(&self.store).await?;
+        Ok(revoked?)
+    }
+
+    /// When a certificate of this name is to be issued, by whoever has the turn. Noted before it is handed out: a revocation reaches so far.
+    ///
+    /// # Errors
+    /// It would begin so far ahead that it were of no use: certificates were handed out, and revoked, while a clock was wrong.
+    pub async fn issue(&self, principal: &Principal) -> Result<OffsetDateTime, Error> {
+        let now = self.clock.now();
+        let at = self.access.issue_at(principal, now);
+        if at - now > AHEAD_MAX {
+            return Err(Error::refused(
+                reason::WRONG_STATE,
+                format!(
+                    "{principal} had certificates that begin at {at}, by a clock that was wrong then or is now, and they are refused; a new one \
+                     would begin behind them. Look at the controller's clock; if it is right, use another name"
+                ),
+            ));
+        }
+        self.store.note_issued(principal, (at - BACKDATE).unix_timestamp()).await?;
+        Ok(at)
     }
 }
 
@@ -132,6 +188,10 @@ pub async fn spread(world: Arc<World>, shutdown: CancellationToken) {
     let mut list = world.access.revoked.subscribe();
     let mut observed = world.fleet.subscribe();
     loop {
+        // Whoever changed the store may have ended before it could say so.
+        if let Err(error) = world.access.load(&world.store).await {
+            tracing::warn!(%error, "cannot read the list of revoked certificates; trying again");
+        }
         let current = list.borrow_and_update().clone();
         let digest = current.digest();
         for (server, seen) in world.fleet.all() {
@@ -163,11 +223,11 @@ async fn tell(world: &World, server: &ServerName, list: &feather_proto::tls::Rev
 
 #[cfg(test)]
 mod tests {
-    use feather_proto::tls::{Principal, Revocation};
+    use feather_proto::tls::{Peer, Principal, Revocation, Role};
     use time::{Duration, OffsetDateTime};
 
-    use super::{Access, Strangers};
-    use crate::ca::BACKDATE;
+    use super::{Access, SEEN_AGAIN, Strangers};
+    use crate::{ca::BACKDATE, store::Store};
 
     #[test]
     fn a_certificate_is_never_issued_among_those_that_are_refused() {
@@ -182,6 +242,26 @@ mod tests {
             assert!(!access.revoked.list().refuses(&nyc, Some(valid_from)), "{now}");
         }
         assert_eq!(access.issue_at(&nyc, now + Duration::hours(1)), now + Duration::hours(1));
+    }
+
+    #[tokio::test]
+    async fn what_the_store_said_before_takes_nothing_back_and_who_is_out_gets_no_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap();
+        let access = Access::default();
+        let (ada, now) = (Principal { role: Role::Admin, name: "ada".into() }, OffsetDateTime::UNIX_EPOCH);
+        let peer = Peer { principal: Some(ada.clone()), valid_from: Some(0), ..Peer::default() };
+        drop(access.turn_of(&peer).await.unwrap());
+        access.revoked.replace([Revocation { principal: ada.clone(), valid_from_last: 7 }].into_iter().collect());
+        // Its list is empty yet, as one that was read a moment ago.
+        access.load(&store).await.unwrap();
+        assert!(access.turn_of(&peer).await.is_err());
+        // Nor is it noted.
+        access.note(&store, &peer, now).await;
+        assert_eq!(store.users().await.unwrap(), []);
+        let later = Peer { valid_from: Some(8), ..peer };
+        access.note(&store, &later, now + SEEN_AGAIN).await;
+        assert_eq!(store.users().await.unwrap().len(), 1);
     }
 
     #[test]

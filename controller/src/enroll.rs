@@ -10,7 +10,7 @@ use feather_proto::{
     ids::ServerName,
     join_token::JoinToken,
     model::invalid_field,
-    tls::{Principal, sha256_hex},
+    tls::{Peer, Principal, sha256_hex},
 };
 use rand::{TryRng as _, rngs::SysRng};
 use time::{Duration, OffsetDateTime};
@@ -67,6 +67,7 @@ impl Enroll {
         server: ServerName,
         ttl_seconds: u32,
         rejoin: bool,
+        caller: &Peer,
     ) -> Result<(JoinToken, OffsetDateTime), Error> {
         let ttl_seconds = if ttl_seconds == 0 { TTL_DEFAULT_SECONDS } else { ttl_seconds };
         if !TTL_SECONDS.contains(&ttl_seconds) {
@@ -85,6 +86,7 @@ impl Enroll {
                 ),
             ));
         }
+        let _turn = self.world.access.turn_of(caller).await?;
         let secret = new_secret();
         let expires = self.world.clock.now() + Duration::seconds(i64::from(ttl_seconds));
         self.world.store.add_join_token(&sha256_hex(secret.as_bytes()), &server, expires, rejoin).await?;
@@ -96,9 +98,11 @@ impl Enroll {
     pub async fn join(&self, secret: &str, joining: &Joining) -> Result<Admitted, Error> {
         check_address(&joining.address)?;
         check_host(&joining.public_address)?;
-        let now = self.world.clock.now();
         // Signed first, with a name to be thrown away, to learn the key: the token decides on the name.
-        let probe = self.sign(&joining.csr_pem, &Principal::agent("joining"))?;
+        let probe = self.sign(&joining.csr_pem, &Principal::agent("joining"), self.world.clock.now())?;
+        // A removal before this takes the token, one behind it refuses what is handed out.
+        let _turn = self.world.access.turn().await;
+        let now = self.world.clock.now();
         let row = self
             .world
             .store
@@ -117,7 +121,7 @@ impl Enroll {
             .await?;
         // Whoever had the place before is refused from now on.
         self.world.access.load(&self.world.store).await?;
-        let signed = self.sign(&joining.csr_pem, &Principal::agent(&row.name))?;
+        let signed = self.issue(&joining.csr_pem, &Principal::agent(&row.name)).await?;
         self.world.ring_desired();
         tracing::info!(server = %row.name, address = %row.address, "server joined");
         Ok(Admitted { server: row.name, certificate_pem: signed.certificate_pem, ca_pem: self.ca.ca_pem().to_owned() })
@@ -125,9 +129,10 @@ impl Enroll {
 
     /// A fresh certificate for a member that shows one from this membership, valid from then: a machine that was removed, or whose
     /// place another one took, still has one of that name for a while.
-    pub async fn renew(&self, server: &ServerName, valid_from: Option<i64>, csr_pem: &str) -> Result<Admitted, Error> {
-        self.require_member(server, valid_from).await?;
-        let signed = self.sign(csr_pem, &Principal::agent(server))?;
+    pub async fn renew(&self, server: &ServerName, caller: &Peer, csr_pem: &str) -> Result<Admitted, Error> {
+        let _turn = self.world.access.turn_of(caller).await?;
+        self.require_member(server, caller.valid_from).await?;
+        let signed = self.issue(csr_pem, &Principal::agent(server)).await?;
         self.world.store.set_server_key(server, &signed.key_fingerprint).await?;
         tracing::info!(%server, "certificate renewed");
         Ok(Admitted {
@@ -152,8 +157,13 @@ impl Enroll {
         Ok(())
     }
 
-    fn sign(&self, csr_pem: &str, principal: &Principal) -> Result<ca::Signed, Error> {
-        let at = self.world.access.issue_at(principal, self.world.clock.now());
+    /// By whoever has the turn.
+    async fn issue(&self, csr_pem: &str, principal: &Principal) -> Result<ca::Signed, Error> {
+        let at = self.world.issue(principal).await?;
+        self.sign(csr_pem, principal, at)
+    }
+
+    fn sign(&self, csr_pem: &str, principal: &Principal, at: OffsetDateTime) -> Result<ca::Signed, Error> {
         self.ca.sign(csr_pem, principal, AGENT_LIFE, at).map_err(|error| match error {
             ca::Error::Request(_) => {
                 invalid_field("csr_pem", "a PEM certificate signing request, signed by its own key")

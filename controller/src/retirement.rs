@@ -195,9 +195,7 @@ pub async fn retire(
     let loss = loss(world, &row, &snapshot).await?;
     judge(server, row.upkeep.cordoned, &loss, given_up)?;
     if !dry_run {
-        world.store.remove_server(server, world.clock.now()).await?;
-        world.access.load(&world.store).await?;
-        world.ring_desired();
+        world.remove_server(server).await?;
     }
     Ok(loss.copies)
 }

@@ -9,7 +9,7 @@ use feather_proto::{
     error::{Error, reason},
     login_token::LoginToken,
     model::invalid_field,
-    tls::{Principal, Role, entitled, sha256_hex},
+    tls::{Peer, Principal, Role, entitled, sha256_hex},
 };
 use time::{Duration, OffsetDateTime};
 
@@ -161,7 +161,7 @@ impl Users {
     }
 
     /// A token to log in with.
-    pub async fn add(&self, adding: &Adding, by: &str) -> Result<(LoginToken, OffsetDateTime), Error> {
+    pub async fn add(&self, adding: &Adding, caller: &Peer) -> Result<(LoginToken, OffsetDateTime), Error> {
         check_name(&adding.name)?;
         let ttl_seconds = if adding.ttl_seconds == 0 { TTL_DEFAULT_SECONDS } else { adding.ttl_seconds };
         if !TTL_SECONDS.contains(&ttl_seconds) {
@@ -172,6 +172,8 @@ impl Users {
             seconds if LIFE_SECONDS.contains(&seconds) => Duration::seconds(seconds.cast_signed()),
             _ => return Err(invalid_field("life_seconds", "from 3600 (an hour) to 31622400 (366 days)")),
         };
+        let _turn = self.world.access.turn_of(caller).await?;
+        let by = &caller.principal.as_ref().map(ToString::to_string).unwrap_or_default();
         let now = self.world.clock.now();
         may_add(&self.world.store.users().await?, adding, now)?;
         let principal = Principal { role: adding.role, name: adding.name.clone() };
@@ -187,20 +189,24 @@ impl Users {
 
     /// A certificate for whoever has a good token.
     pub async fn log_in(&self, secret: &str, csr_pem: &str) -> Result<Admitted, Error> {
-        let now = self.world.clock.now();
         // Signed first, with a name to be thrown away, to learn the key: the token decides on the name.
         let nobody = Principal { role: Role::Viewer, name: "nobody".into() };
-        let probe = self.sign(csr_pem, &nobody, Duration::minutes(1))?;
+        let probe = self.sign(csr_pem, &nobody, Duration::minutes(1), self.world.clock.now())?;
+        // A revocation before this takes the token, one behind it refuses what is handed out.
+        let _turn = self.world.access.turn().await;
+        let now = self.world.clock.now();
         let row = self.world.store.log_in(&sha256_hex(secret.as_bytes()), &probe.key_fingerprint, now).await?;
         self.world.access.load(&self.world.store).await?;
         tracing::info!(principal = %row.principal, "logged in");
-        self.admit(row.principal, csr_pem, row.life)
+        self.admit(row.principal, csr_pem, row.life).await
     }
 
-    /// A fresh certificate for somebody whose own was accepted.
-    pub async fn renew(&self, principal: Principal, csr_pem: &str) -> Result<Admitted, Error> {
+    /// A fresh certificate for somebody whose own was accepted, and still is.
+    pub async fn renew(&self, caller: &Peer, csr_pem: &str) -> Result<Admitted, Error> {
+        let principal = entitled(caller.principal.clone(), &PEOPLE)?;
+        let _turn = self.world.access.turn_of(caller).await?;
         let life = self.world.store.user(&principal).await?.map_or(PERSON_LIFE, |row| row.life);
-        let admitted = self.admit(principal, csr_pem, life)?;
+        let admitted = self.admit(principal, csr_pem, life).await?;
         tracing::info!(principal = %admitted.principal, "certificate renewed");
         Ok(admitted)
     }
@@ -215,15 +221,17 @@ impl Users {
     }
 
     /// A token for the web page: for the caller, or by an admin for anybody. `ttl_seconds` is 0 for the usual.
-    pub async fn web_token(&self, name: &str, ttl_seconds: u32, caller: &Principal) -> Result<WebToken, Error> {
-        let name = web_name(name, caller)?;
+    pub async fn web_token(&self, name: &str, ttl_seconds: u32, caller: &Peer) -> Result<WebToken, Error> {
+        let principal = entitled(caller.principal.clone(), &PEOPLE)?;
+        let name = web_name(name, &principal)?;
         let ttl_seconds = if ttl_seconds == 0 { WEB_TTL_DEFAULT_SECONDS } else { ttl_seconds };
         if !WEB_TTL_SECONDS.contains(&ttl_seconds) {
             return Err(invalid_field("ttl_seconds", "from 60 (a minute) to 7776000 (90 days)"));
         }
+        let _turn = self.world.access.turn_of(caller).await?;
         let now = self.world.clock.now();
         let (secret, expires) = (new_secret(), now + Duration::seconds(i64::from(ttl_seconds)));
-        let by = caller.to_string();
+        let by = principal.to_string();
         let new = NewWebToken { secret_sha256: &sha256_hex(secret.as_bytes()), name: &name, by: &by, expires };
         self.world.store.add_web_token(&new, now).await?;
         tracing::info!(name, by, "token for the web page made");
@@ -232,22 +240,28 @@ impl Users {
     }
 
     /// Refuses all certificates of a name, in every role, from now on.
-    pub async fn revoke(&self, name: &str, unseen: bool, by: &str) -> Result<(), Error> {
+    pub async fn revoke(&self, name: &str, unseen: bool, caller: &Peer) -> Result<(), Error> {
         check_name(name)?;
-        may_revoke(&self.world.store.users().await?, name, unseen, self.world.clock.now())?;
         let principals = PEOPLE.map(|role| Principal { role, name: name.to_owned() });
-        self.world.revoke(&principals, by).await?;
-        tracing::info!(name, by, "certificates revoked");
+        self.world.revoke(&principals, caller, |users, now| may_revoke(users, name, unseen, now)).await?;
+        tracing::info!(name, by = caller.principal.as_ref().map(tracing::field::display), "certificates revoked");
         Ok(())
     }
 
-    fn admit(&self, principal: Principal, csr_pem: &str, life: Duration) -> Result<Admitted, Error> {
-        let signed = self.sign(csr_pem, &principal, life)?;
+    /// By whoever has the turn.
+    async fn admit(&self, principal: Principal, csr_pem: &str, life: Duration) -> Result<Admitted, Error> {
+        let at = self.world.issue(&principal).await?;
+        let signed = self.sign(csr_pem, &principal, life, at)?;
         Ok(Admitted { principal, certificate_pem: signed.certificate_pem, ca_pem: self.ca.ca_pem().to_owned() })
     }
 
-    fn sign(&self, csr_pem: &str, principal: &Principal, life: Duration) -> Result<ca::Signed, Error> {
-        let at = self.world.access.issue_at(principal, self.world.clock.now());
+    fn sign(
+        &self,
+        csr_pem: &str,
+        principal: &Principal,
+        life: Duration,
+        at: OffsetDateTime,
+    ) -> Result<ca::Signed, Error> {
         self.ca.sign(csr_pem, principal, life, at).map_err(|error| match error {
             ca::Error::Request(_) => {
                 invalid_field("csr_pem", "a PEM certificate signing request, signed by its own key")

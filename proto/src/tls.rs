@@ -18,6 +18,6 @@ pub use limits::{Bounds, Limits, Seat, Seats, Taken};
 pub use public::{CertificateFacts, PublicCertificate};
 pub use revoked::{Revocation, Revocations, Revoked};
 pub use serve::{
-    BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, entitled, incoming, peer, peer_valid_from,
-    require,
+    BoxIo, ClientCertificate, Connection, Incoming, Io, Peer, TcpIncoming, calling, entitled, incoming, peer,
+    peer_valid_from, require,
 };

@@ -6,7 +6,7 @@ use feather_proto::{
     error::{Error, reason},
     model::to_timestamp,
     pb::controller::v1::{self as pb, enrollment_service_server::EnrollmentService},
-    tls::{Role, peer_valid_from, require},
+    tls::{Role, calling, require},
 };
 use tonic::{Request, Response, Status};
 
@@ -32,8 +32,10 @@ impl EnrollmentService for Enrollment {
         request: Request<pb::CreateJoinTokenRequest>,
     ) -> Result<Response<pb::CreateJoinTokenResponse>, Status> {
         admin(&request)?;
+        let caller = calling(&request);
         let asked = request.into_inner();
-        let (token, expires) = self.enroll.invite(asked.server.parse()?, asked.ttl_seconds, asked.rejoin).await?;
+        let server = asked.server.parse()?;
+        let (token, expires) = self.enroll.invite(server, asked.ttl_seconds, asked.rejoin, &caller).await?;
         Ok(Response::new(pb::CreateJoinTokenResponse {
             token: token.to_string(),
             expires: Some(to_timestamp(expires)),
@@ -60,7 +62,7 @@ impl EnrollmentService for Enrollment {
             .name
             .parse()
             .map_err(|_: Error| Error::denied(reason::ROLE, format!("{caller} is not the name of a server")))?;
-        let admitted = self.enroll.renew(&server, peer_valid_from(&request), &request.get_ref().csr_pem).await?;
+        let admitted = self.enroll.renew(&server, &calling(&request), &request.get_ref().csr_pem).await?;
         Ok(Response::new(pb::RenewCertificateResponse {
             certificate_pem: admitted.certificate_pem,
             ca_pem: admitted.ca_pem,

@@ -222,9 +222,7 @@ impl ServerService for Servers {
         if request.get_ref().dry_run {
             self.world.store.check_server_removable(&name).await.map_err(Error::from)?;
         } else {
-            self.world.store.remove_server(&name, self.world.clock.now()).await.map_err(Error::from)?;
-            self.world.access.load(&self.world.store).await?;
-            self.world.ring_desired();
+            self.world.remove_server(&name).await?;
             tracing::info!(server = %name, "server removed");
         }
         Ok(Response::new(pb::RemoveServerResponse {}))

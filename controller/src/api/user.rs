@@ -3,6 +3,7 @@
 use feather_proto::{
     model::to_timestamp,
     pb::controller::v1::{self as pb, user_service_server::UserService},
+    tls::calling,
 };
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
@@ -42,10 +43,11 @@ fn encode((row, web_until): (UserRow, Option<OffsetDateTime>)) -> pb::User {
 #[tonic::async_trait]
 impl UserService for UserApi {
     async fn add_user(&self, request: Request<pb::AddUserRequest>) -> Result<Response<pb::AddUserResponse>, Status> {
-        let caller = admin(&request)?;
+        admin(&request)?;
+        let caller = calling(&request);
         let pb::AddUserRequest { name, role, life_seconds, ttl_seconds, again } = request.into_inner();
         let adding = Adding { name, role: person_role(&role)?, life_seconds, ttl_seconds, again };
-        let (token, expires) = self.users.add(&adding, &caller.to_string()).await?;
+        let (token, expires) = self.users.add(&adding, &caller).await?;
         Ok(Response::new(pb::AddUserResponse { token: token.to_string(), expires: Some(to_timestamp(expires)) }))
     }
 
@@ -62,9 +64,10 @@ impl UserService for UserApi {
         &self,
         request: Request<pb::RevokeUserRequest>,
     ) -> Result<Response<pb::RevokeUserResponse>, Status> {
-        let caller = admin(&request)?;
+        admin(&request)?;
+        let caller = calling(&request);
         let pb::RevokeUserRequest { name, unseen } = request.into_inner();
-        self.users.revoke(&name, unseen, &caller.to_string()).await?;
+        self.users.revoke(&name, unseen, &caller).await?;
         Ok(Response::new(pb::RevokeUserResponse {}))
     }
 
@@ -83,8 +86,8 @@ impl UserService for UserApi {
         &self,
         request: Request<pb::RenewLoginRequest>,
     ) -> Result<Response<pb::RenewLoginResponse>, Status> {
-        let caller = reader(&request)?;
-        let admitted = self.users.renew(caller, &request.get_ref().csr_pem).await?;
+        reader(&request)?;
+        let admitted = self.users.renew(&calling(&request), &request.get_ref().csr_pem).await?;
         Ok(Response::new(pb::RenewLoginResponse { certificate_pem: admitted.certificate_pem, ca_pem: admitted.ca_pem }))
     }
 
@@ -92,7 +95,8 @@ impl UserService for UserApi {
         &self,
         request: Request<pb::CreateWebTokenRequest>,
     ) -> Result<Response<pb::CreateWebTokenResponse>, Status> {
-        let caller = reader(&request)?;
+        reader(&request)?;
+        let caller = calling(&request);
         let pb::CreateWebTokenRequest { name, ttl_seconds } = request.into_inner();
         let made = self.users.web_token(&name, ttl_seconds, &caller).await?;
         Ok(Response::new(pb::CreateWebTokenResponse {

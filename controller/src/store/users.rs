@@ -65,24 +65,50 @@ fn last_of(now: OffsetDateTime) -> i64 {
     (now - BACKDATE).unix_timestamp()
 }
 
-/// Refuses the certificates that a name has at this moment; part of a larger change.
+/// Refuses the certificates that a name has at this moment, also those that are valid from a later one: a clock may have been set back, and
+/// a name that was let in again got one that begins behind what is refused. Part of a larger change.
 pub(super) async fn revoke_in(
     connection: &mut sqlx::AnyConnection,
     principal: &Principal,
     now: OffsetDateTime,
 ) -> Result<()> {
+    let newest = sqlx::query("SELECT valid_from_newest FROM issued WHERE principal = $1")
+        .bind(principal.uri())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let newest = newest.as_ref().map(|row| column::<i64>(row, "valid_from_newest")).transpose()?;
     sqlx::query(
         "INSERT INTO revocations (principal, valid_from_last) VALUES ($1, $2) ON CONFLICT (principal) \
          DO UPDATE SET valid_from_last = excluded.valid_from_last WHERE revocations.valid_from_last < excluded.valid_from_last",
     )
     .bind(principal.uri())
-    .bind(last_of(now))
+    .bind(last_of(now).max(newest.unwrap_or(i64::MIN)))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes from when a certificate of this name is valid; part of a larger change.
+async fn issued_in(connection: &mut sqlx::AnyConnection, principal: &Principal, valid_from: i64) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO issued (principal, valid_from_newest) VALUES ($1, $2) ON CONFLICT (principal) \
+         DO UPDATE SET valid_from_newest = excluded.valid_from_newest WHERE issued.valid_from_newest < excluded.valid_from_newest",
+    )
+    .bind(principal.uri())
+    .bind(valid_from)
     .execute(connection)
     .await?;
     Ok(())
 }
 
 impl Store {
+    /// Notes that a certificate of this name, valid from that second since 1970, is about to be handed out. Idempotent.
+    pub async fn note_issued(&self, principal: &Principal, valid_from: i64) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        issued_in(&mut transaction, principal, valid_from).await?;
+        self.commit(transaction, "issued").await
+    }
+
     /// Whose certificates are refused.
     pub async fn revocations(&self) -> Result<Revocations> {
         let rows = sqlx::query("SELECT * FROM revocations").fetch_all(&self.pool).await?;
@@ -208,15 +234,28 @@ impl Store {
         Ok(row)
     }
 
-    /// Notes a call of a person whose certificate was accepted. A name that is in no row yet got its certificate by hand.
+    /// Notes a call of a person whose certificate was accepted, valid from that second since 1970. A name that is in no row yet got its
+    /// certificate by hand. One whose certificates were revoked meanwhile is not noted: only a newer certificate makes it somebody who is in.
     pub async fn note_seen(
         &self,
         principal: &Principal,
+        valid_from: Option<i64>,
         valid_until: Option<OffsetDateTime>,
         now: OffsetDateTime,
     ) -> Result<()> {
         // Not rung as a write: whether it is in time or not makes no difference to anybody.
         let mut transaction = self.begin().await?;
+        let last = sqlx::query("SELECT valid_from_last FROM revocations WHERE principal = $1")
+            .bind(principal.uri())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let last = last.as_ref().map(|row| column::<i64>(row, "valid_from_last")).transpose()?;
+        if last.is_some_and(|last| valid_from.is_none_or(|from| from <= last)) {
+            return Ok(());
+        }
+        if let Some(valid_from) = valid_from {
+            issued_in(&mut transaction, principal, valid_from).await?;
+        }
         sqlx::query(
             "INSERT INTO users (principal, name, role, added_ms, life_s, valid_until_ms, seen_ms) VALUES ($1, $2, $3, $4, $5, $6, $4) \
              ON CONFLICT (principal) DO UPDATE SET seen_ms = excluded.seen_ms, revoked_ms = NULL, revoked_by = NULL, \
@@ -238,3 +277,63 @@ impl Store {
 
 /// The roles of people.
 pub const PEOPLE: [Role; 3] = [Role::Admin, Role::Operator, Role::Viewer];
+
+#[cfg(test)]
+mod tests {
+    use feather_proto::tls::{Principal, Role};
+    use time::{Duration, OffsetDateTime};
+
+    use crate::{ca::BACKDATE, store::Store};
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn ada() -> Principal {
+        Principal { role: Role::Admin, name: "ada".into() }
+    }
+
+    async fn store(folder: &tempfile::TempDir) -> Store {
+        Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_revocation_reaches_all_that_was_handed_out_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let refuses = async |valid_from| store.revocations().await.unwrap().refuses(&ada(), Some(valid_from));
+        let (usual, later) = ((NOW - BACKDATE).unix_timestamp(), 3600);
+        // Handed out by a clock that was an hour ahead, and another one behind it.
+        for valid_from in [usual, later, usual] {
+            store.note_issued(&ada(), valid_from).await.unwrap();
+        }
+        store.revoke(&[ada()], "admin/bob", NOW).await.unwrap();
+        assert!(refuses(usual).await && refuses(later).await && !refuses(later + 1).await);
+        // One that was made by hand is known as soon as it is seen.
+        let seen = later + 5000;
+        store.note_seen(&ada(), Some(seen), None, NOW).await.unwrap();
+        store.revoke(&[ada()], "admin/bob", NOW).await.unwrap();
+        assert!(refuses(seen).await && !refuses(seen + 1).await);
+        // Of nobody in particular nothing was handed out.
+        let bob = Principal { name: "bob".into(), ..ada() };
+        store.revoke(std::slice::from_ref(&bob), "admin/ada", NOW).await.unwrap();
+        let list = store.revocations().await.unwrap();
+        assert!(list.refuses(&bob, Some(usual)) && !list.refuses(&bob, Some(usual + 1)));
+    }
+
+    #[tokio::test]
+    async fn only_a_newer_certificate_makes_somebody_who_was_revoked_somebody_who_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let until = Some(NOW + Duration::days(1));
+        let old = (NOW - BACKDATE).unix_timestamp();
+        store.note_seen(&ada(), Some(old), until, NOW).await.unwrap();
+        store.revoke(&[ada()], "admin/bob", NOW).await.unwrap();
+        let revoked = async || store.user(&ada()).await.unwrap().unwrap().revoked.is_some();
+        for stale in [Some(old), None] {
+            // Its call had come in before.
+            store.note_seen(&ada(), stale, until, NOW + Duration::seconds(1)).await.unwrap();
+            assert!(revoked().await, "{stale:?}");
+        }
+        store.note_seen(&ada(), Some(old + 1), until, NOW + Duration::seconds(2)).await.unwrap();
+        assert!(!revoked().await);
+    }
+}

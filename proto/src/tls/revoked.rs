@@ -108,6 +108,19 @@ impl Revoked {
         self.list.send_replace(Arc::new(list));
     }
 
+    /// From now on these are refused as well, also for calls under way. A list that is older than the one in force takes nothing back.
+    pub fn extend(&self, more: &Revocations) {
+        self.list.send_if_modified(|list| {
+            let mut all = Revocations::clone(list);
+            more.lines().into_iter().for_each(|line| all.add(line));
+            let changed = all != **list;
+            if changed {
+                *list = Arc::new(all);
+            }
+            changed
+        });
+    }
+
     /// Rings when another list is in force.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Revocations>> {
         self.list.subscribe()
@@ -187,6 +200,21 @@ mod tests {
         all.add(Revocation { principal: ada(), valid_from_last: 101 });
         assert!(all.refuses(&ada(), Some(101)) && all.digest() != digest);
         assert_eq!(Revocations::default().digest(), "");
+    }
+
+    #[test]
+    fn an_older_list_takes_nothing_back() {
+        let revoked = Revoked::default();
+        let mut rung = revoked.subscribe();
+        rung.mark_unchanged();
+        for (last, rings, now) in [(100, true, 100), (50, false, 100), (100, false, 100), (101, true, 101)] {
+            revoked.extend(&list(last));
+            assert_eq!(rung.has_changed().unwrap(), rings, "{last}");
+            rung.mark_unchanged();
+            assert_eq!(*revoked.list(), list(now), "{last}");
+        }
+        revoked.extend(&Revocations::default());
+        assert_eq!(*revoked.list(), list(101));
     }
 
     #[tokio::test]

@@ -296,6 +296,11 @@ pub fn peer<T>(request: &Request<T>) -> Option<Principal> {
     request.extensions().get::<Peer>().and_then(|peer| peer.principal.clone())
 }
 
+/// The other end of the connection that a call came over; nobody, for a call that came over none.
+pub fn calling<T>(request: &Request<T>) -> Peer {
+    request.extensions().get::<Peer>().cloned().unwrap_or_default()
+}
+
 /// From when the caller's certificate is valid, in seconds since 1970.
 pub fn peer_valid_from<T>(request: &Request<T>) -> Option<i64> {
     request.extensions().get::<Peer>().and_then(|peer| peer.valid_from)

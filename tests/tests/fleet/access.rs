@@ -212,3 +212,47 @@ async fn whoever_answers_in_the_place_of_a_removed_server_is_not_dialled() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_out_while_its_owner_is_revoked_is_revoked_with_it() {
+    let fleet = Fleet::start(&[]).await;
+    let ada = person(&fleet, "ada", "operator").await;
+    let asked = (0..16).map(|_| {
+        let (channel, (key_pem, csr_pem), ada) = (fleet.channel(ada.clone()), csr("ada").unwrap(), ada.clone());
+        async move {
+            let mut client = UserServiceClient::new(channel);
+            let renewed = client.renew_login(pb::RenewLoginRequest { csr_pem }).await.ok()?.into_inner();
+            Some(Identity { certificate_pem: renewed.certificate_pem, key_pem, ..ada })
+        }
+    });
+    let (renewed, revoked) = tokio::join!(futures::future::join_all(asked), revoke(&fleet, "ada"));
+    revoked.unwrap();
+    for identity in renewed.into_iter().flatten() {
+        assert!(list(fleet.channel(identity)).await.unwrap_err().is(reason::REVOKED));
+    }
+    // In the same second as well: who is let in again begins behind what is refused, and is refused like everybody.
+    for _ in 0..3 {
+        let back = person(&fleet, "ada", "operator").await;
+        list(fleet.channel(back.clone())).await.expect("it was let in");
+        revoke(&fleet, "ada").await.unwrap();
+        assert!(list(fleet.channel(back)).await.unwrap_err().is(reason::REVOKED));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_admins_who_revoke_each_other_at_once_are_not_both_out() {
+    let fleet = Fleet::start(&[]).await;
+    let (ada, bob) = (person(&fleet, "ada", "admin").await, person(&fleet, "bob", "admin").await);
+    let out = async |by: &Identity, name: &str| {
+        let request = pb::RevokeUserRequest { name: name.into(), unseen: false };
+        let mut client = UserServiceClient::new(fleet.channel(by.clone()));
+        client.revoke_user(request).await.map(drop).map_err(Error::from)
+    };
+    out(&ada, "admin").await.unwrap();
+    let (of_bob, of_ada) = tokio::join!(out(&ada, "bob"), out(&bob, "ada"));
+    assert!(of_bob.is_ok() != of_ada.is_ok(), "{of_bob:?} {of_ada:?}");
+    let (left, error) = if of_bob.is_ok() { (ada, of_ada) } else { (bob, of_bob) };
+    list(fleet.channel(left)).await.expect("somebody is left");
+    let error = error.unwrap_err();
+    assert!(error.is(reason::REVOKED) || error.is(reason::LAST_ADMIN), "{error}");
+}
