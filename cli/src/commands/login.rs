@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -12,7 +12,7 @@ use feather_proto::{
     pb::controller::v1::{self as pb, user_service_client::UserServiceClient},
     tls::{self, Identity, Principal, Rotating, Trust},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{arguments::Context, connect::identity_path, error::Failure, units};
 
@@ -24,7 +24,8 @@ const TOKEN_MAX: u64 = 64 << 10;
 /// Log in with a token from `featherctl user add`.
 ///
 /// The token is read from standard input or from FEATHERCTL_LOGIN_TOKEN: on the command line everybody on this machine could see it. A key
-/// is made here, and it stays here, in the identity file, readable by you only.
+/// is made here, and it stays here, in the identity file, readable by you only. Until the certificate is there the key is in a file beside it
+/// (*.login-key), so that the same token can be used again when something fails on the way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Replace an identity file that is there already.
@@ -52,7 +53,14 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let ca_pem = tls::fetch_ca(&tls::Tcp, &token.controller, &token.ca_fingerprint).await?;
     let trust = Trust::CaOnly(ca_pem);
     let channel = tls::channel(Arc::new(tls::Tcp), &token.controller, &Principal::controller(), &trust)?;
-    let (key_pem, csr_pem) = tls::csr(&token.name)?;
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_private(folder).map_err(|error| {
+            let attempt = format!("cannot create {}", folder.display());
+            Failure::file(attempt, &error, "choose another place with --identity; the token was not used")
+        })?;
+    }
+    let key_file = key_file(&file);
+    let PendingKey { key_pem, csr_pem } = pending_key(&key_file, &token.name)?;
     let request = || pb::LoginRequest { secret: token.secret.clone(), csr_pem: csr_pem.clone() };
     let mut client = UserServiceClient::new(channel);
     // The same key may log in twice: the first reply may have been lost.
@@ -62,17 +70,10 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     };
     let identity = Identity { certificate_pem: answer.certificate_pem, key_pem, ca_pem: answer.ca_pem };
     Rotating::new(identity.clone())?;
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        make_private(folder).map_err(|error| {
-            let attempt = format!("cannot create {}", folder.display());
-            Failure::file(
-                attempt,
-                &error,
-                "choose another place with --identity; the token can be used once more from here",
-            )
-        })?;
-    }
     identity.save(&file)?;
+    if let Err(error) = fs::remove_file(&key_file) {
+        context.output.note(&format!("{} is not needed any more, and cannot be deleted: {error}", key_file.display()));
+    }
     let view = LoginView {
         user: &answer.name,
         role: &answer.role,
@@ -82,6 +83,54 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     context.output.show(&view, || format!("{}/{}: {}", view.role, view.user, view.identity))?;
     context.output.note(&format!("The controller: export FEATHERCTL_CONTROLLER={}", token.controller));
     Ok(())
+}
+
+/// A key whose certificate may be on its way. The token is good for this key alone from when the controller has heard of it.
+#[derive(Serialize, Deserialize)]
+struct PendingKey {
+    key_pem: String,
+    csr_pem: String,
+}
+
+fn key_file(identity: &Path) -> PathBuf {
+    let mut name = identity.as_os_str().to_owned();
+    name.push(".login-key");
+    PathBuf::from(name)
+}
+
+/// The key of an earlier attempt, or a new one that is on disk when this returns.
+fn pending_key(path: &Path, name: &str) -> Result<PendingKey, Failure> {
+    let failed = |attempt: &str, error: &io::Error| {
+        let attempt = format!("cannot {attempt} {}", path.display());
+        Failure::file(attempt, error, "choose another place with --identity; the token was not used from here")
+    };
+    match fs::read(path) {
+        // One that was cut off was never shown to anybody: it is shown when it is whole on disk.
+        Ok(text) => {
+            if let Ok(pending) = serde_json::from_slice(&text) {
+                return Ok(pending);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("read", &error)),
+    }
+    let (key_pem, csr_pem) = tls::csr(name)?;
+    let pending = PendingKey { key_pem, csr_pem };
+    write_private(path, &pending).map_err(|error| failed("write", &error))?;
+    Ok(pending)
+}
+
+fn write_private(path: &Path, pending: &PendingKey) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(&serde_json::to_vec(pending)?)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn token(context: &Context) -> Result<String, Failure> {

@@ -141,6 +141,37 @@ async fn whoever_logs_in_makes_the_key_here_and_shows_the_token_to_nobody() {
 }
 
 #[tokio::test]
+async fn a_login_that_failed_on_the_way_goes_on_with_the_same_key() {
+    let controller = Controller::start().await;
+    let token = LoginToken {
+        controller: controller.address().to_owned(),
+        ca_fingerprint: controller.fleet.fingerprint(),
+        name: "ada".into(),
+        secret: "hush".into(),
+    };
+    let (file, key) = (controller.file("new/ada.identity"), controller.file("new/ada.identity.login-key"));
+    let command = format!("login --identity {}", file.display());
+    let answer = || pb::LoginResponse { name: "ada".into(), role: "operator".into(), ..Default::default() };
+    controller.breaks("Login").breaks("Login");
+    let ran = controller.run_with_input(&command, token.to_string().as_bytes()).await;
+    assert!(ran.code != Some(0) && !ran.stderr.contains("PRIVATE"), "{ran}");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&key).unwrap()).unwrap();
+    controller.answers("Login", answer());
+    let ran = controller.run_with_input(&command, token.to_string().as_bytes()).await;
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let identity = Identity::load(&file).unwrap();
+    assert_eq!(kept["key_pem"], identity.key_pem.as_str(), "the key that the controller may have heard of");
+    assert!(!key.exists());
+    // Where nothing can be written the controller hears of no key.
+    std::fs::write(controller.file("file"), "").unwrap();
+    let command = format!("login --identity {}", controller.file("file/ada.identity").display());
+    let ran = controller.run_with_input(&command, token.to_string().as_bytes()).await;
+    assert!(ran.code != Some(0) && ran.stderr.contains("--identity"), "{ran}");
+    assert_eq!(controller.calls(), "Login: \"hush\"\nLogin: \"hush\"\nLogin: \"hush\"");
+}
+
+#[tokio::test]
 async fn a_certificate_is_renewed_behind_a_command_when_it_is_due() {
     let controller = Controller::start().await;
     let now = OffsetDateTime::now_utc();
