@@ -9,7 +9,7 @@ use std::{
 };
 
 use feather_proto::{
-    error::{Error, reason},
+    error::{Code, Error, reason},
     ids::ServerName,
     tls::{Peer, Principal, Revoked},
 };
@@ -30,9 +30,11 @@ pub mod rights;
 const SEEN_AGAIN: Duration = Duration::minutes(1);
 /// A certificate begins at most so much later than now.
 const AHEAD_MAX: Duration = Duration::minutes(10);
-/// Refused callers without a certificate that are put down in the audit log: so many at once, and so many in a second for good.
-const STRANGERS_BURST: f64 = 60.0;
-const STRANGERS_PER_SECOND: f64 = 1.0;
+/// Refused calls of one caller that are put down in the audit log, all who show no certificate being one: so many at once, and so many in a
+/// second for good.
+const REFUSALS: Rate = Rate { burst: 60.0, per_second: 1.0 };
+/// Certificates that one name gets by showing the one that it has.
+const RENEWALS: Rate = Rate { burst: 30.0, per_second: 1.0 / 3600.0 };
 
 /// Who is heard, and who was.
 #[derive(Default)]
@@ -43,31 +45,36 @@ pub struct Access {
     /// Held from the look whether somebody is in to what follows from it: by whoever takes somebody out, until the list is in force, and
     /// by whoever gives out a certificate or a token, until it is noted. So each of these is wholly before a revocation or behind it.
     turn: tokio::sync::Mutex<()>,
-    /// Refusals of callers without a certificate that may still be put down.
-    strangers: Strangers,
+    /// Refusals that may still be put down.
+    refusals: Buckets,
+    /// Renewals that may still be asked for.
+    renewals: Buckets,
 }
 
-/// A bucket that fills again with time.
-struct Strangers {
+/// How fast a bucket fills, and how much is in it at most.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    burst: f64,
+    per_second: f64,
+}
+
+/// One bucket for each caller, which fills again with time. Callers are names in certificates of this fleet's CA, so there are not many.
+#[derive(Default)]
+struct Buckets {
     /// How many are left, and as of when.
-    left: Mutex<(f64, Option<OffsetDateTime>)>,
+    left: Mutex<BTreeMap<String, (f64, OffsetDateTime)>>,
 }
 
-impl Default for Strangers {
-    fn default() -> Self {
-        Self { left: Mutex::new((STRANGERS_BURST, None)) }
-    }
-}
-
-impl Strangers {
+impl Buckets {
     /// Takes one, if one is left.
-    fn take(&self, now: OffsetDateTime) -> bool {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = left.1.map_or(0.0, |last| (now - last).as_seconds_f64().max(0.0));
-        *left = ((left.0 + passed * STRANGERS_PER_SECOND).min(STRANGERS_BURST), Some(now));
-        let taken = left.0 >= 1.0;
+    fn take(&self, rate: Rate, caller: &str, now: OffsetDateTime) -> bool {
+        let mut buckets = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(caller.to_owned()).or_insert((rate.burst, now));
+        let passed = (now - bucket.1).as_seconds_f64().max(0.0);
+        *bucket = ((bucket.0 + passed * rate.per_second).min(rate.burst), now);
+        let taken = bucket.0 >= 1.0;
         if taken {
-            left.0 -= 1.0;
+            bucket.0 -= 1.0;
         }
         taken
     }
@@ -105,6 +112,25 @@ impl Access {
     pub fn issue_at(&self, principal: &Principal, now: OffsetDateTime) -> OffsetDateTime {
         let first = self.revoked.list().0.get(principal).map(|last| last + 1 + BACKDATE.whole_seconds());
         first.and_then(|first| OffsetDateTime::from_unix_timestamp(first).ok()).map_or(now, |first| first.max(now))
+    }
+
+    /// May a refusal of this caller (empty for one without a certificate) be put down?
+    fn puts_down(&self, caller: &str, now: OffsetDateTime) -> bool {
+        self.refusals.take(REFUSALS, caller, now)
+    }
+
+    /// Lets a caller renew its certificate, now and then.
+    ///
+    /// # Errors
+    /// It does nothing else: `RESOURCE_EXHAUSTED` with the reason `LIMIT`.
+    pub fn may_renew(&self, principal: &Principal, now: OffsetDateTime) -> Result<(), Error> {
+        if self.renewals.take(RENEWALS, &principal.to_string(), now) {
+            return Ok(());
+        }
+        let message = format!(
+            "{principal} renews its certificate again and again; the one that it has is good, try again in an hour"
+        );
+        Err(Error::new(Code::Full, reason::LIMIT, message))
     }
 
     /// Shall this call be noted?
@@ -226,7 +252,7 @@ mod tests {
     use feather_proto::tls::{Peer, Principal, Revocation, Role};
     use time::{Duration, OffsetDateTime};
 
-    use super::{Access, SEEN_AGAIN, Strangers};
+    use super::{Access, SEEN_AGAIN};
     use crate::{ca::BACKDATE, store::Store};
 
     #[test]
@@ -265,12 +291,23 @@ mod tests {
     }
 
     #[test]
-    fn strangers_do_not_fill_the_store() {
-        let (strangers, now) = (Strangers::default(), OffsetDateTime::UNIX_EPOCH);
-        let taken = |at| (0..100).filter(|_| strangers.take(at)).count();
-        assert_eq!((taken(now), taken(now), taken(now + Duration::seconds(5))), (60, 0, 5));
-        assert_eq!(taken(now + Duration::hours(1)), 60);
-        assert_eq!(taken(now), 0, "a clock that was set back gives nothing");
+    fn nobody_fills_the_store_by_being_refused() {
+        let (access, now) = (Access::default(), OffsetDateTime::UNIX_EPOCH);
+        for caller in ["", "viewer/eve"] {
+            let taken = |at| (0..100).filter(|_| access.puts_down(caller, at)).count();
+            assert_eq!((taken(now), taken(now), taken(now + Duration::seconds(5))), (60, 0, 5), "{caller:?}");
+            assert_eq!(taken(now + Duration::hours(1)), 60);
+            assert_eq!(taken(now), 0, "a clock that was set back gives nothing");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_now_and_then() {
+        let (access, now, ada) = (Access::default(), OffsetDateTime::UNIX_EPOCH, Principal::agent("ada"));
+        let renewed = |at| (0..100).filter(|_| access.may_renew(&ada, at).is_ok()).count();
+        assert_eq!((renewed(now), renewed(now), renewed(now + Duration::hours(2))), (30, 0, 2));
+        assert!(access.may_renew(&ada, now).unwrap_err().is(feather_proto::error::reason::LIMIT));
+        assert!(access.may_renew(&Principal::agent("bob"), now).is_ok(), "others are not touched");
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl Enroll {
     pub async fn renew(&self, server: &ServerName, caller: &Peer, csr_pem: &str) -> Result<Admitted, Error> {
         let _turn = self.world.access.turn_of(caller).await?;
         self.require_member(server, caller.valid_from).await?;
+        self.world.access.may_renew(&Principal::agent(server), self.world.clock.now())?;
         let signed = self.issue(csr_pem, &Principal::agent(server)).await?;
         self.world.store.set_server_key(server, &signed.key_fingerprint).await?;
         tracing::info!(%server, "certificate renewed");

@@ -204,6 +204,7 @@ impl Users {
     /// A fresh certificate for somebody whose own was accepted, and still is.
     pub async fn renew(&self, caller: &Peer, csr_pem: &str) -> Result<Admitted, Error> {
         let principal = entitled(caller.principal.clone(), &PEOPLE)?;
+        self.world.access.may_renew(&principal, self.world.clock.now())?;
         let _turn = self.world.access.turn_of(caller).await?;
         let life = self.world.store.user(&principal).await?.map_or(PERSON_LIFE, |row| row.life);
         let admitted = self.admit(principal, csr_pem, life).await?;

@@ -10,6 +10,7 @@ mod limits;
 mod public;
 mod revoked;
 mod serve;
+mod watched;
 
 pub use connect::{Channel, Dial, Tcp, Trust, channel, dial_any, fetch_ca, sha256_hex};
 pub use gate::{Answering, Gate, Gated, refusal};

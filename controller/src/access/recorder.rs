@@ -142,13 +142,15 @@ impl Record {
             entry.code = format!("{:?}", status.code());
             entry.reason = Error::from(status.clone()).reason;
         }
-        if entry.caller.is_empty() && status.is_some() && !self.world.access.strangers.take(entry.at) {
-            // Whoever has no certificate must not fill the store.
+        let refused = entry.code != "OK" || (entry.caller.is_empty() && status.is_some());
+        if refused && !self.world.access.puts_down(&entry.caller, entry.at) {
+            // Nobody must fill the store by being refused.
             tracing::warn!(
                 rpc = entry.rpc,
+                caller = entry.caller,
                 address = entry.address,
                 code = entry.code,
-                "a refused stranger is not put down: too many"
+                "a refused call is not put down: too many of this caller"
             );
             return Ok(());
         }

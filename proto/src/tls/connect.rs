@@ -21,6 +21,7 @@ use super::{
     identity::{IdentityError, Principal, Rotating, provider, validity},
     revoked::Revoked,
     serve::{BoxIo, Peer},
+    watched::Watched,
 };
 use crate::{
     error::{Error, reason},
@@ -115,8 +116,9 @@ pub fn channel(
                 io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_MAX.as_secs()))
             })??;
             // A machine that was taken out of the fleet may still answer where it did.
-            revoked.check(&met(stream.get_ref().1)).map_err(io::Error::other)?;
-            Ok::<_, io::Error>(TokioIo::new(stream))
+            let peer = met(stream.get_ref().1);
+            revoked.check(&peer).map_err(io::Error::other)?;
+            Ok::<_, io::Error>(TokioIo::new(Watched::new(stream, &revoked, &peer)))
         }
     });
     // The authority is never resolved: the connector knows the address. It appears in `:authority` only.

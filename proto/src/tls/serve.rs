@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
-use rustls::{ServerConfig, server::WebPkiClientVerifier};
+use rustls::{ServerConfig, pki_types::UnixTime, server::WebPkiClientVerifier};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -77,6 +77,17 @@ pub struct Peer {
     pub crowded: bool,
 }
 
+/// After how long a connection is cut off, if ever. A person's lasts as long as its certificate: who wants to go on shows another one. A
+/// server renews its certificate beside its connections, and may keep them.
+fn life(peer: &Peer, now_seconds: u64) -> Option<Duration> {
+    if peer.crowded {
+        return Some(CROWDED_LIFE);
+    }
+    let Some(principal) = &peer.principal else { return Some(STRANGER_LIFE) };
+    let until = peer.valid_until.filter(|_| matches!(principal.role, Role::Admin | Role::Operator | Role::Viewer))?;
+    Some(Duration::from_secs(u64::try_from(until).unwrap_or(0).saturating_sub(now_seconds)))
+}
+
 /// An accepted connection.
 pub struct Connection {
     stream: TlsStream<BoxIo>,
@@ -91,7 +102,8 @@ pub struct Connection {
 
 impl Connection {
     fn new(stream: TlsStream<BoxIo>, peer: Peer, seat: Seat) -> Self {
-        let life = if peer.crowded { Some(CROWDED_LIFE) } else { peer.principal.is_none().then_some(STRANGER_LIFE) };
+        // By the clock that the handshake was checked with.
+        let life = life(&peer, UnixTime::now().as_secs());
         Self {
             stream,
             peer,
@@ -336,9 +348,10 @@ mod tests {
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     use super::{
-        BoxIo, CONNECTIONS_MAX, CROWDED_MAX, ClientCertificate, Connection, Crowd, Incoming, STRANGERS_MAX, incoming,
+        BoxIo, CONNECTIONS_MAX, CROWDED_LIFE, CROWDED_MAX, ClientCertificate, Connection, Crowd, Incoming, Peer,
+        STRANGER_LIFE, STRANGERS_MAX, incoming, life,
     };
-    use crate::tls::{Identity, Principal, Rotating, Trust};
+    use crate::tls::{Identity, Principal, Role, Rotating, Trust};
 
     type Connections = Pin<Box<dyn Stream<Item = std::io::Result<Connection>> + Send>>;
 
@@ -406,6 +419,19 @@ mod tests {
         assert_eq!(patience(member, &preface[..10]).await, 10, "half of one");
         assert_eq!(patience(member, preface).await, 3600, "a member may be idle");
         assert_eq!(patience(|ends| ends.stranger.clone(), preface).await, 60, "a stranger has one call to make");
+    }
+
+    #[test]
+    fn a_persons_connection_lasts_as_long_as_its_certificate() {
+        let of = |principal: Option<Principal>| Peer { principal, valid_until: Some(1000), ..Peer::default() };
+        let person = |role| of(Some(Principal { role, name: "ada".into() }));
+        for role in [Role::Admin, Role::Operator, Role::Viewer] {
+            assert_eq!(life(&person(role), 400), Some(Duration::from_secs(600)), "{role}");
+            assert_eq!(life(&person(role), 1001), Some(Duration::ZERO), "{role}");
+        }
+        assert_eq!(life(&of(Some(Principal::agent("nyc"))), 400), None);
+        assert_eq!(life(&of(None), 400), Some(STRANGER_LIFE));
+        assert_eq!(life(&Peer { crowded: true, ..person(Role::Admin) }, 400), Some(CROWDED_LIFE));
     }
 
     #[test]

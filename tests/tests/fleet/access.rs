@@ -256,3 +256,17 @@ async fn two_admins_who_revoke_each_other_at_once_are_not_both_out() {
     let error = error.unwrap_err();
     assert!(error.is(reason::REVOKED) || error.is(reason::LAST_ADMIN), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_connection_ends_with_the_certificate_that_it_was_opened_with() {
+    let fleet = Fleet::start(&[]).await;
+    let ada = Principal { role: Role::Viewer, name: "ada".into() };
+    let short = fleet.ca().issue(&ada, time::Duration::seconds(5), time::OffsetDateTime::now_utc()).unwrap();
+    let channel = fleet.channel(short);
+    list(channel.clone()).await.expect("it holds yet");
+    until("it has ended, on the connection that is open", async || match list(channel.clone()).await {
+        Err(error) => Ok(error),
+        Ok(()) => Err("it is heard"),
+    })
+    .await;
+}
