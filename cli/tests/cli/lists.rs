@@ -320,7 +320,8 @@ async fn tenant_show_lists_everything() {
       "restarts": 0,
       "last_restart": null,
       "on": {},
-      "pin": null
+      "pin": null,
+      "last_verified_backup": null
     }
     --- exit 0
     "#);
