@@ -15,7 +15,7 @@ use bytes::Bytes;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
-    model::VolumeSummary,
+    model::{Residence, VolumeSummary},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
@@ -115,12 +115,8 @@ pub async fn back_up(world: &World, wanted: &Wanted, progress: &watch::Sender<Pr
     let elsewhere = world.store.repositories().await?;
     let repository = Repository::open(&wanted.place, elsewhere.contains(&name)).await?;
     let taken = world.clock.now();
-    let live = world
-        .fleet
-        .observed(&server)
-        .alive()
-        .and_then(|snapshot| snapshot.tenant(&wanted.tenant))
-        .is_some_and(|report| report.residence == feather_proto::model::Residence::Running);
+    // Asked now: what was reported last may be older than the tenant.
+    let live = agent.snapshot().await?.tenant(&wanted.tenant).is_some_and(|one| one.residence == Residence::Running);
     let total_bytes = agent.volume(&wanted.tenant).await.map_or(0, |volume| volume.bytes);
     let archive = agent.export_volume(&wanted.tenant).await?;
     let archive = counted(archive, progress, Progress { phase: Phase::Reading, bytes: 0, total_bytes });
