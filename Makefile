@@ -16,8 +16,8 @@ test: images ## everything: in-process, and on real Podman and Caddy
 	cargo test --workspace
 	cargo test $(WORK)
 
-soak: images ## moves under load with faults on real Podman and Caddy: MOVES=30 SEED=1; ends with one line of JSON
-	@MOVES="$(MOVES)" SEED="$(SEED)" $(TARGET)/debug/feather-soak
+soak: images ## moves under load with faults on real Podman and Caddy: MOVES=30 SEED=1 STORE=postgres; ends with one line of JSON
+	@MOVES="$(MOVES)" SEED="$(SEED)" STORE="$(STORE)" $(TARGET)/debug/feather-soak
 
 bench: images ## measures moves of a release build against what people use today, writes target/bench.json
 	cargo build --release --workspace --bins

@@ -9,6 +9,7 @@ const FILES: &[&str] = &[
     "feather/types/v1/adoption.proto",
     "feather/types/v1/label.proto",
     "feather/types/v1/life.proto",
+    "feather/types/v1/limits.proto",
     "feather/agent/v1/access.proto",
     "feather/agent/v1/adoption.proto",
     "feather/agent/v1/certificate.proto",

@@ -30,6 +30,10 @@ FLEET_DIR=${FEATHER_FLEET_DIR:-$TARGET/demo}
 CONTROLLER_PORT=${FEATHER_CONTROLLER_PORT:-7400}
 
 DOMAIN_SUFFIX=${FEATHER_DOMAIN_SUFFIX:-users.inceptel.ai}
+# Where a fleet keeps what it wants: `sqlite`, or `postgres` for a server of its own on this machine, and two controllers.
+FLEET_STORE=${FEATHER_FLEET_STORE:-sqlite}
+STORE_PORT=$((CONTROLLER_PORT + 2500))
+SECOND_PORT=$((CONTROLLER_PORT + 3500))
 # Where a fleet's DNS is: `memory`, or `dynadot` for a stand-in of it on this machine, with ports beside the controller's.
 FLEET_DNS=${FEATHER_FLEET_DNS:-memory}
 DNS_ZONE=${DOMAIN_SUFFIX#*.}

@@ -7,8 +7,10 @@ mod adopt;
 mod container;
 mod data;
 mod drain;
+mod fenced;
 mod health;
 mod lifecycle;
+mod limits;
 mod looked;
 mod moving;
 mod report;
@@ -36,9 +38,11 @@ use crate::{
     clock::Clock,
     config::Config,
     events::Events,
+    fenced::Fence,
     gate::Gates,
     grant::Grants,
     history::Remembered,
+    leader::Leader,
     ledger::{Ledger, Record, Spec},
     link::Links,
     router::Router,
@@ -100,6 +104,14 @@ pub(crate) struct Agent {
     pub(crate) notes: Arc<Notes>,
     pub(crate) waitlist: Arc<Waitlist>,
     pub(crate) authority: Authority,
+    /// Whether this server is out of its fleet and must run none of its tenants.
+    pub(crate) fence: Fence,
+    /// Streams by which the controller watches this server now.
+    pub(crate) watching: Arc<()>,
+    /// Of several controllers.
+    pub(crate) leader: Leader,
+    /// Rung when one of these ends.
+    pub(crate) unwatched: Notify,
     /// Of a member, once it is in use.
     pub(crate) identity: OnceLock<tls::Rotating>,
     /// Highest generations that this process issued, on a server that belongs to no fleet.
@@ -153,13 +165,18 @@ impl Agent {
         work: Work,
         remembered: &Remembered,
     ) -> Arc<Self> {
+        let fence = Fence::open(config.fenced_file());
         Arc::new(Self {
             gates: Gates::new(config.gate_dir(), config.gate),
             links: Links::new(config.link_dir()),
             certificates: Certificates::open(config.certificate_dir()),
             notes: Arc::new(Notes::new(config.notes_dir())),
             waitlist: Arc::new(Waitlist::new(config.waitlist_file())),
-            authority: Authority::new(config.identity_file(), config.controller_file()),
+            authority: Authority::new(config.identity_file(), config.controller_file(), fence.clone()),
+            fence,
+            watching: Arc::default(),
+            leader: Leader::new(config.leader_file()),
+            unwatched: Notify::new(),
             identity: OnceLock::new(),
             issued: Mutex::default(),
             work,
@@ -237,6 +254,7 @@ impl Agent {
     /// The record to decide upon. A container of ours that no record accounts for is not touched by any call: it is somebody's
     /// running work from before this ledger.
     async fn load(&self, tenant: &TenantName) -> Result<Option<Record>, Error> {
+        self.fence.heed()?;
         let record = self.ledger.get(tenant)?;
         if record.is_none() && self.runtime.container(&tenant.container()).await?.is_some() {
             return Err(Error::refused(
@@ -277,7 +295,8 @@ impl Agent {
             Ok(container) => container.map_or(ContainerState::Missing, |container| container.state),
             Err(_) => ContainerState::Unknown,
         };
-        report::tenant(record, state, None, self.watch_report(&Watched::Tenant(record.tenant.clone())))
+        let report = report::tenant(record, state, None, self.watch_report(&Watched::Tenant(record.tenant.clone())));
+        self.with_what_is_seen(record, state, report)
     }
 }
 

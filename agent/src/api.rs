@@ -6,6 +6,7 @@ mod access;
 mod adoption;
 mod certificate;
 mod image;
+mod led;
 mod local;
 mod server;
 mod tenant;
@@ -30,8 +31,9 @@ use feather_proto::{
             work_service_server::WorkServiceServer,
         },
     },
-    tls::{self, Bounds, Connection, Gate, Limits, Role, Rotating},
+    tls::{self, Bounds, Connection, Gate, Limits, Principal, Role, Rotating},
     trace,
+    version::Negotiation,
 };
 use futures::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -102,6 +104,7 @@ pub(crate) async fn serve(
     stopping: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let gate = Gate::new(identity.revoked().clone());
+    let negotiation = Negotiation::of(&Principal::agent(&server));
     let peers = Peers { dial: agent.dial.clone(), identity };
     let api = Api { agent, server, peers };
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -117,9 +120,11 @@ pub(crate) async fn serve(
     reporter.set_serving::<AccessServiceServer<Api>>().await;
     let mut router = Server::builder()
         .layer(trace::Calls::default())
+        .layer(negotiation)
         .http2_max_header_list_size(HEADERS_MAX_BYTES)
         .layer(Bounds::new(LIMITS))
         .layer(gate)
+        .layer(led::Led(api.agent.clone()))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

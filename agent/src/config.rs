@@ -66,6 +66,8 @@ pub struct Config {
     pub watchdog_checks: u32,
     /// Longest time between two passes of the reconciler.
     pub reconcile_interval: Duration,
+    /// How often the controller is asked whether this server is still a member, while it watches this server by no call of its own.
+    pub standing_interval: Duration,
     /// Where people sign up, if anywhere.
     pub waitlist: Option<Door>,
     /// Where the script of the time before kept its tenants.
@@ -92,6 +94,7 @@ impl Config {
             watchdog_interval: Duration::from_secs(30),
             watchdog_checks: 3,
             reconcile_interval: Duration::from_secs(2),
+            standing_interval: Duration::from_secs(15),
             waitlist: None,
             old_tenants_file: "/tmp/tenants.json".into(),
         }
@@ -145,6 +148,16 @@ impl Config {
     /// The list of revoked certificates.
     pub fn revoked_file(&self) -> PathBuf {
         self.state_dir.join("revoked.json")
+    }
+
+    /// That this server is out of its fleet, for as long as it is.
+    pub fn fenced_file(&self) -> PathBuf {
+        self.state_dir.join("fenced.json")
+    }
+
+    /// The newest lead of a controller.
+    pub fn leader_file(&self) -> PathBuf {
+        self.state_dir.join("leader")
     }
 
     /// Where the controller is.

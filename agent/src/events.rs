@@ -30,6 +30,10 @@ pub(crate) enum Kind {
     SwapFailed,
     /// A container of the time before this agent became this agent's.
     Adopted,
+    /// This server is out of its fleet: its tenants were stopped.
+    Fenced,
+    /// It is in a fleet again.
+    Unfenced,
 }
 
 impl Kind {
@@ -43,6 +47,8 @@ impl Kind {
             Kind::Swapped => "swapped",
             Kind::SwapFailed => "swap-failed",
             Kind::Adopted => "adopted",
+            Kind::Fenced => "fenced",
+            Kind::Unfenced => "unfenced",
         }
     }
 }

@@ -21,7 +21,7 @@ use feather_proto::{
 use serde::{Deserialize, Serialize};
 use tokio::net::UdpSocket;
 
-use crate::{config::Config, ledger::storage::write_atomically};
+use crate::{config::Config, fenced, ledger::storage::write_atomically};
 
 const CALL_MAX: Duration = Duration::from_secs(30);
 
@@ -77,6 +77,14 @@ pub struct Membership {
     pub controller: String,
     /// Name of this server.
     pub server: ServerName,
+    /// It has served its fleet: what is in the ledger was decided there. Who leaves a fleet for good deletes this file, and with it this.
+    /// A file of an agent that did not write it yet is of one that served.
+    #[serde(default = "yes")]
+    pub served: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Membership {
@@ -87,6 +95,41 @@ impl Membership {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let file = |source| Error::File { path: path.to_owned(), source };
         serde_json::from_slice(&fs::read(path).map_err(file)?).map_err(|error| file(error.into()))
+    }
+
+    /// Of a server that joins now.
+    pub fn new(controller: String, server: ServerName) -> Self {
+        Self { controller, server, served: false }
+    }
+
+    /// Writes it down. `anew`: this server takes no member's place, so that whatever it ran for a fleet before is no more its to run; that is
+    /// made sure of before it serves.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn begin(self, config: &Config, anew: bool) -> Result<(), Error> {
+        let path = config.controller_file();
+        let served = Self::load(&path).is_ok_and(|earlier| earlier.served);
+        if anew && served {
+            let file = |source| Error::File { path: config.fenced_file(), source };
+            fenced::shut(config, &self.server).map_err(file)?;
+        }
+        Self { served, ..self }.save(&path)
+    }
+
+    /// From now on what is in the ledger is decided by the fleet. Not being able to write that down keeps nobody from serving.
+    pub(crate) fn note_served(path: &Path) {
+        let noted = match Self::load(path) {
+            Ok(known) if !known.served => Self { served: true, ..known }.save(path),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot write down that this server serves its fleet"
+            );
+        }
     }
 
     fn save(&self, path: &Path) -> Result<(), Error> {
@@ -167,8 +210,13 @@ pub async fn join(
     if got != wanted {
         return Err(Error::WrongName { got: got.to_string(), wanted: wanted.to_string() });
     }
-    let membership = Membership { controller: token.controller.clone(), server: token.server.clone() };
-    membership.save(&config.controller_file())?;
+    // What led before is of the membership that ended; a store that began anew may count from lower.
+    let leader = config.leader_file();
+    match fs::remove_file(&leader) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::File { path: leader, source }),
+        _ => {}
+    }
+    Membership::new(token.controller.clone(), token.server.clone()).begin(config, response.anew)?;
     // Last, because an identity on disk means that this server has joined.
     identity.save(&path)?;
     if let Err(error) = fs::remove_file(&key_path) {

@@ -178,6 +178,7 @@ mod tests {
             created: time::OffsetDateTime::UNIX_EPOCH,
             found_data: true,
             adopted: None,
+            limits: Default::default(),
         });
         record
     }

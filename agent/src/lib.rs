@@ -13,12 +13,14 @@ pub mod config;
 pub mod edge;
 mod events;
 mod failure;
+mod fenced;
 pub mod gate;
 mod grant;
 mod history;
 pub mod image;
 pub mod join;
 
+mod leader;
 pub mod ledger;
 pub mod link;
 pub mod local;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use feather_proto::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
+    limits::Limits,
     model,
     pb::agent::v1::{self as pb, transfer_service_client::TransferServiceClient},
     tls::{self, Principal, Rotating, Trust},
@@ -47,6 +48,7 @@ pub(crate) struct SourceSpec {
     pub(crate) image: String,
     pub(crate) image_digest: String,
     pub(crate) created: OffsetDateTime,
+    pub(crate) limits: Limits,
 }
 
 /// Where a volume comes from.
@@ -255,6 +257,7 @@ impl TryFrom<pb::TenantSpec> for SourceSpec {
             image: spec.image,
             image_digest: spec.image_digest,
             created: model::from_timestamp(&model::required(spec.created, "created")?)?,
+            limits: Limits::decode(spec.limits)?,
         })
     }
 }
@@ -266,6 +269,7 @@ impl From<SourceSpec> for pb::TenantSpec {
             image: spec.image,
             image_digest: spec.image_digest,
             created: Some(model::to_timestamp(spec.created)),
+            limits: spec.limits.encode(),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
+use tokio::time::Instant;
 
 pub mod caddy;
 #[doc(hidden)]
@@ -141,6 +142,9 @@ pub trait Router: Send + Sync {
     async fn ensure_link(&self, link: &Link) -> Result<bool, Error>;
     /// `host:port` at which a request with [`INSIDE_HEADER`] enters the routes from inside of this server, without TLS.
     fn entrance(&self) -> String;
+    /// When a request last came for a tenant whose route is a [`Route::Forward`], as far as known: at the latest since it is one, or
+    /// since this process looks. `None` for any other, and where that cannot be told. A stream counts when it begins.
+    fn last_asked(&self, tenant: &TenantName) -> Option<Instant>;
     /// Requests and streams that are under way to a loopback port; none are counted when no route names it.
     async fn in_flight(&self, port: u16) -> Result<UnderWay, Error>;
     /// One `GET /health` by host name through the proxy's public port, with the probe header when a token is given; the status code.

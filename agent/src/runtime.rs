@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use feather_proto::model::{ContainerState, Image};
+use feather_proto::{
+    limits::Limits,
+    model::{ContainerState, Image},
+};
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
 
@@ -67,6 +70,8 @@ pub struct ContainerSpec {
     pub dns: Vec<String>,
     /// Labels, readable by anyone on the server.
     pub labels: BTreeMap<String, String>,
+    /// What it may use. The revision is of no meaning here.
+    pub limits: Limits,
 }
 
 /// How a container comes to be reached at its loopback port.
@@ -112,6 +117,7 @@ impl std::fmt::Debug for ContainerSpec {
             .field("volume", &self.volume)
             .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .field("labels", &self.labels)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
@@ -191,6 +197,37 @@ impl std::fmt::Debug for Inspected {
     }
 }
 
+/// What a container that runs uses, and what its kernel lets it use: read where the kernel keeps it, because what an engine has noted
+/// may never have been applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Memory in use that cannot be given back, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Most memory in bytes; `None` for no limit.
+    pub memory_max_bytes: Option<u64>,
+    /// Most processor time in thousandths of a core; `None` for no limit.
+    pub cpu_max_millis: Option<u32>,
+    /// Most processes and threads; `None` for no limit.
+    pub pids_max: Option<u32>,
+}
+
+/// Kernels count memory in pages, the largest of which are this long.
+const PAGE_MAX_BYTES: u64 = 64 << 10;
+
+impl Resources {
+    /// Is that what the limits say?
+    pub fn as_limited(&self, limits: &Limits) -> bool {
+        let memory = match (limits.memory_bytes, self.memory_max_bytes) {
+            (None, None) => true,
+            (Some(wanted), Some(found)) => found <= wanted && wanted - found < PAGE_MAX_BYTES,
+            _ => false,
+        };
+        memory && self.cpu_max_millis == limits.cpu_millis && self.pids_max == Some(limits.pids_or_default())
+    }
+}
+
 /// Sizes of the machine as the engine sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
@@ -202,6 +239,8 @@ pub struct Capacity {
     pub disk_total_bytes: u64,
     /// What is free of it for root.
     pub disk_free_bytes: u64,
+    /// Processor cores that may be used.
+    pub cores: u32,
 }
 
 /// One line of a container's output.
@@ -246,6 +285,11 @@ pub trait Runtime: Send + Sync {
     async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error>;
     /// Removes it, killing its process when it still runs. On return it is gone.
     async fn remove_container(&self, name: &str) -> Result<(), Error>;
+    /// What it uses and may use, or `None` when it does not run.
+    async fn resources(&self, name: &str) -> Result<Option<Resources>, Error>;
+    /// Makes sure that a container that runs may use exactly so much, without touching its process. One that does not run is left
+    /// alone: it has its limits from its specification when it is next made sure of.
+    async fn ensure_limits(&self, name: &str, limits: &Limits) -> Result<(), Error>;
     /// The last lines of its output, then, with `follow`, new ones until it ends.
     async fn logs(
         &self,

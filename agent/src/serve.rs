@@ -16,7 +16,7 @@ use crate::{
     agent::{Agent, Seams},
     api, ask,
     config::Config,
-    history,
+    fenced, history,
     join::Membership,
     ledger::{self, Directory, Ledger, Storage},
     local::Socket,
@@ -82,6 +82,7 @@ impl Local {
             agent.tasks.spawn(history::keep(agent.clone(), storage, remembered));
         }
         agent.tasks.spawn(reconcile::run(agent.clone()));
+        agent.tasks.spawn(fenced::run(agent.clone()));
         agent.tasks.spawn(watchdog::run(agent.clone()));
         if let Some(door) = agent.config.waitlist.clone() {
             agent.tasks.spawn(agent.waitlist.clone().keep_open(door, agent.clock.clone(), agent.ended.clone()));
@@ -124,7 +125,9 @@ impl Local {
             return Err(Error::NotAnAgent(principal.to_string()));
         };
         revoked::restore(identity.revoked(), &self.agent.config.revoked_file());
-        let connections = tls::incoming(incoming, &identity, ClientCertificate::Required)?;
+        self.agent.leader.load();
+        fenced::heed_join(&self.agent).await;
+        let connections = tls::incoming(incoming, &identity, ClientCertificate::Required, false)?;
         let controller = Membership::load(&self.agent.config.controller_file()).ok();
         let member = Member { server: server.clone(), controller: controller.map(|known| known.controller) };
         // One agent has one identity; what changes is the certificate in it.
@@ -133,6 +136,7 @@ impl Local {
             () = self.agent.authority.become_member(member) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
+        Membership::note_served(&self.agent.config.controller_file());
         tracing::info!(%server, "serving");
         let serving = api::serve(self.agent.clone(), server, identity, connections, shutdown.clone());
         let mut serving = Box::pin(serving);

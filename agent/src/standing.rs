@@ -16,6 +16,8 @@ use feather_proto::{
 };
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use crate::fenced::Fence;
+
 /// Who decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -25,6 +27,8 @@ pub(crate) enum Standing {
     Joining,
     /// Nobody: a member whose identity is gone. Its controller still counts on it.
     Lost,
+    /// Nobody: the fleet has taken this server out, and gives its tenants other homes.
+    Fenced,
     /// The controller.
     Member(Member),
 }
@@ -52,14 +56,19 @@ pub(crate) struct Authority {
     identity_file: PathBuf,
     /// So does this, which a join writes before the identity.
     membership_file: PathBuf,
+    /// What the fleet decided about this server holds also when both are gone.
+    fence: Fence,
 }
 
 impl Authority {
-    pub(crate) fn new(identity_file: PathBuf, membership_file: PathBuf) -> Self {
-        Self { alone: Arc::default(), standing: Mutex::new(Standing::Alone), identity_file, membership_file }
+    pub(crate) fn new(identity_file: PathBuf, membership_file: PathBuf, fence: Fence) -> Self {
+        Self { alone: Arc::default(), standing: Mutex::new(Standing::Alone), identity_file, membership_file, fence }
     }
 
     pub(crate) fn standing(&self) -> Standing {
+        if self.fence.is_closed() {
+            return Standing::Fenced;
+        }
         let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match standing {
             Standing::Alone if self.identity_file.exists() => Standing::Joining,
@@ -117,10 +126,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Authority, Member, Standing};
+    use crate::fenced::Fence;
 
     #[tokio::test]
     async fn a_server_becomes_a_member_only_when_all_that_it_decided_itself_is_done() {
-        let authority = Arc::new(Authority::new("/nonexistent/a".into(), "/nonexistent/b".into()));
+        let authority = Arc::new(Authority::new("/nonexistent/a".into(), "/nonexistent/b".into(), Fence::default()));
         let right = authority.decide().ok().unwrap();
         let member = Member { server: "nyc".parse().unwrap(), controller: None };
         let joining = tokio::spawn({
@@ -141,7 +151,7 @@ mod tests {
     fn an_identity_on_disk_ends_the_right_before_anybody_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let (identity, membership) = (dir.path().join("agent.identity"), dir.path().join("controller.json"));
-        let authority = Authority::new(identity.clone(), membership.clone());
+        let authority = Authority::new(identity.clone(), membership.clone(), Fence::default());
         assert!(authority.decide().is_ok());
         // A join that was cut off between the two, or a member whose identity somebody deleted: its controller counts on it.
         std::fs::write(membership, "x").unwrap();

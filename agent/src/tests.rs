@@ -6,6 +6,7 @@ mod crash;
 mod data;
 mod harness;
 mod identity;
+mod leader;
 mod living;
 mod local;
 mod moving;

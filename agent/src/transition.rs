@@ -6,8 +6,11 @@
 
 mod adopting;
 mod data;
+mod fencing;
+mod limiting;
 mod living;
 mod moving;
+mod reclaiming;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +24,8 @@ use crate::ledger::{Record, Residence, Volume};
 
 pub(crate) use adopting::admit_adopt;
 pub(crate) use data::{admit_grant, admit_import, admit_remove_volume, admit_send};
+pub(crate) use fencing::fenced;
+pub(crate) use limiting::{LimitFacts, admit_limits};
 pub(crate) use living::{
     AddFacts, AddRequest, admit_add, admit_remove, admit_reset, admit_restart, admit_start, admit_stop, failed_add,
     holding,
@@ -29,6 +34,8 @@ pub(crate) use moving::{
     Abandon, ReserveFacts, ReserveRequest, abandoned, admit_abandon, admit_activate, admit_hand_off, admit_pull,
     admit_reserve, admit_retire, admit_trial, fits, received, trial_failed,
 };
+
+pub(crate) use reclaiming::admit_reclaim;
 
 /// What shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,19 +47,19 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 3 controller or server unreach
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Form of the data.
+    /// Form: table, wide or json.
     #[arg(
         long,
         global = true,
         value_enum,
-        value_name = "table|json",
+        value_name = "FORMAT",
         default_value = "table",
         env = "FEATHERCTL_OUTPUT",
         hide_env_values = true,
         hide_possible_values = true
     )]
     pub(crate) output: Format,
-    /// Where the controller listens.
+    /// Where the controller listens; if there are several, all with commas.
     #[arg(
         long,
         global = true,

@@ -3,7 +3,7 @@
 use feather_proto::{
     error::Error,
     ids::{OperationId, ServerName, TenantName},
-    labels::Label,
+    labels::{Label, LabelName},
     pb::{controller::v1 as pb, types::v1 as types_pb},
 };
 
@@ -46,6 +46,10 @@ fn server_name(text: &str) -> Result<ServerName, Error> {
 }
 
 fn label(text: &str) -> Result<Label, Error> {
+    text.parse()
+}
+
+fn group(text: &str) -> Result<LabelName, Error> {
     text.parse()
 }
 

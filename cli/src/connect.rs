@@ -26,6 +26,7 @@ use feather_proto::{
         waitlist_service_client::WaitlistServiceClient, warning_service_client::WarningServiceClient,
     },
     tls::{self, Channel, Identity, Principal, Rotating, Trust},
+    version::Range,
 };
 use time::OffsetDateTime;
 use tonic::{Response, Status};
@@ -140,6 +141,11 @@ impl Connection {
         let (begins, ends) = self.identity.identity().validity().ok()?;
         let moment = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
         moment(begins).zip(moment(ends))
+    }
+
+    /// Which versions of the protocol the controller speaks, once it has answered.
+    pub(crate) fn controller_speaks(&self) -> Option<Range> {
+        self.channel.heard().range()
     }
 
     /// A call that answers soon.

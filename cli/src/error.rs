@@ -212,6 +212,7 @@ fn hint(error: &Error) -> String {
     match error.reason.as_str() {
         reason::INVALID_NAME | reason::RESERVED_NAME => "choose another name".into(),
         reason::TENANT_EXISTS => format!("`featherctl tenant show {tenant}` shows where it lives"),
+        reason::LIMIT_BELOW_USE => format!("`featherctl tenant show {tenant}` shows what it may use now"),
         reason::TENANT_NOT_FOUND => "`featherctl tenant list --all` shows the tenants there are".into(),
         reason::SERVER_NOT_FOUND => "`featherctl server list` shows the servers there are".into(),
         reason::NO_CERTIFICATES => "docs/operations.md says how, under \"The tenants' certificate\"".into(),
@@ -255,6 +256,7 @@ fn hint(error: &Error) -> String {
             "`featherctl server list` shows which servers answer; check that server's agent, network and firewall"
                 .into()
         }
+        reason::PROTOCOL => "docs/operations.md says under \"Upgrades\" what is upgraded first".into(),
         reason::DNS_OFF => {
             "start the controller with --dns and --dns-zone (docs/operations.md says how), or point the names there by hand".into()
         }

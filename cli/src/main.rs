@@ -6,6 +6,7 @@ mod confirm;
 mod connect;
 mod error;
 mod follow;
+mod limits;
 mod outcome;
 mod output;
 mod top;

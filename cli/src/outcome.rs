@@ -55,11 +55,14 @@ pub(crate) async fn report(
             if moves.is_empty() { String::new() } else { moves::list(moves) }
         })?;
     }
+    if outcome.operation.kind == "lost" {
+        return lost(context, outcome);
+    }
     let outcome = outcome.succeeded()?;
     let operation = &outcome.operation;
     let tenant = &operation.tenant;
     match operation.kind {
-        "add" => {
+        "add" | "recover" => {
             let url = match known_url.filter(|url| !url.is_empty()) {
                 Some(url) => url,
                 None => url_of(connection, tenant).await?,
@@ -74,6 +77,10 @@ pub(crate) async fn report(
         kind => {
             show(context, operation, None, None, String::new)?;
             context.output.note(&match kind {
+                // Only what was lost with its server is removed from nowhere.
+                "remove" if operation.source.is_none() => {
+                    format!("{tenant} is given up, with the data that was lost; its name is free: `featherctl tenant add {tenant}` begins anew")
+                }
                 "remove" => format!(
                     "{tenant} is removed. Its data is kept: `featherctl tenant add {tenant}` brings it back with all of it, \
                      `featherctl volume list` shows it."
@@ -90,6 +97,28 @@ pub(crate) async fn report(
             Ok(())
         }
     }
+}
+
+/// A server was declared lost: what became of each is the result, and whoever is not back is a failure.
+fn lost(context: &Context, outcome: Outcome) -> Result<(), Failure> {
+    let moves = &outcome.operation.moves;
+    show(context, &outcome.operation, None, None, || {
+        if moves.is_empty() { String::new() } else { moves::recovered(moves) }
+    })?;
+    let outcome = outcome.succeeded()?;
+    let (server, moves) = (outcome.operation.source.as_deref().unwrap_or("the server"), &outcome.operation.moves);
+    let down = moves.iter().filter(|one| matches!(one.end, "left" | "lost" | "stuck")).count();
+    if down == 0 {
+        context.output.note(&format!(
+            "{server} is out of the fleet, and everybody who lived there is back; passwords are new: `featherctl tenant password NAME`"
+        ));
+        return Ok(());
+    }
+    Err(Failure::refused(
+        "NOT_ALL_RECOVERED",
+        format!("{server} is out of the fleet, and {down} of {} who lived there are down", moves.len()),
+        "`featherctl tenant recover NAME` tries one again, `featherctl explain NAME` says how it stands",
+    ))
 }
 
 fn resettled(operation: &OperationView) -> String {

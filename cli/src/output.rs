@@ -21,6 +21,8 @@ pub(crate) enum Format {
     // Documentation of the values would spread every help page over many lines.
     // Aligned columns, for people.
     Table,
+    // The same with more columns, where a list has more to show.
+    Wide,
     // Stable JSON, for programs.
     Json,
 }
@@ -43,10 +45,15 @@ impl Output {
         self.format == Format::Json
     }
 
+    /// Are lists to be shown with all their columns?
+    pub(crate) fn is_wide(self) -> bool {
+        self.format == Format::Wide
+    }
+
     /// Data: `text` for people, or the value as JSON.
     pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.line(&text()),
+            Format::Table | Format::Wide => self.line(&text()),
             Format::Json => self.bytes(format!("{}\n", pretty(value)?).as_bytes()),
         }
     }
@@ -54,7 +61,7 @@ impl Output {
     /// Data in streams: a line of text, or one line of JSON.
     pub(crate) fn stream<T: Serialize>(self, value: &T, text: &str) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.line(text),
+            Format::Table | Format::Wide => self.line(text),
             Format::Json => self.bytes(format!("{}\n", compact(value)?).as_bytes()),
         }
     }
@@ -95,7 +102,7 @@ impl Output {
     /// The id of an operation that has begun, before anything else is said about it.
     pub(crate) fn operation(self, id: &str) {
         match self.format {
-            Format::Table => write_stderr(&format!("operation {}\n", printable(id))),
+            Format::Table | Format::Wide => write_stderr(&format!("operation {}\n", printable(id))),
             Format::Json => write_stderr(&format!("{}\n", serde_json::json!({ "operation": id }))),
         }
     }
@@ -133,8 +140,8 @@ impl Output {
     /// A display for something that takes a while.
     pub(crate) fn progress(self) -> Progress {
         match self.format {
-            Format::Table if io::stderr().is_terminal() => Progress::bars(self.colour),
-            Format::Table => Progress::plain(),
+            Format::Table | Format::Wide if io::stderr().is_terminal() => Progress::bars(self.colour),
+            Format::Table | Format::Wide => Progress::plain(),
             Format::Json => Progress::silent(),
         }
     }

@@ -30,6 +30,7 @@ pub(crate) mod user;
 pub(crate) mod volume;
 pub(crate) mod waitlist;
 pub(crate) mod warning;
+pub(crate) mod wide;
 
 /// A moment: kept as time for arithmetic, written as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ca::BACKDATE,
+    pace,
     store::{PEOPLE, Store, UserRow},
     world::World,
 };
@@ -35,6 +36,9 @@ const AHEAD_MAX: Duration = Duration::minutes(10);
 const REFUSALS: Rate = Rate { burst: 60.0, per_second: 1.0 };
 /// Certificates that one name gets by showing the one that it has.
 const RENEWALS: Rate = Rate { burst: 30.0, per_second: 1.0 / 3600.0 };
+
+/// What somebody has under way at a controller that waits ends so long after its certificate was revoked, at most.
+const REREAD_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Who is heard, and who was.
 #[derive(Default)]
@@ -159,6 +163,19 @@ impl Access {
     }
 }
 
+/// Reads the list again and again, for a controller that changes nothing in it.
+pub async fn reread(world: Arc<World>, shutdown: CancellationToken) {
+    loop {
+        if let Err(error) = world.access.load(&world.store).await {
+            tracing::warn!(%error, "cannot read whose certificates are revoked");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(world.settings.reconcile.min(REREAD_MAX)) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
 impl World {
     /// Takes a server out of the fleet, and refuses all certificates that it has now: at once by this controller, and by the agents within
     /// moments. A later invitation gives it another.
@@ -169,6 +186,15 @@ impl World {
         self.access.load(&self.store).await?;
         self.ring_desired();
         Ok(removed?)
+    }
+
+    /// The same for a server that is dead, with whoever lives on it. Idempotent.
+    pub async fn lose_server(&self, server: &ServerName) -> Result<(), Error> {
+        let _turn = self.access.turn().await;
+        let lost = self.store.lose_server(server, self.clock.now()).await;
+        self.access.load(&self.store).await?;
+        self.ring_desired();
+        Ok(lost.map(drop)?)
     }
 
     /// Refuses all certificates that these names have now, for a caller who is in itself, if people as they are now say that they may go.
@@ -214,6 +240,7 @@ pub async fn spread(world: Arc<World>, shutdown: CancellationToken) {
     let mut list = world.access.revoked.subscribe();
     let mut observed = world.fleet.subscribe();
     loop {
+        let began = tokio::time::Instant::now();
         // Whoever changed the store may have ended before it could say so.
         if let Err(error) = world.access.load(&world.store).await {
             tracing::warn!(%error, "cannot read the list of revoked certificates; trying again");
@@ -224,6 +251,12 @@ pub async fn spread(world: Arc<World>, shutdown: CancellationToken) {
             if seen.alive().is_some_and(|snapshot| snapshot.revocations_digest != digest) {
                 tell(&world, &server, &current).await;
             }
+        }
+        // Whose certificate is revoked is told at once, whatever else is to be looked at.
+        tokio::select! {
+            _ = list.changed() => continue,
+            () = pace::rest_since(began) => {}
+            () = shutdown.cancelled() => return,
         }
         tokio::select! {
             _ = list.changed() => {}

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::Observed,
+    pace,
     store::{TakeIn, TenantRow, TenantState, server_not_found},
     world::World,
 };
@@ -93,7 +94,8 @@ fn other_name(server: &ServerName, tenant: &TenantName) -> String {
     )
 }
 
-fn lives(report: &TenantReport) -> bool {
+/// Does it live on the server that reports it?
+pub(crate) fn lives(report: &TenantReport) -> bool {
     matches!(report.residence, Residence::Running | Residence::Stopped)
 }
 
@@ -232,9 +234,11 @@ async fn take_in(world: &World, server: &ServerName, report: &TenantReport) -> R
 pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
     let mut observed = world.fleet.subscribe();
     loop {
+        let began = tokio::time::Instant::now();
         if let Err(error) = reconcile(&world).await {
             tracing::warn!(%error, "unknown tenants were not looked at; trying again");
         }
+        shutdown.run_until_cancelled(pace::rest_since(began)).await;
         tokio::select! {
             _ = observed.changed() => {}
             () = tokio::time::sleep(world.settings.reconcile) => {}
@@ -255,7 +259,7 @@ pub struct Adoption {
 /// Takes over a server: first its ledger, then the store. Cut off in between, the reconciler or the next call finishes it.
 pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<Adoption, Error> {
     let row = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?;
-    let agent = world.agents.agent(&row.name, &row.address)?;
+    let agent = world.agents.agent(&row.name, &row.principal(), &row.address)?;
     let (found, problems) = agent.plan_adoption().await?;
     let findings = judge(server, found, &agent.snapshot().await?, &Names::read(world).await?);
     if dry_run {
@@ -288,7 +292,7 @@ pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<
             finding.action = Action::Adopted;
         }
     }
-    world.fleet.saw(server, snapshot, world.clock.now());
+    world.fleet.saw(&row, snapshot, world.clock.now());
     Ok(Adoption { findings: findings.into_values().collect(), problems })
 }
 

@@ -12,11 +12,12 @@ use feather_proto::{
     email::EmailAddress,
     error::Error,
     ids::{Generation, ServerName, TenantName},
+    limits::Limits,
     model::{
         HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeReport,
         VolumeSummary,
     },
-    tls::{PublicCertificate, Revocation},
+    tls::{Principal, PublicCertificate, Revocation, Revocations},
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -58,6 +59,15 @@ pub struct Tried {
     pub port: u32,
     /// How long that took.
     pub healthy_after_ms: u64,
+}
+
+/// Whom a server refuses, and whom it follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heeded {
+    /// Certificates that it refuses.
+    pub refused: Revocations,
+    /// Highest number of a lead that it met; 0 for none.
+    pub lead: i64,
 }
 
 /// How far a pass over a volume is.
@@ -148,8 +158,8 @@ pub enum Reading {
 /// Where a pull fetches from.
 #[derive(Clone)]
 pub struct PullFrom {
-    /// Server name; its certificate must carry it.
-    pub server: ServerName,
+    /// What its certificate must say.
+    pub server: Principal,
     /// `host:port` of its agent, or of the controller that relays.
     pub address: String,
     /// The controller is at that address, and passes on what the source says.
@@ -199,8 +209,8 @@ pub struct ImageWanted {
 /// Another agent, to be reached from one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Its certificate carries this name.
-    pub server: ServerName,
+    /// What its certificate must say.
+    pub server: Principal,
     /// `host:port`.
     pub address: String,
 }
@@ -217,7 +227,7 @@ pub struct Probed {
 /// Another agent as seen from one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
-    /// Which.
+    /// Which, by the name in its certificate.
     pub server: ServerName,
     /// Until it answered.
     pub took: std::time::Duration,
@@ -256,6 +266,8 @@ pub trait Agent: Send + Sync {
 
     /// Hands over the list of revoked certificates in the place of an earlier one; names the one that is in force then.
     async fn set_revocations(&self, list: &[Revocation]) -> Result<String, Error>;
+    /// Whom it refuses and whom it follows.
+    async fn heeded(&self) -> Result<Heeded, Error>;
 
     /// Starts a new admin container beside the one that serves, and waits for its health. The id is that of the whole swap.
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error>;
@@ -265,7 +277,7 @@ pub trait Agent: Send + Sync {
     async fn abandon_swap(&self, swap: uuid::Uuid) -> Result<(), Error>;
 
     /// Creates a tenant.
-    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error>;
+    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation, limits: Limits) -> Result<Added, Error>;
     /// Removes a tenant, keeping its volume; as the undo of an add (`discard_new`) one that the add made goes, too.
     async fn remove_tenant(&self, call: &Call, discard_new: bool) -> Result<(), Error>;
     /// Starts it; milliseconds until it was healthy.
@@ -274,6 +286,8 @@ pub trait Agent: Send + Sync {
     async fn stop_tenant(&self, call: &Call, reason: StopReason) -> Result<(), Error>;
     /// Makes its container anew; milliseconds until it was healthy.
     async fn restart_tenant(&self, call: &Call) -> Result<u64, Error>;
+    /// Sets what it may use, or (`check_only`) says whether that could be; how it stands then.
+    async fn limit_tenant(&self, call: &Call, limits: Limits, check_only: bool) -> Result<TenantReport, Error>;
     /// Sets a new password.
     async fn reset_password(&self, call: &Call) -> Result<Password, Error>;
     /// Its output.
@@ -294,11 +308,13 @@ pub trait Agent: Send + Sync {
     async fn hand_off(&self, call: &Call, forward_to: Option<&str>) -> Result<Option<u64>, Error>;
     /// Removes the container, keeps the volume for a time.
     async fn retire(&self, call: &Call, keep_until: OffsetDateTime) -> Result<(), Error>;
+    /// What a move left there is what an add under this generation will find; with `needs_data` a whole copy, or it is refused.
+    async fn reclaim(&self, call: &Call, needs_data: bool) -> Result<(), Error>;
 
     /// The volume, measured.
     async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error>;
     /// Lets a peer fetch the volume, or (`relayed`) the controller in its place.
-    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error>;
+    async fn grant_transfer(&self, call: &Call, peer: &Principal, ticket: &str, relayed: bool) -> Result<(), Error>;
     /// What a target asks of this source, passed on by a controller that relays.
     async fn send_volume(&self, asked: Asked) -> Result<SentVolume, Error>;
     /// Fetches the volume from a peer.
@@ -340,6 +356,6 @@ pub trait Agent: Send + Sync {
 
 /// Ways to agents.
 pub trait Agents: Send + Sync {
-    /// The agent of a server, connected when first used.
-    fn agent(&self, server: &ServerName, address: &str) -> Result<Arc<dyn Agent>, Error>;
+    /// The agent of a server, connected when first used. Errors call it by its name; its certificate says who it is.
+    fn agent(&self, server: &ServerName, identity: &Principal, address: &str) -> Result<Arc<dyn Agent>, Error>;
 }

@@ -14,6 +14,7 @@ pub mod dns;
 pub mod enrollment;
 pub mod event;
 pub mod image;
+mod losing;
 pub mod member;
 pub mod operation;
 mod resettling;
@@ -72,6 +73,8 @@ fn kind(kind: crate::operations::Kind) -> pb::OperationKind {
         Kind::Swap => pb::OperationKind::Swap,
         Kind::Drain => pb::OperationKind::Drain,
         Kind::Return => pb::OperationKind::Return,
+        Kind::Lost => pb::OperationKind::Lost,
+        Kind::Recover => pb::OperationKind::Recover,
     }
 }
 

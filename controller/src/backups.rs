@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use feather_proto::{
     error::{Error, reason},
-    ids::{ServerName, TenantName},
+    ids::{Generation, ServerName, TenantName},
     model::{Residence, VolumeSummary},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
@@ -32,6 +32,8 @@ pub mod schedule;
 pub use place::Place;
 use repository::{Description, Repository};
 
+/// Longest silence of a server that sends a volume.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How often what has expired is deleted, in each repository.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
 
@@ -118,8 +120,10 @@ pub async fn back_up(world: &World, wanted: &Wanted, progress: &watch::Sender<Pr
     // Asked now: what was reported last may be older than the tenant.
     let live = agent.snapshot().await?.tenant(&wanted.tenant).is_some_and(|one| one.residence == Residence::Running);
     let total_bytes = agent.volume(&wanted.tenant).await.map_or(0, |volume| volume.bytes);
-    let archive = agent.export_volume(&wanted.tenant).await?;
-    let archive = counted(archive, progress, Progress { phase: Phase::Reading, bytes: 0, total_bytes });
+    let archive = tokio::time::timeout(SILENCE_MAX, agent.export_volume(&wanted.tenant)).await;
+    let archive = archive.map_err(|_| silent(&server))??;
+    let archive =
+        counted(in_time(archive, &server), progress, Progress { phase: Phase::Reading, bytes: 0, total_bytes });
     // After damage was found, nothing that is there already is relied on: everything is written again.
     let newest = known.iter().filter(|one| one.repository == name).max_by_key(|one| one.taken);
     let trusted = newest.is_none_or(|one| one.damage.is_empty());
@@ -196,19 +200,70 @@ pub async fn restore(
     if dry_run {
         return Ok((found.row, server, None));
     }
+    let summary = put(world, &found, (&server, row.generation), progress).await?;
+    Ok((found.row, server, Some(summary)))
+}
+
+/// Puts a backup's data on a server where its tenant does not live, before it is added there. Again does it again.
+pub async fn restore_on(
+    world: &World,
+    named: &Named,
+    server: &ServerName,
+    progress: &watch::Sender<Progress>,
+) -> Result<VolumeSummary, Error> {
+    let found = find(world, named).await?;
+    let users = world.backups.of(&found.place);
+    let _used = users.read().await;
+    // Of a tenant that is not placed there.
+    put(world, &found, (server, Generation(0)), progress).await
+}
+
+async fn put(
+    world: &World,
+    found: &Found,
+    (server, generation): (&ServerName, Generation),
+    progress: &watch::Sender<Progress>,
+) -> Result<VolumeSummary, Error> {
+    let tenant = &found.row.tenant;
     let start = Progress { phase: Phase::Restoring, bytes: 0, total_bytes: found.row.bytes };
     let archive = counted(found.repository.read(&found.description).await, progress, start);
     let broken = Arc::new(Mutex::new(None));
     let archive = remembered(archive, broken.clone());
-    let restored = world.agent(&server).await?.import_volume(&named.tenant, row.generation, archive).await;
-    world.look_again(&server).await;
+    let restored = world.agent(server).await?.import_volume(tenant, generation, archive).await;
+    world.look_again(server).await;
     // Why the archive ended early explains what the server says of it.
     if let Some(error) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
     let summary = restored?;
-    tracing::info!(tenant = %named.tenant, %server, backup = found.row.id, "volume restored from a backup");
-    Ok((found.row, server, Some(summary)))
+    tracing::info!(%tenant, %server, backup = found.row.id, "volume restored from a backup");
+    Ok(summary)
+}
+
+/// The same archive, given up when nothing more of it comes: a server that hangs must not keep others from being backed up.
+fn in_time(
+    archive: BoxStream<'static, Result<Bytes, Error>>,
+    server: &ServerName,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    let server = server.clone();
+    futures::stream::unfold(Some(archive), move |archive| {
+        let server = server.clone();
+        async move {
+            let mut archive = archive?;
+            match tokio::time::timeout(SILENCE_MAX, archive.next()).await {
+                Ok(piece) => Some((piece?, Some(archive))),
+                Err(_) => Some((Err(silent(&server)), None)),
+            }
+        }
+    })
+    .boxed()
+}
+
+fn silent(server: &ServerName) -> Error {
+    let seconds = SILENCE_MAX.as_secs();
+    let message =
+        format!("{server} sent nothing more of the volume for {seconds} s; look at the server, then back up again");
+    Error::unavailable(reason::SERVER_UNREACHABLE, message).with("server", server)
 }
 
 /// The same archive; tells how much of it has passed.
@@ -387,4 +442,29 @@ pub async fn expire(world: &World, place: &Place) -> Result<u64, Error> {
         repository.sweep(world.clock.now()).await?;
     }
     Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use feather_proto::error::reason;
+    use futures::{StreamExt as _, stream};
+
+    use super::{SILENCE_MAX, in_time};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stops_in_the_middle_is_given_up() {
+        let slow = stream::unfold(0, |count| async move {
+            tokio::time::sleep(if count < 3 { SILENCE_MAX / 2 } else { Duration::MAX }).await;
+            Some((Ok(Bytes::from_static(b"x")), count + 1))
+        });
+        let taken: Vec<_> = in_time(slow.boxed(), &"nyc".parse().unwrap()).collect().await;
+        assert_eq!(taken.len(), 4);
+        assert!(taken[..3].iter().all(Result::is_ok));
+        assert!(taken[3].as_ref().unwrap_err().is(reason::SERVER_UNREACHABLE));
+        let whole = stream::iter([Ok(Bytes::new()), Ok(Bytes::new())]).boxed();
+        assert_eq!(in_time(whole, &"nyc".parse().unwrap()).count().await, 2);
+    }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dns::{self, authority::Authorities},
-    events,
+    events, pace,
     seal::Seal,
     store::{Store, dns::Wish},
     world::World,
@@ -67,6 +67,8 @@ pub struct Held {
     pub certificate: PublicCertificate,
     /// What it says.
     pub facts: CertificateFacts,
+    /// The authority of today issued it.
+    pub current: bool,
 }
 
 /// How it stands.
@@ -163,25 +165,37 @@ impl Certificates {
         Some(Standing { warning, life, loaded: state.next.is_some() })
     }
 
+    /// With the authority in its name: what another one issued, perhaps to try, is no certificate of this one.
     fn kept_as(&self) -> String {
+        let authority = self.options.as_ref().map_or("", |options| options.authority.directory());
+        format!("{}/{authority}", self.kept_as_before())
+    }
+
+    /// Where releases before kept it, whoever had issued it.
+    fn kept_as_before(&self) -> String {
         format!("certificate/{}", self.names[0])
+    }
+
+    async fn kept(&self, store: &Store, seal: &Seal, name: &str, current: bool) -> Result<Option<Held>, Error> {
+        let Some(text) = store.sealed(name).await? else { return Ok(None) };
+        let opened = seal.open(name, &text).map_err(|error| error.to_string());
+        let read = opened.and_then(|bytes| {
+            let certificate: PublicCertificate = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+            let facts = certificate.facts().map_err(|error| error.to_string())?;
+            Ok(Held { certificate, facts, current })
+        });
+        Ok(read.inspect_err(|error| tracing::error!(error, "a kept certificate is lost; getting another")).ok())
     }
 
     /// What an earlier process left.
     async fn load(&self, store: &Store, seal: &Seal) -> Result<(), Error> {
         let attempts = store.setting(ATTEMPTS).await?;
         let attempts = attempts.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        let name = self.kept_as();
-        let held = store.sealed(&name).await?.and_then(|text| {
-            let opened = seal.open(&name, &text).map_err(|error| error.to_string());
-            let read = opened.and_then(|bytes| {
-                let certificate: PublicCertificate =
-                    serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-                let facts = certificate.facts().map_err(|error| error.to_string())?;
-                Ok(Held { certificate, facts })
-            });
-            read.inspect_err(|error| tracing::error!(error, "the kept certificate is lost; getting another")).ok()
-        });
+        let held = match self.kept(store, seal, &self.kept_as(), true).await? {
+            Some(held) => Some(held),
+            // Nobody knows who issued it. It is served on, since nothing else is there, until one is obtained.
+            None => self.kept(store, seal, &self.kept_as_before(), false).await?,
+        };
         self.state.send_modify(|state| (state.attempts, state.held) = (attempts, held));
         Ok(())
     }
@@ -207,7 +221,8 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
     loop {
         let now = world.clock.now();
         let State { held, attempts, .. } = certificates.state();
-        let due = schedule::due(held.as_ref().map(|held| &held.facts), &certificates.names, &attempts, now);
+        let lasting = held.as_ref().filter(|held| held.current).map(|held| &held.facts);
+        let due = schedule::due(lasting, &certificates.names, &attempts, now);
         certificates.state.send_modify(|state| state.next = Some(due));
         let asked_now = std::mem::take(&mut forced);
         if due <= now || asked_now {
@@ -280,7 +295,11 @@ async fn obtain(world: &World, options: &Options) -> Result<Held, Failure> {
     let text = serde_json::to_vec(&certificate).map_err(other)?;
     let sealed = options.seal.seal(&name, &text).map_err(other)?;
     world.store.keep_sealed(&name, &sealed).await.map_err(other)?;
-    Ok(Held { certificate, facts })
+    // It is not looked at any more, whether it goes or not.
+    if let Err(error) = world.store.forget_sealed(&certificates.kept_as_before()).await {
+        tracing::warn!(%error, "the certificate of an earlier release stays in the store");
+    }
+    Ok(Held { certificate, facts, current: true })
 }
 
 /// The account of earlier, or a new one, which is kept before it is used.
@@ -397,6 +416,7 @@ pub async fn spread(world: Arc<World>, shutdown: CancellationToken) {
     let mut certificates = world.certificates.state.subscribe();
     let mut observed = world.fleet.subscribe();
     loop {
+        let began = tokio::time::Instant::now();
         let current = certificates.borrow_and_update().held.clone();
         if let Some(current) = current {
             let alive: Vec<_> = world
@@ -409,6 +429,7 @@ pub async fn spread(world: Arc<World>, shutdown: CancellationToken) {
                 tell(&world, &server, &current).await;
             }
         }
+        shutdown.run_until_cancelled(pace::rest_since(began)).await;
         tokio::select! {
             _ = certificates.changed() => {}
             _ = observed.changed() => {}
@@ -432,10 +453,14 @@ async fn tell(world: &World, server: &ServerName, current: &Held) {
 
 #[cfg(test)]
 mod tests {
-    use feather_proto::{model::HeldCertificate, tls::CertificateFacts};
+    use feather_proto::{
+        model::HeldCertificate,
+        tls::{CertificateFacts, Principal, PublicCertificate},
+    };
     use time::OffsetDateTime;
 
-    use super::{Certificates, behind};
+    use super::{Certificates, Options, acme::Authority, behind};
+    use crate::{ca::Ca, seal::Seal, store::Store};
 
     #[test]
     fn servers_without_the_newest_are_told() {
@@ -454,6 +479,38 @@ mod tests {
             .map(|(name, held)| (name.parse().unwrap(), held));
         let told: Vec<_> = behind(&servers, &facts).iter().map(ToString::to_string).collect();
         assert_eq!(told, ["lax", "nyc"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_release_before_kept_is_served_until_another_is_obtained() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}", folder.path().join("store.db").display())).await.unwrap();
+        let certificates = || {
+            let authority = Authority::new("https://ca.example/directory", None, None).unwrap();
+            let options = Options::new(authority, Seal::load_or_create(folder.path()).unwrap());
+            Certificates::new(Some(options), "users.example.com")
+        };
+        let made = certificates();
+        let ca = Ca::create(folder.path(), OffsetDateTime::UNIX_EPOCH).unwrap();
+        let seal = &made.options.as_ref().unwrap().seal;
+        let keep = async |name: String| {
+            let made = ca.issue(&Principal::controller(), time::Duration::DAY, OffsetDateTime::UNIX_EPOCH).unwrap();
+            let certificate = PublicCertificate { chain_pem: made.certificate_pem, key_pem: made.key_pem };
+            let sealed = seal.seal(&name, &serde_json::to_vec(&certificate).unwrap()).unwrap();
+            store.keep_sealed(&name, &sealed).await.unwrap();
+            certificate.facts().unwrap().fingerprint
+        };
+        let loaded = async || {
+            let later = certificates();
+            later.load(&store, seal).await.unwrap();
+            let held = later.state().held;
+            held.map(|held| (held.facts.fingerprint, held.current))
+        };
+        assert_eq!(loaded().await, None);
+        let before = keep(made.kept_as_before()).await;
+        assert_eq!(loaded().await, Some((before, false)), "nobody is left without, and another is due");
+        let of_this_authority = keep(made.kept_as()).await;
+        assert_eq!(loaded().await, Some((of_this_authority, true)));
     }
 
     #[test]

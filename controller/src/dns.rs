@@ -3,7 +3,7 @@
 //! What is wanted is decided in [`plan`], purely; what has to change for that in [`propose`], purely; [`keeper`] acts. Nothing depends
 //! on DNS being up to date: the ingress forwards whatever still arrives there.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use feather_proto::{
     error::{Error, reason},
@@ -273,7 +273,7 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
         let wanted = wanted(world).await?;
         let done = apply_wanted(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }, &wanted, None).await?;
         let message = match (done.created, done.removed) {
-            (0, 0) => format!("as wanted (records: {})", done.owned),
+            (0, 0) => as_wanted(done.owned, &done.found),
             (created, removed) => format!("records created: {created}, removed: {removed}"),
         };
         return Ok((message, remarks::remarks(keeper.names(), &wanted, &done.found)));
@@ -284,9 +284,9 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
     if let Some(refused) = keeper::refusal(&view) {
         return Err(refused);
     }
-    let mut remarks = remarks::remarks(keeper.names(), &wanted, &view.found());
+    let mut remarks = remarks::remarks(keeper.names(), &wanted, &view.found(keeper.names()));
     if view.proposal.is_empty() {
-        return Ok((format!("as wanted (records: {})", view.standing.ours.len()), remarks));
+        return Ok((as_wanted(view.standing.ours.len(), &view.found(keeper.names())), remarks));
     }
     let (create, remove) = (view.proposal.create.len(), view.proposal.remove.len());
     tracing::warn!(create, remove, "the zone is not as wanted, and is changed by hand");
@@ -299,15 +299,29 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
     Ok((message, remarks))
 }
 
+fn as_wanted(records: usize, found: &remarks::Found) -> String {
+    match found.no_slot.len() {
+        0 => format!("as wanted (records: {records})"),
+        without => format!("as wanted as far as the zone has slots (records: {records}, without a slot: {without})"),
+    }
+}
+
 /// What the zone should hold, from the store alone. Settles the ingress once and keeps it.
 pub async fn wanted(world: &World) -> Result<plan::Wanted, Error> {
-    let (members, tenants) = (world.store.servers().await?, world.store.tenants().await?);
-    let settled = world.store.setting(INGRESS).await?;
+    let (members, tenants, settled) = loop {
+        let names = world.fleet.settled().await;
+        let (members, tenants) = (world.store.servers().await?, world.store.tenants().await?);
+        let settled = world.store.setting(INGRESS).await?;
+        // An ingress that has another name meanwhile is not one that is gone.
+        if world.fleet.holds(names) {
+            break (members, tenants, settled);
+        }
+    };
     let ingress = plan::ingress(settled.as_deref(), &members, &tenants);
     if let Some(ingress) = &ingress
         && settled.as_deref() != Some(ingress.as_str())
     {
-        world.store.set_setting(INGRESS, ingress.as_str()).await?;
+        world.store.set_ingress(ingress, None, false).await?;
     }
     Ok(plan::wanted(ingress, &members, &tenants, world.settings.dns_budget))
 }
@@ -321,8 +335,23 @@ pub async fn wanted_with(world: &World, ingress: &ServerName) -> Result<plan::Wa
 /// Name of the setting that holds the ingress.
 pub const INGRESS: &str = "ingress";
 
-/// Name of the setting that holds the ingress before it.
+/// Name of the setting that holds those before it, with commas between them.
 pub const FORMER_INGRESS: &str = "former-ingress";
+
+/// Servers that were the ingress, to which names may still lead while that has not arrived everywhere.
+pub async fn former_ingresses(store: &Store) -> Result<BTreeSet<ServerName>, Error> {
+    listed(&store.setting(FORMER_INGRESS).await?.unwrap_or_default())
+}
+
+/// Servers in a setting.
+pub fn listed(text: &str) -> Result<BTreeSet<ServerName>, Error> {
+    text.split(',').filter(|name| !name.is_empty()).map(str::parse).collect()
+}
+
+/// The setting that holds these servers.
+pub fn list(servers: &BTreeSet<ServerName>) -> String {
+    servers.iter().map(ServerName::as_str).collect::<Vec<_>>().join(",")
+}
 
 /// Asks the reconciler for a pass on what is wanted now, and waits for its end for a bounded time. Not being able to is no failure: the
 /// reconciler keeps at it, and the ingress forwards meanwhile.

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use feather_proto::{error::Error, ids::ServerName};
+use feather_proto::{error::Error, ids::ServerName, version::Range};
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Answer {
     /// What it found.
     pub probed: Probed,
+    /// What its agent speaks.
+    pub protocol: Range,
     /// Until it answered.
     pub took: Duration,
     /// Its clock, less the controller's in the middle of the call.
@@ -82,16 +84,23 @@ async fn ask_servers(world: &World, rows: &[ServerRow]) -> BTreeMap<ServerName, 
 }
 
 async fn ask_server(world: &World, row: &ServerRow, rows: &[ServerRow]) -> Result<Answer, Error> {
-    let agent = world.agents.agent(&row.name, &row.address)?;
+    let agent = world.agents.agent(&row.name, &row.principal(), &row.address)?;
     let others = rows.iter().filter(|other| other.name != row.name).take(PEERS_MAX);
     let peers: Vec<_> =
-        others.map(|other| Peer { server: other.name.clone(), address: other.address.clone() }).collect();
+        others.map(|other| Peer { server: other.principal(), address: other.address.clone() }).collect();
     // The clock is asked by itself: reaching others may take seconds.
     let (before, begun) = (world.clock.now(), Instant::now());
     let snapshot = agent.snapshot().await?;
     let took = begun.elapsed();
     let ahead = snapshot.now - (before + took / 2);
-    Ok(Answer { probed: agent.probe(&peers).await?, took, ahead })
+    let mut probed = agent.probe(&peers).await?;
+    for reached in &mut probed.peers {
+        // Agents know each other by their certificates.
+        if let Some(other) = rows.iter().find(|other| other.identity == reached.server) {
+            reached.server = other.name.clone();
+        }
+    }
+    Ok(Answer { probed, protocol: snapshot.protocol, took, ahead })
 }
 
 async fn ask_zone(world: &World) -> Option<Zone> {

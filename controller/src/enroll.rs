@@ -10,7 +10,7 @@ use feather_proto::{
     ids::ServerName,
     join_token::JoinToken,
     model::invalid_field,
-    tls::{Peer, Principal, sha256_hex},
+    tls::{self, Peer, Principal, Role, sha256_hex},
 };
 use rand::{TryRng as _, rngs::SysRng};
 use time::{Duration, OffsetDateTime};
@@ -45,6 +45,17 @@ pub struct Joining {
     pub public_address: String,
 }
 
+/// What a certificate of an agent is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its holder is a member by it.
+    Member,
+    /// It was revoked.
+    Revoked,
+    /// Nobody here knows it, and nobody revoked it.
+    Unknown,
+}
+
 /// A certificate for an agent.
 pub struct Admitted {
     /// Its name.
@@ -53,6 +64,8 @@ pub struct Admitted {
     pub certificate_pem: String,
     /// The CA's.
     pub ca_pem: String,
+    /// It was no member before: whatever it ran as one is not its any more.
+    pub anew: bool,
 }
 
 impl Enroll {
@@ -73,9 +86,21 @@ impl Enroll {
         if !TTL_SECONDS.contains(&ttl_seconds) {
             return Err(invalid_field("ttl_seconds", "from 60 (a minute) to 604800 (a week)"));
         }
+        // Nobody is renamed between the look and the invitation.
+        let _turn = self.world.access.turn_of(caller).await?;
         let member = self.world.store.server(&server).await?;
+        let holder = self.world.store.server_of(&Principal::agent(&server)).await?;
+        if let Some(holder) = holder.filter(|holder| holder.name != server) {
+            return Err(crate::rename::in_a_certificate(&server, &holder.name));
+        }
         if member.is_none() && rejoin {
             return Err(crate::store::server_not_found(&server));
+        }
+        if member.is_none() {
+            let stranded = self.world.store.stranded(&server).await?;
+            if !stranded.is_empty() {
+                return Err(crate::intent::still_named(&server, &stranded));
+            }
         }
         if member.is_some() && !rejoin {
             return Err(Error::exists(
@@ -86,7 +111,6 @@ impl Enroll {
                 ),
             ));
         }
-        let _turn = self.world.access.turn_of(caller).await?;
         let secret = new_secret();
         let expires = self.world.clock.now() + Duration::seconds(i64::from(ttl_seconds));
         self.world.store.add_join_token(&sha256_hex(secret.as_bytes()), &server, expires, rejoin).await?;
@@ -109,6 +133,7 @@ impl Enroll {
             .join(
                 &sha256_hex(secret.as_bytes()),
                 |name| ServerRow {
+                    identity: name.clone(),
                     name,
                     address: joining.address.clone(),
                     public_address: joining.public_address.clone(),
@@ -121,41 +146,72 @@ impl Enroll {
             .await?;
         // Whoever had the place before is refused from now on.
         self.world.access.load(&self.world.store).await?;
-        let signed = self.issue(&joining.csr_pem, &Principal::agent(&row.name)).await?;
+        let signed = self.issue(&joining.csr_pem, &row.principal()).await?;
         self.world.ring_desired();
         tracing::info!(server = %row.name, address = %row.address, "server joined");
-        Ok(Admitted { server: row.name, certificate_pem: signed.certificate_pem, ca_pem: self.ca.ca_pem().to_owned() })
+        let anew = !self.world.store.takes_a_place(&sha256_hex(secret.as_bytes())).await?;
+        Ok(Admitted {
+            server: row.name,
+            certificate_pem: signed.certificate_pem,
+            ca_pem: self.ca.ca_pem().to_owned(),
+            anew,
+        })
     }
 
     /// A fresh certificate for a member that shows one from this membership, valid from then: a machine that was removed, or whose
     /// place another one took, still has one of that name for a while.
-    pub async fn renew(&self, server: &ServerName, caller: &Peer, csr_pem: &str) -> Result<Admitted, Error> {
+    pub async fn renew(&self, caller: &Peer, csr_pem: &str) -> Result<Admitted, Error> {
         let _turn = self.world.access.turn_of(caller).await?;
-        self.require_member(server, caller.valid_from).await?;
-        self.world.access.may_renew(&Principal::agent(server), self.world.clock.now())?;
-        let signed = self.issue(csr_pem, &Principal::agent(server)).await?;
-        self.world.store.set_server_key(server, &signed.key_fingerprint).await?;
-        tracing::info!(%server, "certificate renewed");
+        let row = self.require_member(caller).await?;
+        let (server, principal) = (row.name.clone(), row.principal());
+        self.world.access.may_renew(&principal, self.world.clock.now())?;
+        let signed = self.issue(csr_pem, &principal).await?;
+        self.world.store.set_server_key(&server, &signed.key_fingerprint).await?;
+        tracing::info!(%server, %principal, "certificate renewed");
         Ok(Admitted {
-            server: server.clone(),
+            server: row.identity,
             certificate_pem: signed.certificate_pem,
             ca_pem: self.ca.ca_pem().to_owned(),
+            anew: false,
         })
     }
 
-    /// Refuses whoever shows a certificate that is not from this membership.
-    pub async fn require_member(&self, server: &ServerName, valid_from: Option<i64>) -> Result<(), Error> {
-        let member = self.world.store.server(server).await?;
-        let issued = valid_from.map(|seconds| seconds + BACKDATE.whole_seconds());
-        if member.is_none_or(|row| issued.is_none_or(|issued| issued < row.joined.unix_timestamp())) {
-            return Err(Error::denied(
+    /// Which member a caller is, whatever it is called by now. Refuses whoever shows a certificate that is not from this membership.
+    pub async fn require_member(&self, caller: &Peer) -> Result<ServerRow, Error> {
+        let unnamed = || Error::denied(reason::ROLE, "only a server's certificate says which member this is");
+        let principal = caller.principal.as_ref().ok_or_else(unnamed)?;
+        let member = self.world.store.server_of(principal).await?;
+        let issued = caller.valid_from.map(|seconds| seconds + BACKDATE.whole_seconds());
+        let since = |row: &ServerRow| issued.is_some_and(|issued| issued >= row.joined.unix_timestamp());
+        member.filter(since).ok_or_else(|| {
+            let name = &principal.name;
+            Error::denied(
                 reason::ROLE,
-                format!(
-                    "{server} is no member of the fleet by this certificate any more; invite it again with `featherctl server invite {server}`"
-                ),
-            ));
+                format!("{name} is no member of the fleet by this certificate any more; invite it again with `featherctl server invite {name}`"),
+            )
+        })
+    }
+
+    /// What a certificate is good for now, whoever shows it. One that has ended was revoked or was not, all the same: a machine that was
+    /// declared lost may come back after that.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: this fleet's CA did not issue it, or not for a server.
+    pub async fn standing(&self, certificate_pem: &str) -> Result<Standing, Error> {
+        let unknown = || invalid_field("certificate_pem", "the PEM certificate of an agent of this fleet");
+        let (principal, valid_from) = tls::issued(certificate_pem, self.ca.ca_pem()).ok_or_else(unknown)?;
+        if principal.role != Role::Agent {
+            return Err(unknown());
         }
-        Ok(())
+        if self.world.access.revoked.list().refuses(&principal, Some(valid_from)) {
+            return Ok(Standing::Revoked);
+        }
+        let holder = Peer { principal: Some(principal), valid_from: Some(valid_from), ..Peer::default() };
+        match self.require_member(&holder).await {
+            Ok(_) => Ok(Standing::Member),
+            Err(error) if error.is(reason::ROLE) => Ok(Standing::Unknown),
+            Err(error) => Err(error),
+        }
     }
 
     /// By whoever has the turn.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Observed, Reachability},
-    operations::{Kind, State},
+    operations::{Kind, State, Subject},
     store::{
         NewOperation, OperationRow,
         events::{NewEvent, Source},
@@ -40,9 +40,10 @@ pub fn of(subject: &str, kind: &str, message: String, at: OffsetDateTime) -> New
     NewEvent { at, kind, subject, server: None, message, operation: None, who: None }
 }
 
-/// ` from nyc to fra`
-fn route(source: Option<&ServerName>, target: Option<&ServerName>) -> String {
+/// ` from nyc to fra`; nothing where the subject says it already.
+fn route(subject: &Subject, source: Option<&ServerName>, target: Option<&ServerName>) -> String {
     match (source, target) {
+        _ if matches!(subject, Subject::Residents(_)) => String::new(),
         (Some(source), Some(target)) => format!(" from {source} to {target}"),
         (Some(one), None) | (None, Some(one)) => format!(" on {one}"),
         (None, None) => String::new(),
@@ -51,7 +52,7 @@ fn route(source: Option<&ServerName>, target: Option<&ServerName>) -> String {
 
 /// An operation begins.
 pub fn begun(new: &NewOperation) -> NewEvent {
-    let route = route(new.source.as_ref(), new.target.as_ref());
+    let route = route(&new.subject, new.source.as_ref(), new.target.as_ref());
     NewEvent {
         at: new.now,
         kind: "operation-begun".to_owned(),
@@ -66,11 +67,11 @@ pub fn begun(new: &NewOperation) -> NewEvent {
 /// An operation has come to where it stands: its end, or being stuck. None while it runs.
 pub fn stands(row: &OperationRow, now: OffsetDateTime) -> Option<NewEvent> {
     let what = format!("{} of {}", row.kind.name(), row.subject.spoken());
-    let route = route(row.source.as_ref(), row.target.as_ref());
+    let route = route(&row.subject, row.source.as_ref(), row.target.as_ref());
     let why = row.error.as_ref().map(|error| format!(": {}", error.message)).unwrap_or_default();
     let next = row.hint.as_ref().map(|hint| format!("; next: {hint}")).unwrap_or_default();
     // What a drain has moved stays moved.
-    let parts = matches!(row.kind, Kind::Drain | Kind::Return);
+    let parts = matches!(row.kind, Kind::Drain | Kind::Return | Kind::Lost);
     let as_before = if parts { "" } else { ", and all is as before" };
     let (kind, message) = match row.state {
         State::Succeeded => ("operation-succeeded", format!("{what}{route} succeeded")),
@@ -186,6 +187,7 @@ fn take(
 
 /// One look at all servers.
 pub async fn reconcile(world: &World) -> Result<(), Error> {
+    let names = world.fleet.settled().await;
     let (members, sources) = (world.store.servers().await?, world.store.event_sources().await?);
     let now = world.clock.now();
     let looked: Vec<_> = world.fleet.with(|observed| {
@@ -196,6 +198,10 @@ pub async fn reconcile(world: &World) -> Result<(), Error> {
         members.iter().filter_map(of).collect()
     });
     for (server, source, events) in looked {
+        if !world.fleet.holds(names) {
+            // By the old name everything would be news.
+            break;
+        }
         world.store.take_in_events(&server, sources.get(&server), &source, &events).await?;
     }
     Ok(())
@@ -228,11 +234,24 @@ mod tests {
     use feather_proto::model::{EventReport, ServerSnapshot};
     use time::{Duration, OffsetDateTime};
 
-    use super::{fresh, look};
+    use super::{fresh, look, route};
     use crate::{
         fleet::{Observed, Reachability},
+        operations::Subject,
         store::events::Source,
     };
+
+    #[test]
+    fn a_server_is_named_once() {
+        let (nyc, fra) = ("nyc".parse().unwrap(), "fra".parse().unwrap());
+        let said = |subject: &str, target| {
+            let subject: Subject = subject.parse().unwrap();
+            format!("{}{}", subject.spoken(), route(&subject, Some(&nyc), target))
+        };
+        assert_eq!(said("alice", Some(&fra)), "alice from nyc to fra");
+        assert_eq!(said("alice", None), "alice on nyc");
+        assert_eq!(said("residents/nyc", None), "who lives on nyc");
+    }
 
     fn report(sequence: u64, minute: i64) -> EventReport {
         EventReport {
@@ -276,7 +295,7 @@ mod tests {
         let nyc = "nyc".parse().unwrap();
         let now = OffsetDateTime::UNIX_EPOCH;
         let seen = |reachability| Observed {
-            snapshot: Some(ServerSnapshot::empty("nyc".parse().unwrap())),
+            snapshot: Some(ServerSnapshot::empty("nyc".parse().unwrap()).into()),
             last_seen: None,
             reachability,
         };

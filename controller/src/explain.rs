@@ -65,6 +65,8 @@ impl Explanation {
 /// What is known of one tenant.
 struct TenantView<'a> {
     row: &'a TenantRow,
+    /// Its server was declared lost.
+    lost: bool,
     /// The newest first.
     operations: &'a [OperationRow],
     /// What spoke for and against each server when it was placed.
@@ -93,6 +95,17 @@ struct Leads {
 /// # Errors
 /// Not found; the store does not answer.
 pub async fn tenant(world: &World, tenant: &TenantName) -> Result<Explanation, Error> {
+    loop {
+        let names = world.fleet.settled().await;
+        let explanation = look_at(world, tenant).await?;
+        // By half of an old name nobody would be where the store says.
+        if world.fleet.holds(names) {
+            return Ok(explanation);
+        }
+    }
+}
+
+async fn look_at(world: &World, tenant: &TenantName) -> Result<Explanation, Error> {
     let store = &world.store;
     let row = store.require_tenant(tenant).await?;
     let operations = store.operations(Some(tenant), OPERATIONS_MAX).await?;
@@ -116,8 +129,11 @@ pub async fn tenant(world: &World, tenant: &TenantName) -> Result<Explanation, E
     });
     let warnings = warnings::look(world).await?;
     let observed = world.fleet.all();
+    let members = store.servers().await?;
+    let lost = fleet::is_lost(&row, |server| members.iter().any(|one| one.name == *server));
     Ok(explain_tenant(&TenantView {
         row: &row,
+        lost,
         operations: &operations,
         plan,
         observed: &observed,
@@ -130,7 +146,9 @@ pub async fn tenant(world: &World, tenant: &TenantName) -> Result<Explanation, E
 
 /// The operation that brought it where it is.
 fn placed_by(operations: &[OperationRow]) -> Option<&OperationRow> {
-    let places = |one: &&OperationRow| matches!(one.kind, Kind::Add | Kind::Migrate) && one.state == State::Succeeded;
+    let places = |one: &&OperationRow| {
+        matches!(one.kind, Kind::Add | Kind::Migrate | Kind::Recover) && one.state == State::Succeeded
+    };
     operations.iter().find(places)
 }
 
@@ -158,6 +176,11 @@ fn stands(view: &TenantView<'_>, explanation: &mut Explanation) {
     let Some(home) = &row.server else {
         return explanation.say("now", format!("{name} is being added and lives nowhere yet"), None);
     };
+    if view.lost {
+        explanation.say("now", format!("{name}: {}", fleet::told_lost(name.as_str(), home.as_str())), None);
+        explanation.next(format!("`featherctl tenant recover {name} --dry-run` says with which data"));
+        return;
+    }
     // Of a server that was never seen nothing is known.
     let unseen = Observed { snapshot: None, last_seen: None, reachability: Reachability::Connecting };
     let observed = view.observed.get(home).unwrap_or(&unseen);
@@ -200,6 +223,7 @@ fn came(view: &TenantView<'_>, explanation: &mut Explanation) {
         (Kind::Migrate, Some(source), Some(target)) => {
             format!("{by} moved it from {source} to {target} ({})", placed.id)
         }
+        (Kind::Recover, _, Some(target)) => format!("{by} had it brought back on {target} ({})", placed.id),
         (_, _, Some(target)) => format!("{by} added it on {target} ({})", placed.id),
         _ => format!("{by} placed it ({})", placed.id),
     };
@@ -255,10 +279,16 @@ fn elsewhere(view: &TenantView<'_>, explanation: &mut Explanation) {
         if let Some(to) = report.and_then(|report| report.forward_to.as_ref()) {
             let until = match (view.ingress == Some(server), view.name.as_ref().is_some_and(|leads| leads.asked)) {
                 (true, _) => "it is the ingress, and forwards whatever lives elsewhere",
-                (false, true) => "until every name server has led elsewhere for twice the zone's TTL",
+                (false, true) => {
+                    "until every name server has led elsewhere, and nobody has come here, for twice the zone's TTL"
+                }
                 (false, false) => "without end, since no name server is asked",
             };
-            explanation.say("forward", format!("{server} forwards its requests to {to}: {until}"), None);
+            let last = report.and_then(|report| report.forward_idle).map_or_else(String::new, |idle| {
+                let seconds = i64::try_from(idle.as_secs()).unwrap_or(i64::MAX);
+                format!("; the last came {} ago", crate::web::view::span(seconds))
+            });
+            explanation.say("forward", format!("{server} forwards its requests to {to}: {until}{last}"), None);
         }
         let Some(volume) = snapshot.volume(name) else { continue };
         let arriving = report.is_some_and(|report| report.incoming.is_some());

@@ -2,13 +2,14 @@
 //!
 //! Wanted: the ingress forwards every tenant that lives on another server (so that nothing needs a DNS change to be reachable),
 //! the former ingress and every server that a tenant departed from do so until every name server has led elsewhere for long enough,
-//! and nobody forwards a tenant that is gone. A server
+//! and nobody has come there for as long, and nobody forwards a tenant that is gone. A server
 //! whose ledger is from before a move (a restored backup) runs an old copy: that is stopped, and becomes one that has departed.
 //! Level-triggered; reads everything, compares, tells the agents what differs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use feather_proto::{
@@ -22,6 +23,7 @@ use crate::{
     agents::Call,
     dns,
     fleet::Observed,
+    pace,
     store::{OperationRow, TenantRow, TenantState},
     world::World,
 };
@@ -43,14 +45,16 @@ pub struct Correction {
 pub struct View<'a> {
     /// Server that the wildcard record leads to.
     pub ingress: Option<&'a ServerName>,
-    /// The one before, while somebody may still be led to it.
-    pub former: Option<&'a ServerName>,
-    /// Tenants whose names have led to where they should for so long that nobody knows an older address.
+    /// Those before, while somebody may still be led to them.
+    pub former: &'a BTreeSet<ServerName>,
+    /// Tenants whose names have led to where they should for so long that nobody should know an older address.
     pub left: &'a BTreeSet<TenantName>,
+    /// Who comes all the same is still forwarded, until nobody has come for so long.
+    pub quiet: Duration,
     /// Where each member takes forwarded requests; `None` for one that has not told yet.
     pub targets: &'a BTreeMap<ServerName, Option<String>>,
     /// All tenants.
-    pub tenants: &'a [TenantRow],
+    pub tenants: &'a BTreeMap<&'a TenantName, &'a TenantRow>,
     /// What running operations are about; that is left to them.
     pub held: &'a [Held],
     /// Tenants that were seen to live where they should, under the placement in force.
@@ -82,7 +86,7 @@ impl View<'_> {
     }
 
     fn row(&self, tenant: &TenantName) -> Option<&TenantRow> {
-        self.tenants.iter().find(|row| &row.name == tenant)
+        self.tenants.get(tenant).copied()
     }
 }
 
@@ -102,7 +106,8 @@ fn lives(report: &TenantReport) -> bool {
 }
 
 /// Copies on this server from before a move: of a tenant that is settled elsewhere, made at the same time as it, under an older
-/// placement. A ledger that was restored from a backup brings them back.
+/// placement. A ledger that was restored from a backup brings them back; so does a move that was cut off behind the start of the target
+/// and that nobody remembers, whose source holds requests still.
 fn older_copies(
     server: &ServerName,
     snapshot: &ServerSnapshot,
@@ -113,17 +118,29 @@ fn older_copies(
         let row = view.row(&report.tenant)?;
         let there = settled.get(&report.tenant)?;
         let same = report.created.is_some() && report.created == there.created;
-        let old = lives(report) && report.incoming.is_none() && report.generation < row.generation;
+        let here = lives(report) || report.residence == Residence::Sealed;
+        let old = here && report.incoming.is_none() && report.generation < row.generation;
         let elsewhere = row.server.as_ref() != Some(server) && !view.is_held(&report.tenant, server);
         (same && old && elsewhere).then(|| ((*report).clone(), row.generation))
     };
     snapshot.tenants.iter().filter_map(|report| older(&report)).collect()
 }
 
+/// Does somebody come for it here? An agent that cannot tell leaves it to the name servers alone.
+fn is_used(report: Option<&TenantReport>, quiet: Duration) -> bool {
+    let forwarded = report.filter(|report| report.forward_to.is_some());
+    forwarded.and_then(|report| report.forward_idle).is_some_and(|idle| idle < quiet)
+}
+
 /// What one server should be told.
 pub fn corrections(server: &ServerName, snapshot: &ServerSnapshot, view: &View<'_>) -> Vec<Correction> {
     let mut corrections = Vec::new();
-    for row in view.tenants.iter().filter(|row| !view.is_held(&row.name, server)) {
+    // Where nobody is led but those that lived there, no other tenant is of any concern.
+    let all = view.ingress == Some(server) || view.former.contains(server);
+    let everybody = all.then(|| view.tenants.values().copied()).into_iter().flatten();
+    let here = (!all).then(|| snapshot.tenants.iter().filter_map(|report| view.row(&report.tenant)));
+    let rows = everybody.chain(here.into_iter().flatten());
+    for row in rows.filter(|row| !view.is_held(&row.name, server)) {
         let report = snapshot.tenant(&row.name);
         // Never touches a tenant that lives, or is arriving, on that server: that is not a question of forwarding.
         let resides = report.is_some_and(|report| {
@@ -135,7 +152,8 @@ pub fn corrections(server: &ServerName, snapshot: &ServerSnapshot, view: &View<'
         }
         let lives_at = row.server.as_ref().filter(|_| row.state == TenantState::Active);
         let departed = report.is_some_and(|report| report.residence == Residence::Departed);
-        let led_here = view.former == Some(server) || (departed && !view.left.contains(&row.name));
+        let led_here = view.former.contains(server) || (departed && !view.left.contains(&row.name));
+        let led_here = led_here || departed && is_used(report, view.quiet);
         let target = lives_at.filter(|_| led_here || view.ingress == Some(server)).and_then(|at| view.targets.get(at));
         // Where it lives is known, how it is reached there is not: what is so stays so until it is.
         if target == Some(&None) {
@@ -155,33 +173,44 @@ pub fn corrections(server: &ServerName, snapshot: &ServerSnapshot, view: &View<'
     corrections
 }
 
+fn by_name(tenants: &[TenantRow]) -> BTreeMap<&TenantName, &TenantRow> {
+    tenants.iter().map(|row| (&row.name, row)).collect()
+}
+
 /// One pass over all reachable servers.
 pub async fn reconcile(world: &World) -> Result<usize, Error> {
-    let store = &world.store;
-    let tenants = store.tenants().await?;
+    let (store, called) = (&world.store, world.fleet.settled().await);
+    let tenants = store.all_tenants().await?;
     let running = store.unfinished_operations().await?;
     let held: Vec<Held> = running.iter().filter_map(Held::of).collect();
-    let mut targets = BTreeMap::new();
-    for row in store.servers().await? {
-        targets.insert(row.name.clone(), world.forward_target(&row.name).await?);
-    }
+    let members = store.all_servers().await?;
+    let targets = members.iter().map(|row| (row.name.clone(), world.forward_target_of(row))).collect();
     let ingress = crate::dns::wanted(world).await?.ingress;
     let seen = world.fleet.all();
     let at_home = settled(&tenants, &seen);
     let names = at_home.keys().cloned().collect();
-    let (former, left) = dns_knows(world, &tenants).await?;
+    let Led { former, left, quiet } = dns_knows(world, &tenants).await?;
+    if !world.fleet.holds(called) {
+        // Half of it was read before a server got another name. Everything is looked at again.
+        return Ok(0);
+    }
+    let rows = by_name(&tenants);
     let view = View {
         ingress: ingress.as_ref(),
-        former: former.as_ref(),
+        former: &former,
         left: &left,
+        quiet,
         targets: &targets,
-        tenants: &tenants,
+        tenants: &rows,
         held: &held,
         settled: &names,
     };
     let mut told = 0;
     for (server, observed) in &seen {
         let Some(snapshot) = observed.alive() else { continue };
+        if !world.fleet.holds(called) {
+            return Ok(told);
+        }
         for correction in corrections(server, snapshot, &view) {
             told += 1;
             if let Err(error) = tell(world, &correction).await {
@@ -204,20 +233,32 @@ pub async fn reconcile(world: &World) -> Result<usize, Error> {
     Ok(told)
 }
 
-/// The former ingress while it matters, and the tenants that nobody looks for elsewhere any more. Where no name server is asked, that is
-/// never known.
-pub(crate) async fn dns_knows(
-    world: &World,
-    tenants: &[TenantRow],
-) -> Result<(Option<ServerName>, BTreeSet<TenantName>), Error> {
-    let former: Option<ServerName> =
-        world.store.setting(dns::FORMER_INGRESS).await?.map(|name| name.parse()).transpose()?;
-    let Ok(keeper) = world.dns.keeper() else { return Ok((former, BTreeSet::new())) };
+/// What name servers say about who may still be led to an old place.
+pub(crate) struct Led {
+    /// Former ingresses, while they matter.
+    pub(crate) former: BTreeSet<ServerName>,
+    /// Tenants that nobody looks for elsewhere any more.
+    pub(crate) left: BTreeSet<TenantName>,
+    /// How long that had to be so.
+    pub(crate) quiet: Duration,
+}
+
+/// Where no name server is asked, nobody is ever known to be led elsewhere.
+pub(crate) async fn dns_knows(world: &World, tenants: &[TenantRow]) -> Result<Led, Error> {
+    let mut former = dns::former_ingresses(&world.store).await?;
+    let Ok(keeper) = world.dns.keeper() else {
+        return Ok(Led { former, left: BTreeSet::new(), quiet: Duration::ZERO });
+    };
     let (names, known) = (keeper.names(), world.dns.known());
+    let wanted = dns::wanted(world).await?;
+    let now = dns::converge::questions(names, &dns::terms(world, names, &wanted).await?, tenants);
     let now_ms = i64::try_from(world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
-    let left = |host: &str| known.is_left(names, host, now_ms);
+    let left = |host: &str| known.is_left(names, host, &now, now_ms);
     let gone = tenants.iter().map(|row| &row.name).filter(|name| left(&names.host(name.as_str()))).cloned().collect();
-    Ok((former.filter(|_| !left(&names.host(dns::plan::WILDCARD))), gone))
+    if left(&names.host(dns::plan::WILDCARD)) {
+        former.clear();
+    }
+    Ok(Led { former, left: gone, quiet: known.quiet() })
 }
 
 /// Ends a copy from before a move. The next pass of the reconciler tells its server where to forward.
@@ -242,9 +283,14 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
     let mut desired = world.desired.subscribe();
     let mut observed = world.fleet.subscribe();
     loop {
-        if let Err(error) = reconcile(&world).await {
+        let began = tokio::time::Instant::now();
+        // In a large fleet there may be thousands to tell. Whoever was told half way is told again: it is always the same.
+        let Some(looked) = shutdown.run_until_cancelled(reconcile(&world)).await else { return };
+        if let Err(error) = looked {
             tracing::warn!(%error, "forwarding was not looked at; trying again");
         }
+        let mut decided = desired.clone();
+        shutdown.run_until_cancelled(pace::rest_until_called(began, decided.changed())).await;
         tokio::select! {
             _ = desired.changed() => {}
             _ = observed.changed() => {}
@@ -256,7 +302,7 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
     use feather_proto::{
         ids::{Generation, ServerName},
@@ -264,7 +310,7 @@ mod tests {
     };
     use time::OffsetDateTime;
 
-    use super::{Held, View, corrections, older_copies, settled};
+    use super::{Held, View, by_name, corrections, older_copies, settled};
     use crate::{
         fleet::{Observed, Reachability},
         store::{TenantRow, TenantState},
@@ -286,6 +332,7 @@ mod tests {
             created: OffsetDateTime::UNIX_EPOCH,
             version: 1,
             bounds: crate::placement::Bounds::default(),
+            limits: Default::default(),
         }
     }
 
@@ -302,6 +349,9 @@ mod tests {
             forward_to: forward_to.map(ToOwned::to_owned),
             problem: None,
             watch: Default::default(),
+            limits: Default::default(),
+            limits_pending: false,
+            forward_idle: None,
         }
     }
 
@@ -311,7 +361,7 @@ mod tests {
 
     fn observed(server: &str, reports: Vec<TenantReport>) -> (ServerName, Observed) {
         let reachability = Reachability::Alive;
-        (name(server), Observed { snapshot: Some(snapshot(server, reports)), last_seen: None, reachability })
+        (name(server), Observed { snapshot: Some(snapshot(server, reports).into()), last_seen: None, reachability })
     }
 
     type Told = Vec<(String, Option<String>)>;
@@ -330,10 +380,11 @@ mod tests {
         let names = at_home.keys().cloned().collect();
         let view = View {
             ingress: Some(&name("nyc")),
-            former: None,
+            former: &BTreeSet::new(),
             left: &BTreeSet::new(),
+            quiet: Duration::ZERO,
             targets: &targets,
-            tenants,
+            tenants: &by_name(tenants),
             held,
             settled: &names,
         };
@@ -384,27 +435,35 @@ mod tests {
     fn a_forward_ends_when_nobody_is_led_here_any_more() {
         let tenants = [row("gil", "fra", TenantState::Active), row("hal", "fra", TenantState::Active)];
         let departed = |name| report(name, Residence::Departed, Some("f:80"));
-        let seen = snapshot("ams", vec![departed("gil"), departed("hal")]);
+        let used = |seconds| TenantReport { forward_idle: Some(Duration::from_secs(seconds)), ..departed("gil") };
         let left = ["gil".parse().unwrap()].into();
         let targets = [(name("fra"), Some("f:80".to_owned()))].into();
         let (ams, settled) = (name("ams"), BTreeSet::new());
-        let asked = |ingress: &ServerName, former| {
+        let asked = |gil: TenantReport, ingress: &ServerName, former: Option<&ServerName>| {
+            // And an earlier one.
+            let former = former.into_iter().cloned().chain([name("lax")]).collect();
+            let seen = snapshot("ams", vec![gil, departed("hal")]);
             let view = View {
                 ingress: Some(ingress),
-                former,
+                former: &former,
                 left: &left,
+                quiet: Duration::from_secs(600),
                 targets: &targets,
-                tenants: &tenants,
+                tenants: &by_name(&tenants),
                 held: &[],
                 settled: &settled,
             };
             let told = corrections(&ams, &seen, &view).into_iter().map(|one| (one.tenant.to_string(), one.forward_to));
             told.collect::<Vec<_>>()
         };
-        assert_eq!(asked(&name("nyc"), None), [("gil".to_owned(), None)]);
+        let ended = [("gil".to_owned(), None)];
+        assert_eq!(asked(departed("gil"), &name("nyc"), None), ended);
         // An ingress forwards whatever comes, and so does the one before it for a while.
-        assert_eq!(asked(&ams, None), []);
-        assert_eq!(asked(&name("nyc"), Some(&ams)), []);
+        assert_eq!(asked(departed("gil"), &ams, None), []);
+        assert_eq!(asked(departed("gil"), &name("nyc"), Some(&ams)), []);
+        // Whoever goes on coming by an address that nobody is told any more is not turned away.
+        assert_eq!(asked(used(599), &name("nyc"), None), []);
+        assert_eq!(asked(used(600), &name("nyc"), None), ended);
     }
 
     #[test]
@@ -450,13 +509,14 @@ mod tests {
             both(&tenants, vec![copy], held, vec![observed("fra", home)]).1
         };
         let home = || vec![living(Residence::Running, 3, then)];
-        for residence in [Residence::Running, Residence::Stopped] {
+        // Sealed: the source of a move that nobody remembers, or one whose end was cut off here.
+        for residence in [Residence::Running, Residence::Stopped, Residence::Sealed] {
             assert_eq!(ended(living(residence, 2, then), home(), &[]), [(2, 3)]);
         }
         assert_eq!(ended(living(Residence::Running, 2, other), home(), &[]), [], "another tenant of that name");
         assert_eq!(ended(living(Residence::Running, 2, None), home(), &[]), [], "nobody knows whose");
         assert_eq!(ended(living(Residence::Running, 3, then), home(), &[]), [], "as new as the store");
-        assert_eq!(ended(living(Residence::Sealed, 2, then), home(), &[]), [], "sealed by somebody");
+        assert_eq!(ended(living(Residence::Sealed, 3, then), home(), &[]), [], "sealed as new as the store");
         assert_eq!(ended(living(Residence::Running, 2, then), vec![], &[]), [], "perhaps the only copy");
         assert_eq!(
             ended(living(Residence::Running, 2, then), home(), &held(&["nyc", "fra"])),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use feather_proto::{
     error::{Code, Error, reason},
     ids::{Generation, OperationId, ServerName, TenantName},
+    limits::{Change, Limits},
     model::{Residence, TenantReport, VolumeState},
     trace,
 };
@@ -22,11 +23,16 @@ use crate::{
 };
 
 mod bounds;
+mod limits;
+mod losing;
 mod moving;
 mod resettling;
 mod swap;
 
-pub use moving::{Destination, Move, Part};
+pub use limits::Limited;
+pub(crate) use losing::still_named;
+pub use losing::{Fate, Losing, Loss, Recovery};
+pub use moving::{Destination, Flow, Move, Part};
 pub use resettling::{Foreseen, Resettling};
 
 /// A request for a change.
@@ -49,12 +55,14 @@ pub struct Home {
     pub server: Option<ServerName>,
     /// What its server must be, now and whenever placement chooses again.
     pub bounds: Bounds,
+    /// What it may use, as a change of what it was to have when it was here before.
+    pub limits: Change,
 }
 
 impl Home {
     /// On this server, or wherever placement says.
     pub fn on(server: Option<ServerName>) -> Self {
-        Self { server, bounds: Bounds::default() }
+        Self { server, ..Self::default() }
     }
 }
 
@@ -113,6 +121,7 @@ pub(crate) struct Proposal {
     expected: Option<TenantRow>,
     tenant_state: Option<TenantState>,
     bounds: Option<Bounds>,
+    limits: Option<Limits>,
     volume_bytes: u64,
 }
 
@@ -130,10 +139,13 @@ impl Intent {
 
     /// Adds a tenant, to a server of the caller's or of placement's choice.
     pub async fn add(&self, request: &Request, wanted: Home) -> Result<Planned, Error> {
-        let Home { server, bounds } = wanted;
+        let Home { server, bounds, limits: change } = wanted;
         let mut asked = json!({ "add": request.tenant, "server": server });
         if !bounds.is_empty() {
             asked["bounds"] = to_json(&bounds)?;
+        }
+        if !change.is_empty() {
+            asked["limits"] = to_json(&Limits::default().changed(&change, 0))?;
         }
         if let Some(known) = self.known(request, &asked).await? {
             return Ok(known);
@@ -145,12 +157,20 @@ impl Intent {
         for server in server.iter().chain(&bounds.pin) {
             self.member(server).await?;
         }
+        let before = row.as_ref().map(|row| row.limits).unwrap_or_default();
+        let limits = before.changed(&change, self.seen_limits(&request.tenant)).check()?;
+        if let Some(server) = row.as_ref().and_then(|row| row.server.as_ref())
+            && self.is_lost(&request.tenant, server).await?
+        {
+            return Err(losing::kept_on_lost(&request.tenant, server));
+        }
         let home = self.kept_data(&request.tenant, row.as_ref())?;
         let _placing = self.world.placing.lock().await;
         let (decision, mut explanation) = match &home {
-            Some(home) => self.place_at_home(request, home, server.as_ref(), &bounds).await?,
+            Some(home) => self.place_at_home(request, home, server.as_ref(), (&bounds, &limits)).await?,
             None => {
-                let need = placement::Need { only: server, bounds: bounds.clone(), ..fleet::need(&self.world) };
+                let need = fleet::need(&self.world).of(&request.tenant, &limits);
+                let need = placement::Need { only: server, bounds: bounds.clone(), ..need };
                 let decision = placement::choose(self.candidates().await?, &need);
                 let explanation = decision.explanation();
                 (decision, explanation)
@@ -159,10 +179,17 @@ impl Intent {
         let chosen = decision.chosen.clone().ok_or_else(|| no_room(&request.tenant, &decision))?;
         if let Some(home) = &home {
             explanation.insert(0, format!("{home} holds the data of {}", request.tenant));
+            // Data is where it is; that somebody of the same group is there, too, is said.
+            let kept = row.as_ref().map(|row| &row.bounds).filter(|_| bounds.is_empty());
+            let there = self.candidates().await?.into_iter().find(|one| one.server == *home);
+            let unmet = kept
+                .zip(there)
+                .map(|(kept, there)| kept.unmet(Some(&request.tenant), home, &there.labels, &there.groups));
+            explanation.extend(unmet.into_iter().flatten());
         }
         // Only the store's word is certain enough to refuse an empty start; an observation may be out of date.
         let data_expected = row.as_ref().is_some_and(|row| row.server.is_some());
-        let plan = add::Plan { server: chosen.clone(), data_expected };
+        let plan = add::Plan { server: chosen.clone(), data_expected, limits };
         // Who comes back to its data without a word keeps what it was added with before.
         let bounds = (home.is_none() || !bounds.is_empty()).then_some(bounds);
         self.begin(
@@ -178,6 +205,7 @@ impl Intent {
                 expected: row,
                 tenant_state: Some(TenantState::Adding),
                 bounds,
+                limits: (limits != before).then_some(limits),
                 volume_bytes: 0,
             },
         )
@@ -190,11 +218,34 @@ impl Intent {
         if let Some(known) = self.known(request, &asked).await? {
             return Ok(known);
         }
+        if let Some(row) = self.given_up(&request.tenant).await? {
+            return self.give_up(request, asked, row).await;
+        }
         let (row, server) = self.living(&request.tenant).await?;
         self.reachable(&server)?;
         let explanation = vec![format!("container and route go, the volume stays on {server}")];
-        let plan = to_json(&remove::Plan { server: server.clone() })?;
+        let plan = to_json(&remove::Plan { server: server.clone(), lost: false })?;
         self.begin(request, Proposal::of(Kind::Remove, asked, server, plan, explanation, row)).await
+    }
+
+    /// The row of a tenant whose home, or whose kept data's home, is lost.
+    async fn given_up(&self, tenant: &TenantName) -> Result<Option<TenantRow>, Error> {
+        let row = self.world.store.require_tenant(tenant).await?;
+        match &row.server {
+            Some(server) if row.state != TenantState::Adding && self.is_lost(&row.name, server).await? => Ok(Some(row)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets where the data of a tenant was that is lost, so that its name is free.
+    async fn give_up(&self, request: &Request, asked: serde_json::Value, row: TenantRow) -> Result<Planned, Error> {
+        let Some(server) = row.server.clone() else { return Err(tenant_not_found(&request.tenant)) };
+        let explanation =
+            vec![format!("{server} is lost; the data of {} there is given up, and its name is free", request.tenant)];
+        let plan = to_json(&remove::Plan { server: server.clone(), lost: true })?;
+        let proposal = Proposal::of(Kind::Remove, asked, server, plan, explanation, row);
+        // Operations are about members.
+        self.begin(request, Proposal { source: None, ..proposal }).await
     }
 
     /// Starts a stopped tenant.
@@ -261,6 +312,7 @@ impl Intent {
             expected_version: proposal.expected.map(|row| row.version),
             tenant_state: proposal.tenant_state,
             bounds: proposal.bounds,
+            limits: proposal.limits,
             explanation: planned.explanation.join("; "),
             floor,
             trace: trace::current(),
@@ -278,7 +330,7 @@ impl Intent {
                 Begin::New(begun) => {
                     tracing::info!(operation = %begun.id, subject = %new.subject, kind = new.kind.name(), by = %new.requested_by, "operation begins");
                     engine.drive(begun.id.clone(), new.kind);
-                    world.volatile.ring();
+                    world.volatile.ring(&begun.id);
                     begun.id
                 }
                 Begin::Known(id) => id,
@@ -292,6 +344,14 @@ impl Intent {
         let all = self.world.fleet.all();
         let seen = all.values().filter_map(|observed| Some(observed.snapshot.as_ref()?.tenant(tenant)?.generation));
         seen.max().unwrap_or_default()
+    }
+
+    /// Highest revision of a tenant's limits that any server reports.
+    fn seen_limits(&self, tenant: &TenantName) -> u64 {
+        self.world.fleet.with(|all| {
+            let reports = all.values().filter_map(|observed| observed.snapshot.as_ref()?.tenant(tenant));
+            reports.map(|report| report.limits.revision).max().unwrap_or_default()
+        })
     }
 
     /// The operation that this request began before, if it did. A new request is refused while another operation holds the tenant.
@@ -323,9 +383,14 @@ impl Intent {
 
     async fn candidates(&self) -> Result<Vec<placement::Candidate>, Error> {
         let store = &self.world.store;
-        let (members, tenants, running) =
-            (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
-        Ok(fleet::candidates(&members, &self.world.fleet.all(), &tenants, &running))
+        loop {
+            let names = self.world.fleet.settled().await;
+            let (members, running) = (store.all_servers().await?, store.unfinished_operations().await?);
+            let (tenants, observed) = (store.all_tenants().await?, self.world.fleet.all());
+            if self.world.fleet.holds(names) {
+                return Ok(fleet::candidates(&members, &observed, &tenants, &running));
+            }
+        }
     }
 
     pub(crate) async fn member(&self, server: &ServerName) -> Result<(), Error> {
@@ -336,6 +401,9 @@ impl Intent {
     async fn living(&self, tenant: &TenantName) -> Result<(TenantRow, ServerName), Error> {
         let row = self.world.store.require_tenant(tenant).await?;
         match (row.state, row.server.clone()) {
+            (TenantState::Active, Some(server)) if self.is_lost(tenant, &server).await? => {
+                Err(losing::lives_on_lost(tenant, &server))
+            }
             (TenantState::Active, Some(server)) => match &self.within {
                 Some(within) if *within != server => Err(lives_elsewhere(tenant, &server)),
                 _ => Ok((row, server)),
@@ -365,10 +433,8 @@ impl Intent {
 
     /// The tenant as its server reports it now, if it can be moved away.
     async fn movable(&self, tenant: &TenantName, source: &ServerName) -> Result<TenantReport, Error> {
-        let snapshot = self.world.agent(source).await?.snapshot().await.map_err(nothing_began)?;
-        let report = snapshot.tenant(tenant).cloned();
-        self.world.fleet.saw(source, snapshot, self.world.clock.now());
-        match report {
+        let snapshot = self.world.look(source).await.map_err(nothing_began)?;
+        match snapshot.tenant(tenant).cloned() {
             Some(report) if matches!(report.residence, Residence::Running | Residence::Stopped) => Ok(report),
             _ => Err(Error::refused(
                 reason::WRONG_STATE,
@@ -410,7 +476,7 @@ impl Intent {
         request: &Request,
         home: &ServerName,
         wanted: Option<&ServerName>,
-        bounds: &Bounds,
+        (bounds, limits): (&Bounds, &Limits),
     ) -> Result<(Decision, Vec<String>), Error> {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != home) {
             return Err(Error::refused(
@@ -426,7 +492,7 @@ impl Intent {
             only: Some(home.clone()),
             disk_headroom_bytes: 0,
             bounds: bounds.clone(),
-            ..fleet::need(&self.world)
+            ..fleet::need(&self.world).of(&request.tenant, limits)
         };
         let decision = placement::choose(self.candidates().await?, &need);
         let explanation = decision.explanation();
@@ -454,6 +520,7 @@ impl Proposal {
             expected: None,
             tenant_state: None,
             bounds: None,
+            limits: None,
             volume_bytes: 0,
         }
     }

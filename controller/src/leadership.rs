@@ -1,11 +1,11 @@
 //! Which of several controllers on one store works, and when it stops.
 //!
-//! Owns the lease's rhythm. The others wait here and serve nothing; whoever leads renews long before the end, and its work is over before
+//! Owns the lease's rhythm. The others wait here, and only show the fleet meanwhile; whoever leads renews long before the end, and its work is over before
 //! anybody else's can begin. That an old leader writes nothing is up to the store, not to this timing.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Stood, Store};
@@ -61,11 +61,57 @@ fn duty(elapsed: Duration, rhythm: Rhythm) -> Duty {
     }
 }
 
+/// What a controller that waits knows of the one that leads.
+#[derive(Debug, Clone)]
+pub struct Following(watch::Receiver<String>);
+
+impl Following {
+    /// Where it is reached; empty before anybody was heard of.
+    pub fn leader(&self) -> String {
+        self.0.borrow().clone()
+    }
+}
+
+/// What shows the fleet has so long to end before this process begins to lead.
+const SHOWING_MAX: Duration = Duration::from_secs(3);
+
+/// Waits until this process leads, and lets it show the fleet meanwhile, by what `show` begins and ends with its token; `None` at shutdown.
+/// From the beginning until there is a lead nothing is written to the store. See [`wait_to_lead`].
+pub async fn follow<F>(
+    store: &Store,
+    address: &str,
+    rhythm: Rhythm,
+    shutdown: &CancellationToken,
+    show: impl FnOnce(Following, CancellationToken) -> F,
+) -> Option<Lead>
+where
+    F: Future<Output = Result<(), crate::Error>> + Send + 'static,
+{
+    store.epoch().wait();
+    let (known, following) = watch::channel(String::new());
+    let over = shutdown.child_token();
+    let mut showing = tokio::spawn(show(Following(following), over.clone()));
+    let lead = wait_to_lead(store, address, rhythm, shutdown, &known).await;
+    over.cancel();
+    match tokio::time::timeout(SHOWING_MAX, &mut showing).await {
+        Ok(Ok(Err(error))) => tracing::error!(error = &error as &dyn std::error::Error, "the fleet was not shown"),
+        Ok(Err(error)) => tracing::error!(error = &error as &dyn std::error::Error, "the fleet was not shown"),
+        Ok(Ok(Ok(()))) => {}
+        Err(_) => showing.abort(),
+    }
+    lead
+}
+
 /// Waits until this process leads; `None` at shutdown. A store that does not answer is asked again. `address` is where others find the
-/// leader.
-pub async fn wait_to_lead(store: &Store, address: &str, rhythm: Rhythm, shutdown: &CancellationToken) -> Option<Lead> {
+/// leader, `known` hears where that is meanwhile.
+pub async fn wait_to_lead(
+    store: &Store,
+    address: &str,
+    rhythm: Rhythm,
+    shutdown: &CancellationToken,
+    known: &watch::Sender<String>,
+) -> Option<Lead> {
     let holder = uuid::Uuid::new_v4().to_string();
-    let mut known = None;
     loop {
         let since = Instant::now();
         let pause = match store.stand(&holder, address, rhythm.life).await {
@@ -74,9 +120,9 @@ pub async fn wait_to_lead(store: &Store, address: &str, rhythm: Rhythm, shutdown
                 return Some(Lead { epoch, since });
             }
             Ok(Stood::Follows { leader, left }) => {
-                if known.as_ref() != Some(&leader) {
+                if *known.borrow() != leader {
                     tracing::info!(%leader, "another controller leads; waiting to take over");
-                    known = Some(leader);
+                    known.send_replace(leader);
                 }
                 rhythm.beat.min(left + Duration::from_millis(10))
             }
@@ -113,10 +159,11 @@ pub async fn lead<F: Future>(
 
 /// Renews; returns when the work must be over.
 async fn keep(store: Store, lead: Lead, rhythm: Rhythm, stop: CancellationToken) {
-    let mut since = lead.since;
+    // At once the first time: what showed the fleet may have taken a while to end.
+    let (mut since, mut pause) = (lead.since, Duration::ZERO);
     loop {
         let renewal = async {
-            tokio::time::sleep(rhythm.beat).await;
+            tokio::time::sleep(std::mem::replace(&mut pause, rhythm.beat)).await;
             let asked = Instant::now();
             (asked, tokio::time::timeout(rhythm.life / 5, store.go_on_leading(lead.epoch, rhythm.life)).await)
         };
@@ -129,6 +176,8 @@ async fn keep(store: Store, lead: Lead, rhythm: Rhythm, stop: CancellationToken)
                     since + vanish_after(rhythm)
                 }
                 Duty::Vanish => {
+                    // For all that was spawned and is not dropped with the rest.
+                    stop.cancel();
                     tracing::error!("the lead could not be kept in time");
                     return;
                 }
@@ -183,10 +232,11 @@ mod tests {
         let (one, two) = (Store::open(&url).await.unwrap(), Store::open(&url).await.unwrap());
         let rhythm = Rhythm { life: Duration::from_secs(60), beat: Duration::from_millis(5) };
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-        let first = wait_to_lead(&one, "one:7400", rhythm, &shutdown).await.unwrap();
+        let (known, _) = tokio::sync::watch::channel(String::new());
+        let first = wait_to_lead(&one, "one:7400", rhythm, &shutdown, &known).await.unwrap();
         // Somebody else takes it away, as after a long sleep of this process.
         one.stop_leading(first.epoch).await.unwrap();
-        let second = wait_to_lead(&two, "two:7400", rhythm, &shutdown).await.unwrap();
+        let second = wait_to_lead(&two, "two:7400", rhythm, &shutdown, &known).await.unwrap();
         assert!(second.epoch > first.epoch);
         let ended = lead(one.clone(), first, rhythm, stop.clone(), std::future::pending::<()>()).await;
         assert!(ended.is_none() && stop.is_cancelled());
@@ -197,12 +247,12 @@ mod tests {
         let ended = lead(two.clone(), second, rhythm, stop.clone(), two.set_setting("ingress", "fra")).await;
         assert!(matches!(ended, Some(Ok(()))) && !stop.is_cancelled());
         two.close().await;
-        let third = wait_to_lead(&one, "one:7400", rhythm, &shutdown).await.unwrap();
+        let third = wait_to_lead(&one, "one:7400", rhythm, &shutdown, &known).await.unwrap();
         assert!(third.epoch > second.epoch, "at once, not after a minute");
 
         // Whoever waits is asked to end.
         shutdown.cancel();
         let waiting = Store::open(&url).await.unwrap();
-        assert!(wait_to_lead(&waiting, "three:7400", rhythm, &shutdown).await.is_none());
+        assert!(wait_to_lead(&waiting, "three:7400", rhythm, &shutdown, &known).await.is_none());
     }
 }

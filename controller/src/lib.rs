@@ -23,10 +23,15 @@ pub mod http;
 pub mod https;
 pub mod intent;
 pub mod leadership;
+pub mod limits;
 pub mod metrics;
 pub mod operations;
+pub mod pace;
 pub mod placement;
+pub mod rebuild;
+pub mod recovery;
 pub mod relay;
+pub mod rename;
 pub mod retirement;
 pub mod seal;
 pub mod store;
@@ -54,6 +59,7 @@ use feather_proto::{
     },
     tls::{self, Bounds, ClientCertificate, Gate, Incoming, Limits, Principal, Rotating},
     trace,
+    version::Negotiation,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
@@ -68,6 +74,7 @@ use crate::{
     enroll::Enroll,
     fleet::Fleet,
     intent::Intent,
+    leadership::Following,
     metrics::Metrics,
     operations::engine::Engine,
     relay::Relays,
@@ -89,6 +96,8 @@ pub struct Seams {
     pub certificates: Option<certificate::Options>,
     /// Where the web page and the metrics are read, if anywhere.
     pub http: Option<tokio::net::TcpListener>,
+    /// Set while another controller leads: then the fleet is only shown.
+    pub following: Option<Following>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -181,9 +190,7 @@ pub async fn serve(
     let world = world(settings, seams, page, &advertise, &identity).await?;
     let engine = Engine::new(world.clone(), shutdown.clone());
     let reconcilers = TaskTracker::new();
-    reconcile(&reconcilers, &world, &shutdown);
-    let resumed = engine.resume().await?;
-    tracing::info!(resumed, "controller ready");
+    begin(&reconcilers, &world, &engine, &shutdown).await?;
 
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, tonic_health::ServingStatus::Serving).await;
@@ -198,10 +205,10 @@ pub async fn serve(
     let ca = Arc::new(ca);
     let users = Users::new(world.clone(), ca.clone(), advertise.clone());
     let enroll = Arc::new(Enroll::new(world.clone(), ca, advertise));
-    let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional)?;
-    let stopping = shutdown.clone();
+    let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional, world.following.is_none())?;
     let serving = Server::builder()
         .layer(trace::Calls::counted_by(Arc::new(world.metrics.clone())))
+        .layer(Negotiation::of(&Principal::controller()))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -240,7 +247,7 @@ pub async fn serve(
         .add_service(WarningServiceServer::new(api::warning::WarningApi::new(world.clone())))
         .add_service(UserServiceServer::new(api::user::UserApi::new(users)))
         .add_service(WaitlistServiceServer::new(api::waitlist::WaitlistApi::new(world.clone(), waitlist)))
-        .serve_with_incoming_shutdown(connections, async move { stopping.cancelled().await });
+        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let mut serving = Box::pin(serving);
     tokio::select! {
         ended = &mut serving => ended?,
@@ -253,7 +260,9 @@ pub async fn serve(
     engine.parked().await;
     reconcilers.close();
     reconcilers.wait().await;
-    world.store.close().await;
+    if world.following.is_none() {
+        world.store.close().await;
+    }
     Ok(())
 }
 
@@ -279,6 +288,7 @@ async fn world(
     // Before anything is dialled or served.
     access.revoked.replace(seams.store.revocations().await?);
     Ok(Arc::new(World {
+        following: seams.following,
         access,
         certificates,
         store: seams.store,
@@ -299,6 +309,24 @@ async fn world(
     }))
 }
 
+/// Takes up what was left and keeps truths true; or, while another controller leads, only looks.
+async fn begin(
+    reconcilers: &TaskTracker,
+    world: &Arc<World>,
+    engine: &Arc<Engine>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    if world.following.is_some() {
+        reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
+        reconcilers.spawn(access::reread(world.clone(), shutdown.clone()));
+        return Ok(());
+    }
+    reconcile(reconcilers, world, shutdown);
+    let resumed = engine.resume().await?;
+    tracing::info!(resumed, "controller ready");
+    Ok(())
+}
+
 /// Starts what keeps truths true.
 fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &CancellationToken) {
     reconcilers.spawn(fleet::watch_members(world.clone(), shutdown.clone()));
@@ -312,6 +340,7 @@ fn reconcile(reconcilers: &TaskTracker, world: &Arc<World>, shutdown: &Cancellat
     reconcilers.spawn(warnings::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(events::keep(world.clone(), shutdown.clone()));
     reconcilers.spawn(backups::keep(world.clone(), shutdown.clone()));
+    reconcilers.spawn(limits::keep(world.clone(), shutdown.clone()));
 }
 
 async fn report(reporter: &HealthReporter, status: tonic_health::ServingStatus) {

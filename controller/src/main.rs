@@ -21,14 +21,16 @@ use feather_controller::{
         memory::Memory,
         propose::{Cap, SUB_RECORDS_MAX},
     },
-    leadership::{self, Rhythm, wait_to_lead},
+    leadership::{self, Rhythm},
     own_identity,
+    rebuild::{self, Assigned, Named, Said},
     seal::Seal,
     serve,
     store::{Store, has_password, shown},
     world::{Clock as _, Settings, SystemClock},
 };
 use feather_proto::{
+    ids::ServerName,
     tls::{Principal, Role, Rotating, Tcp, TcpIncoming},
     trace::{LogForm, Tracing},
 };
@@ -50,6 +52,11 @@ enum Command {
     Identity(NewIdentity),
     /// Put a backup of the store in place of a lost or older one, while no controller runs.
     Restore(Restore),
+    /// Learn a lost store again from the servers, which know what lives where: shows what it would hold, and writes it with --apply.
+    ///
+    /// Needs the state folder with the CA: no agent answers anybody without it. Nobody is started or stopped by it. The store must be empty,
+    /// and no controller may run.
+    Rebuild(Box<Rebuild>),
     /// Serve the fleet until SIGTERM or Ctrl-C.
     Serve(Box<Serve>),
 }
@@ -103,12 +110,50 @@ struct Restore {
         long,
         env = "FEATHER_CONTROLLER_STORE",
         hide_env_values = true,
-        default_value = "sqlite:///var/lib/feather/controller.db"
+        default_value = STORE_DEFAULT
     )]
     store: String,
     /// Put it in the place of a store that is there; that one is kept beside it.
     #[arg(long)]
     replace: bool,
+}
+
+#[derive(Args)]
+struct Rebuild {
+    /// Folder that `init` filled.
+    #[arg(long, env = "FEATHER_CONTROLLER_STATE_DIR", default_value = STATE_DIR_DEFAULT)]
+    state_dir: PathBuf,
+    /// The store to be filled, as `serve` is told it.
+    #[arg(
+        long,
+        env = "FEATHER_CONTROLLER_STORE",
+        hide_env_values = true,
+        default_value = STORE_DEFAULT
+    )]
+    store: String,
+    /// A server, by the name in its certificate, and the address of its agent; once for each. Where the world reaches it stands behind a comma, if it is another address and
+    /// no forward tells it.
+    #[arg(long = "agent", value_name = "NAME=HOST:PORT[,PUBLIC]")]
+    agent: Vec<Named>,
+    /// File with the same, one on each line.
+    #[arg(long, value_name = "FILE")]
+    agents: Option<PathBuf>,
+    /// Go on although this is missing: the name of a server that does not answer or is out of the fleet, or a forward that leads to no server
+    /// that was named, as it is shown. May be given several times.
+    #[arg(long, value_name = "NAME|FORWARD")]
+    without: Vec<String>,
+    /// Who has a tenant that several servers hold as theirs, or that one which does not answer may have. May be given several times.
+    #[arg(long, value_name = "TENANT=SERVER")]
+    assign: Vec<Assigned>,
+    /// The server that the wildcard leads to, if forwards leave more than one that it can be.
+    #[arg(long, value_name = "SERVER")]
+    ingress: Option<ServerName>,
+    /// Look once more, and write it.
+    #[arg(long)]
+    apply: bool,
+    /// Show it as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -125,7 +170,7 @@ struct Serve {
         long,
         env = "FEATHER_CONTROLLER_STORE",
         hide_env_values = true,
-        default_value = "sqlite:///var/lib/feather/controller.db"
+        default_value = STORE_DEFAULT
     )]
     store: String,
     /// Domain under which tenants are served: alice becomes alice.SUFFIX.
@@ -207,6 +252,7 @@ enum LogFormat {
 
 /// Where `init` and `serve` look unless told otherwise.
 const STATE_DIR_DEFAULT: &str = "/var/lib/feather/controller";
+const STORE_DEFAULT: &str = "sqlite:///var/lib/feather/controller.db";
 /// File beside the CA that remembers what `init` was told.
 const ADVERTISE_FILE: &str = "advertise";
 
@@ -216,6 +262,7 @@ fn main() -> anyhow::Result<()> {
         Command::Init(arguments) => init(&arguments),
         Command::Identity(arguments) => new_identity(&arguments),
         Command::Restore(arguments) => runtime.block_on(restore(&arguments)),
+        Command::Rebuild(arguments) => runtime.block_on(learn(*arguments)),
         Command::Serve(arguments) => runtime.block_on(run(*arguments)),
     }
 }
@@ -292,6 +339,67 @@ async fn restore(arguments: &Restore) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[allow(clippy::print_stdout)] // The only output of a command that people run by hand.
+async fn learn(arguments: Rebuild) -> anyhow::Result<()> {
+    let Rebuild { state_dir, store: url, agent: mut named, agents: file, without, assign, ingress, apply, json } =
+        arguments;
+    if let Some(file) = file {
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {} (--agents)", file.display()))?;
+        let more =
+            rebuild::read_agents(&text).map_err(|error| anyhow::anyhow!("{} (--agents): {error}", file.display()))?;
+        named.extend(more);
+    }
+    let said = Said::new(named, without, assign, ingress).map_err(anyhow::Error::msg)?;
+    let authority = Ca::load(&state_dir).context(
+        "without the CA's key nothing can be learned, because agents answer only a controller of their CA: put the state folder back (init \
+         would begin another fleet)",
+    )?;
+    let _only_one = lock(&state_dir)?;
+    no_password_shown(&url)?;
+    // A look makes no file.
+    let is_there = backup::file_of(&url).map_or(true, |file| file.exists());
+    let store = match apply || is_there {
+        true => {
+            Some(Store::open(&url).await.with_context(|| format!("cannot open the store {} (--store)", shown(&url)))?)
+        }
+        false => None,
+    };
+    let identity = Rotating::new(own_identity(&authority, &SystemClock)?)?;
+    let epoch = store.as_ref().map(Store::epoch).unwrap_or_default();
+    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity, epoch));
+    let seams = rebuild::Seams { agents, clock: Arc::new(SystemClock) };
+    let show = |plan: &rebuild::Plan, written| match json {
+        true => println!("{:#}", rebuild::json(plan, written)),
+        false => print!("{}", rebuild::text(plan, written)),
+    };
+    let done = match &store {
+        Some(store) if apply => rebuild::apply(&seams, store, &said).await.inspect(|plan| show(plan, true)),
+        Some(store) => match rebuild::require_blank(store).await {
+            Ok(()) => Ok(rebuild::plan(&seams, &said).await).inspect(|plan| show(plan, false)),
+            Err(error) => Err(error),
+        },
+        None => Ok(rebuild::plan(&seams, &said).await).inspect(|plan| show(plan, false)),
+    };
+    if let Some(store) = store {
+        store.close().await;
+    }
+    if let Err(rebuild::Error::Unsettled(plan)) = &done {
+        show(plan, false);
+    }
+    Ok(done.map(drop)?)
+}
+
+/// Everybody on a machine sees how a process was called.
+fn no_password_shown(store: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !(has_password(store) && std::env::args().any(|word| word.ends_with(store))),
+        "everybody on this machine can read the password in --store: put the URL into FEATHER_CONTROLLER_STORE, or only the password \
+         into PGPASSWORD or a file that PGPASSFILE names"
+    );
+    Ok(())
+}
+
 fn create_private(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
@@ -316,27 +424,38 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     let advertise = std::fs::read_to_string(arguments.state_dir.join(ADVERTISE_FILE))
         .with_context(|| format!("{} was not made by `feather-controller init`", arguments.state_dir.display()))?;
     let identity = Rotating::new(own_identity(&authority, &*clock)?)?;
-    anyhow::ensure!(
-        !(has_password(&arguments.store) && std::env::args().any(|word| word.ends_with(&arguments.store))),
-        "everybody on this machine can read the password in --store: put the URL into FEATHER_CONTROLLER_STORE, or only the password \
-         into PGPASSWORD or a file that PGPASSFILE names"
-    );
+    no_password_shown(&arguments.store)?;
     let store = Store::open(&arguments.store)
         .await
         .with_context(|| format!("cannot open the store {} (--store)", shown(&arguments.store)))?;
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone()));
+    let renewing = renew(arguments.state_dir.clone(), identity.clone());
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renewing));
+    let listener = listen(arguments.listen)?;
+    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone(), store.epoch()));
     let rhythm = Rhythm::default();
-    let lead = match store.is_shared() {
-        false => None,
-        true => match wait_to_lead(&store, &own_name(arguments.listen), rhythm, &shutdown).await {
+    let lead = if store.is_shared() {
+        let incoming = TcpIncoming::stream(tokio::net::TcpListener::from_std(listener.try_clone()?)?);
+        let show = |following, over| {
+            // What is shown of the zone and the certificate is the leader's to say.
+            let following = Some(following);
+            let (store, agents, clock) = (store.clone(), agents.clone(), clock.clone());
+            let seams = Seams { store, agents, dns: None, certificates: None, http: None, following, clock };
+            let authority = Ca::load(&arguments.state_dir);
+            let (settings, advertise, identity) = (settings(&arguments), advertise.clone(), identity.clone());
+            async move { serve(settings, seams, authority?, advertise, identity, incoming, over).await }
+        };
+        tracing::info!(listen = %arguments.listen, "controller waits to lead, and shows the fleet meanwhile");
+        match leadership::follow(&store, &own_name(arguments.listen), rhythm, &shutdown, show).await {
             Some(lead) => Some(lead),
             None => return Ok(()),
-        },
+        }
+    } else {
+        // The lock keeps everybody else out of it. The number tells agents which of two copies of a store was served last.
+        store.lead_alone().await?;
+        None
     };
-    let listener = tokio::net::TcpListener::bind(arguments.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; is another controller running?", arguments.listen))?;
     let http = match arguments.http {
         Some(address) => Some(
             tokio::net::TcpListener::bind(address)
@@ -348,12 +467,10 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     let dns = managed(&arguments, &store).await?;
     let certificates = certificates(&arguments)?;
     let settings = settings(&arguments);
-    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone()));
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(arguments.state_dir, identity.clone())));
     tracing::info!(listen = %arguments.listen, "controller starts");
     let (stop, leading) = (shutdown.child_token(), store.clone());
-    let seams = Seams { store, agents, dns, certificates, http, clock };
-    let incoming = TcpIncoming::stream(listener);
+    let seams = Seams { store, agents, dns, certificates, http, following: None, clock };
+    let incoming = TcpIncoming::stream(tokio::net::TcpListener::from_std(listener)?);
     let serving = Box::pin(serve(settings, seams, authority, advertise, identity, incoming, stop.clone()));
     match lead {
         None => serving.await?,
@@ -367,6 +484,14 @@ async fn serve_fleet(arguments: Serve) -> anyhow::Result<()> {
     }
     tracing::info!("controller stopped");
     Ok(())
+}
+
+/// Binds once: whoever calls while this process begins to lead waits for a moment, and is not refused.
+fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; is another controller running?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// The knobs that flags turn.

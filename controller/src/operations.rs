@@ -3,7 +3,7 @@
 //! Owns the one mechanism by which the fleet changes: a list of steps, each logged before it acts, each idempotent, resumed from
 //! any prefix of the log, undone before the point of no return and only driven forward after it. What to do next is decided
 //! by [`log::next`], a pure function of the log; [`engine`] acts on it and makes no choice of its own. What the steps of each
-//! kind are is in `operations/{add,remove,migrate,power,swap,resettle}.rs`.
+//! kind are is in `operations/{add,remove,migrate,power,swap,resettle,lost,recover}.rs`.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -20,9 +20,11 @@ pub mod add;
 mod driver;
 pub mod engine;
 pub mod log;
+pub mod lost;
 pub mod migrate;
 pub mod pace;
 pub mod power;
+pub mod recover;
 pub mod remove;
 pub mod resettle;
 pub mod swap;
@@ -49,6 +51,10 @@ pub enum Kind {
     Drain,
     /// Brings home those that a drain sent away.
     Return,
+    /// Takes a dead server out of the fleet, and brings back who lived on it.
+    Lost,
+    /// Brings back a tenant whose server is lost.
+    Recover,
 }
 
 impl Kind {
@@ -64,6 +70,8 @@ impl Kind {
             Kind::Swap => "swap",
             Kind::Drain => "drain",
             Kind::Return => "return",
+            Kind::Lost => "lost",
+            Kind::Recover => "recover",
         }
     }
 }

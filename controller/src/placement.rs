@@ -4,7 +4,13 @@
 //! cordoned, a free port, memory, disk headroom, the image. Score: most free slots, then most free memory (in steps of 256 MiB: less is noise, and would make
 //! the choice flap), then the longest membership, then the name, so that equal worlds give equal answers.
 
-use feather_proto::{ids::ServerName, labels::Labels};
+use std::collections::{BTreeMap, BTreeSet};
+
+use feather_proto::{
+    ids::{ServerName, TenantName},
+    labels::{LabelName, Labels},
+    limits::Limits,
+};
 use serde::{Deserialize, Serialize};
 
 pub mod several;
@@ -25,9 +31,11 @@ pub struct Candidate {
     pub cordoned: bool,
     /// What it is.
     pub labels: Labels,
+    /// Who is there, or about to be, of those that are in a group.
+    pub groups: Groups,
     /// Ports neither used, reserved, nor promised to a running operation.
     pub slots_free: u32,
-    /// Free memory in bytes.
+    /// Free memory in bytes, that is neither in use nor within the limit of another tenant.
     pub memory_free_bytes: u64,
     /// Free disk in bytes.
     pub disk_free_bytes: u64,
@@ -45,7 +53,13 @@ pub struct Bounds {
     pub on: Labels,
     /// The only server it may be on.
     pub pin: Option<ServerName>,
+    /// Its group, of which no two may be on one server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<LabelName>,
 }
+
+/// Tenants on one server that are in a group.
+pub type Groups = BTreeMap<LabelName, BTreeSet<TenantName>>;
 
 impl Bounds {
     /// May it be anywhere?
@@ -53,16 +67,28 @@ impl Bounds {
         *self == Self::default()
     }
 
-    /// What does not hold on a server with such labels, in sentences without an end mark.
-    pub fn unmet(&self, server: &ServerName, labels: &Labels) -> Vec<String> {
+    /// What does not hold for a tenant on a server with such labels and such tenants, in sentences without an end mark.
+    pub fn unmet(
+        &self,
+        tenant: Option<&TenantName>,
+        server: &ServerName,
+        labels: &Labels,
+        there: &Groups,
+    ) -> Vec<String> {
         let pinned = self.pin.as_ref().filter(|pin| *pin != server).map(|pin| format!("it is pinned to {pin}"));
-        pinned.into_iter().chain(self.on.lacking(labels)).collect()
+        let others = self.spread.iter().flat_map(|group| {
+            let others = there.get(group).into_iter().flatten().filter(|other| Some(*other) != tenant);
+            others.take(1).map(move |other| format!("{other} of the group {group} is there"))
+        });
+        pinned.into_iter().chain(self.on.lacking(labels)).chain(others).collect()
     }
 }
 
 /// What a tenant needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
+    /// Who; nobody in particular for what one more tenant would need.
+    pub tenant: Option<TenantName>,
     /// Memory that must be free, in bytes.
     pub memory_bytes: u64,
     /// Bytes that its volume has now; 110 % of it must be free.
@@ -108,6 +134,8 @@ pub enum Verdict {
 /// The choice with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
+    /// For whom.
+    pub tenant: Option<TenantName>,
     /// Where to, if anywhere.
     pub chosen: Option<ServerName>,
     /// One verdict for each candidate, best first.
@@ -131,15 +159,37 @@ pub struct Promise {
     pub target: ServerName,
     /// Bytes of its volume.
     pub volume_bytes: u64,
+    /// Memory that it needs there, in bytes.
+    pub memory_bytes: u64,
+    /// Who comes, and its group.
+    pub grouped: Option<(LabelName, TenantName)>,
+}
+
+impl Need {
+    /// The same for this tenant with its limits: as much memory as it may use must be there.
+    #[must_use]
+    pub fn of(self, tenant: &TenantName, limits: &Limits) -> Self {
+        let memory_bytes = limits.memory_bytes.unwrap_or_default().max(self.memory_bytes);
+        Self { tenant: Some(tenant.clone()), memory_bytes, ..self }
+    }
+
+    /// That this room is taken on a server.
+    pub fn promise(&self, target: ServerName) -> Promise {
+        let grouped = self.bounds.spread.clone().zip(self.tenant.clone());
+        Promise { target, volume_bytes: self.volume_bytes, memory_bytes: self.memory_bytes, grouped }
+    }
 }
 
 /// The same candidates without the room that is promised already.
-pub fn without(mut candidates: Vec<Candidate>, promised: &[Promise], memory_bytes: u64) -> Vec<Candidate> {
+pub fn without(mut candidates: Vec<Candidate>, promised: &[Promise]) -> Vec<Candidate> {
     for candidate in &mut candidates {
         for promise in promised.iter().filter(|promise| promise.target == candidate.server) {
             candidate.slots_free = candidate.slots_free.saturating_sub(1);
-            candidate.memory_free_bytes = candidate.memory_free_bytes.saturating_sub(memory_bytes);
+            candidate.memory_free_bytes = candidate.memory_free_bytes.saturating_sub(promise.memory_bytes);
             candidate.disk_free_bytes = candidate.disk_free_bytes.saturating_sub(promise.volume_bytes);
+            if let Some((group, tenant)) = &promise.grouped {
+                candidate.groups.entry(group.clone()).or_default().insert(tenant.clone());
+            }
         }
     }
     candidates
@@ -154,7 +204,7 @@ pub fn judge(candidate: &Candidate, need: &Need) -> Verdict {
     if !wanted {
         return Verdict::NotWanted;
     }
-    if !need.bounds.unmet(&candidate.server, &candidate.labels).is_empty() {
+    if !need.bounds.unmet(need.tenant.as_ref(), &candidate.server, &candidate.labels, &candidate.groups).is_empty() {
         return Verdict::OutOfBounds;
     }
     if candidate.not_ready.is_some() {
@@ -196,7 +246,7 @@ pub fn choose(candidates: Vec<Candidate>, need: &Need) -> Decision {
             .then(left.server.cmp(&right.server))
     });
     let chosen = verdicts.first().filter(|(_, verdict)| *verdict == Verdict::Fits).map(|(best, _)| best.server.clone());
-    Decision { chosen, verdicts, bounds: need.bounds.clone() }
+    Decision { tenant: need.tenant.clone(), chosen, verdicts, bounds: need.bounds.clone() }
 }
 
 impl Decision {
@@ -226,7 +276,8 @@ impl Decision {
             Verdict::NotWanted => format!("{name}: not asked for"),
             Verdict::Left => format!("{name}: where it lives now"),
             Verdict::OutOfBounds => {
-                format!("{name}: {}", self.bounds.unmet(name, &candidate.labels).join(", "))
+                let unmet = self.bounds.unmet(self.tenant.as_ref(), name, &candidate.labels, &candidate.groups);
+                format!("{name}: {}", unmet.join(", "))
             }
             Verdict::NotReady => {
                 format!("{name}: not ready ({})", candidate.not_ready.as_deref().unwrap_or("no reason known"))
@@ -244,7 +295,7 @@ impl Decision {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Bounds, Candidate, Need, Promise, Verdict, choose, judge, without};
+    use super::{Bounds, Candidate, Groups, Need, Verdict, choose, judge, without};
 
     fn candidate(name: &str, slots: u32, memory: u64) -> Candidate {
         Candidate {
@@ -253,6 +304,7 @@ mod tests {
             not_ready: None,
             cordoned: false,
             labels: Default::default(),
+            groups: Default::default(),
             slots_free: slots,
             memory_free_bytes: memory,
             disk_free_bytes: 1 << 30,
@@ -263,6 +315,7 @@ mod tests {
 
     fn need() -> Need {
         Need {
+            tenant: None,
             memory_bytes: 10,
             volume_bytes: 0,
             disk_headroom_bytes: 0,
@@ -286,8 +339,8 @@ mod tests {
 
     #[test]
     fn what_is_promised_is_not_there_for_the_next() {
-        let promise = |target: &str| Promise { target: target.parse().unwrap(), volume_bytes: 1 << 29 };
-        let left = without(vec![candidate("a", 2, 25), candidate("b", 1, 99)], &[promise("a"), promise("a")], 10);
+        let promise = |target: &str| Need { volume_bytes: 1 << 29, ..need() }.promise(target.parse().unwrap());
+        let left = without(vec![candidate("a", 2, 25), candidate("b", 1, 99)], &[promise("a"), promise("a")]);
         assert_eq!((left[0].slots_free, left[0].memory_free_bytes, left[0].disk_free_bytes), (0, 5, 0));
         assert_eq!(left[1], candidate("b", 1, 99));
         assert_eq!(choose(left, &need()).chosen.unwrap().as_str(), "b");
@@ -328,7 +381,7 @@ mod tests {
         let us = Candidate { labels: labels("region=us"), ..candidate("b", 9, 99) };
         let none = candidate("c", 9, 99);
         let bound = |on: &str, pin: Option<&str>| Need {
-            bounds: Bounds { on: labels(on), pin: pin.map(|pin| pin.parse().unwrap()) },
+            bounds: Bounds { on: labels(on), pin: pin.map(|pin| pin.parse().unwrap()), spread: None },
             ..need()
         };
         let decision = choose(vec![us.clone(), none.clone(), eu.clone()], &bound("region=eu disk=ssd", None));
@@ -342,6 +395,25 @@ mod tests {
         let nowhere = choose(vec![us, eu], &bound("region=eu", Some("b")));
         assert_eq!(nowhere.chosen, None);
         assert!(nowhere.verdicts.iter().all(|(_, verdict)| *verdict == Verdict::OutOfBounds));
+    }
+
+    #[test]
+    fn two_of_a_group_are_never_together_and_nobody_is_in_its_own_way() {
+        let group: Groups = [("db".parse().unwrap(), ["bob".parse().unwrap()].into())].into();
+        let taken = Candidate { groups: group, ..candidate("a", 9, 99) };
+        let in_group = |tenant: &str, group: &str| Need {
+            tenant: Some(tenant.parse().unwrap()),
+            bounds: Bounds { spread: Some(group.parse().unwrap()), ..Bounds::default() },
+            ..need()
+        };
+        let decision = choose(vec![taken.clone(), candidate("b", 1, 99)], &in_group("alice", "db"));
+        assert_eq!(decision.chosen.as_ref().unwrap().as_str(), "b");
+        assert!(decision.explanation().contains(&"a: bob of the group db is there".to_owned()), "{decision:?}");
+        assert_eq!(judge(&taken, &in_group("alice", "web")), Verdict::Fits, "other groups do not matter");
+        assert_eq!(judge(&taken, &in_group("bob", "db")), Verdict::Fits, "it is bob himself");
+        assert_eq!(judge(&taken, &need()), Verdict::Fits, "who is in no group goes anywhere");
+        let later = without(vec![candidate("b", 2, 99)], &[in_group("carol", "db").promise("b".parse().unwrap())]);
+        assert_eq!(judge(&later[0], &in_group("alice", "db")), Verdict::OutOfBounds, "carol is about to be there");
     }
 
     fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {

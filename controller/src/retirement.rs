@@ -204,12 +204,12 @@ async fn loss(world: &World, row: &ServerRow, snapshot: &ServerSnapshot) -> Resu
     let (server, tenants) = (&row.name, world.store.tenants().await?);
     let others = world.store.servers().await?.len() > 1;
     let ingress = dns::wanted(world).await?.ingress;
-    let (former, _) = forwards::dns_knows(world, &tenants).await?;
+    let former = forwards::dns_knows(world, &tenants).await?.former;
     Ok(Loss {
         copies: copies(snapshot, &tenants, world.clock.now()),
         // The last server of a fleet has nobody to hand over to, and nobody to forward for.
         ingress: others && ingress.as_ref() == Some(server),
-        former: others && former.as_ref() == Some(server),
+        former: others && former.contains(server),
         forwards: forwards(server, snapshot, &tenants),
         waitlist: waitlist::only_on(world, server).await?,
     })
@@ -250,6 +250,7 @@ mod tests {
             created: NOW,
             version: 1,
             bounds: Default::default(),
+            limits: Default::default(),
         }
     }
 
@@ -337,6 +338,9 @@ mod tests {
             forward_to: forward.map(Into::into),
             problem: None,
             watch: WatchReport::default(),
+            limits: Default::default(),
+            limits_pending: false,
+            forward_idle: None,
         };
         let there = |tenants| {
             let snapshot = ServerSnapshot { tenants, ..ServerSnapshot::empty("nyc".parse().unwrap()) };

@@ -11,21 +11,17 @@
 //! Each method is one transaction, and those that write have one turn after the other, also those of several processes on one
 //! PostgreSQL. Generations are issued here and nowhere else.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-use feather_proto::error::{Error as WireError, reason};
+use feather_proto::{
+    epoch::Epoch,
+    error::{Error as WireError, reason},
+};
 use sqlx::{AnyPool, any::AnyRow};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use self::open::Kind;
+use self::{mirror::Mirror, open::Kind};
 
 mod audit;
 pub mod backups;
@@ -35,8 +31,11 @@ pub mod events;
 mod invitations;
 mod lead;
 mod members;
+mod mirror;
 mod open;
 mod operations;
+mod rebuild;
+mod rename;
 mod sealed;
 mod tenants;
 #[cfg(test)]
@@ -48,11 +47,12 @@ mod web;
 pub use copy::fold_log;
 pub use invitations::Invitation;
 pub use lead::Stood;
-pub use members::ServerRow;
 pub(crate) use members::server_not_found;
+pub use members::{Membership, ServerRow};
 pub use open::{has_password, shown};
 pub(crate) use operations::held;
 pub use operations::{Append, Begin, Begun, End, LogRow, NewOperation, OperationRow};
+pub use rebuild::Learned;
 pub use tenants::{SentAway, TakeIn, TenantRow, TenantState, TenantUpdate};
 pub(crate) use tenants::{tenant_not_found, world_changed};
 pub use users::{PEOPLE, UserRow};
@@ -119,14 +119,17 @@ pub struct Store {
     /// A file of SQLite.
     embedded: bool,
     after_commit: AfterCommit,
-    /// Number of the lead that this process writes under; 0 where nobody has to lead.
-    epoch: Arc<AtomicI64>,
+    /// The lead that this process writes under, if it has one.
+    epoch: Epoch,
     /// Number of the newest event that this process wrote.
     news: watch::Sender<i64>,
+    /// Tenants as last read.
+    mirror: Arc<Mirror>,
 }
 
 impl Store {
-    /// Opens (for SQLite: creates) the store at a URL and brings its schema up to date.
+    /// Opens (for SQLite: creates) the store at a URL and brings its schema up to date. While a controller leads on an older schema it waits:
+    /// what that one has prepared would not hold any more.
     ///
     /// # Errors
     /// [`Error::Unusable`] says what to do about a wrong URL, a server that does not answer, is too old or lets nobody in.
@@ -142,20 +145,26 @@ impl Store {
             Kind::Embedded => open::embedded(url).await?,
             Kind::Postgres => open::postgres(url).await?,
         };
-        sqlx::migrate!("./migrations").run(&pool).await.map_err(open::migration)?;
+        let schema = sqlx::migrate!("./migrations");
+        if kind == Kind::Postgres {
+            open::until_changeable(&pool, &schema).await;
+        }
+        schema.run(&pool).await.map_err(open::migration)?;
         Ok(Self {
             pool,
             embedded: kind == Kind::Embedded,
             after_commit,
-            epoch: Arc::default(),
+            epoch: Epoch::default(),
             news: watch::Sender::new(0),
+            mirror: Arc::default(),
         })
     }
 
     /// Gives the lead back, if there is one, and closes all connections; later calls fail.
     pub async fn close(&self) {
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if epoch != 0 && self.stop_leading(epoch).await.is_err() {
+        if let Some(epoch) = self.epoch.get()
+            && self.stop_leading(epoch).await.is_err()
+        {
             tracing::warn!("the lead was not given back; the next controller waits for its end");
         }
         self.pool.close().await;
@@ -166,7 +175,7 @@ impl Store {
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>> {
         let mut transaction = self.pool.begin().await?;
         let turn = sqlx::query("UPDATE turns SET taken = taken + 1 WHERE name = 'write' AND ($1 = 0 OR epoch = $1)")
-            .bind(self.epoch.load(Ordering::SeqCst))
+            .bind(self.epoch.for_writes())
             .execute(&mut *transaction)
             .await?;
         if turn.rows_affected() != 1 {

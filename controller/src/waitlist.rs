@@ -229,7 +229,7 @@ impl Waitlist {
             .collect();
         for observed in self.world.fleet.all().into_values() {
             let Some(snapshot) = observed.snapshot else { continue };
-            taken.extend(snapshot.volumes.into_iter().map(|volume| volume.tenant));
+            taken.extend(snapshot.volumes.iter().map(|volume| volume.tenant.clone()));
         }
         Ok(taken)
     }
@@ -243,7 +243,7 @@ async fn ask<T: Send + 'static>(
 ) -> Vec<(ServerName, Result<T, Error>)> {
     let way_to = |row: &ServerRow| match world.fleet.observed(&row.name).reachability {
         Reachability::Silent(why) => Err(Error::unavailable(reason::SERVER_UNREACHABLE, why)),
-        Reachability::Connecting | Reachability::Alive => world.agents.agent(&row.name, &row.address),
+        Reachability::Connecting | Reachability::Alive => world.agents.agent(&row.name, &row.principal(), &row.address),
     };
     let calls: Vec<_> = members
         .iter()

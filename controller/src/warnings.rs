@@ -62,12 +62,13 @@ impl Patience {
             Kind::Unreachable => self.unreachable,
             Kind::DnsProvider | Kind::DnsAuthority | Kind::Certificate => self.outside,
             Kind::DnsName => self.arrival,
-            Kind::Version => self.versions,
+            Kind::Version | Kind::Protocol => self.versions,
             Kind::Forward => self.forward,
             Kind::Problem | Kind::Disk | Kind::Memory | Kind::Clock | Kind::Broken | Kind::DnsByHand => self.moment,
             Kind::ServerCertificate
             | Kind::Stuck
             | Kind::CrashLoop
+            | Kind::Lost
             | Kind::CertificateEnd
             | Kind::DnsConflict
             | Kind::DnsForwarded
@@ -84,10 +85,21 @@ impl Patience {
 #[derive(Debug, Default)]
 pub struct Turn(Mutex<()>);
 
+impl Turn {
+    /// Nobody looks while this is held.
+    pub(crate) async fn taken(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.lock().await
+    }
+}
+
 /// Looks at everything, and keeps what follows. All conditions that hold, the oldest first, also those not shown yet.
 pub async fn look(world: &World) -> Result<Vec<WarningRow>, Error> {
     let _turn = world.warnings.0.lock().await;
     let kept = world.store.warnings().await?;
+    if world.following.is_some() {
+        // Whoever leads judges.
+        return Ok(kept);
+    }
     let judgement = judge(world, &kept).await?;
     let now = world.clock.now();
     let news = inbox::compare(&kept, &judgement, &world.settings.patience, now);
@@ -109,7 +121,7 @@ async fn judge(world: &World, kept: &[WarningRow]) -> Result<Judgement, Error> {
     let store = &world.store;
     let (members, tenants, running) =
         (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
-    let former = store.setting(dns::FORMER_INGRESS).await?;
+    let former = dns::former_ingresses(store).await?;
     let ingress = dns::wanted(world).await?.ingress;
     let (schedules, backups) = (store.backup_schedules().await?, store.backups(None).await?);
     let (zone, certificate) = (world.dns.standing(), world.certificates.standing());
@@ -122,7 +134,7 @@ async fn judge(world: &World, kept: &[WarningRow]) -> Result<Judgement, Error> {
             running: &running,
             observed,
             ingress: ingress.as_ref(),
-            former: former.as_deref(),
+            former: &former,
             zone: zone.as_ref(),
             certificate: certificate.as_ref(),
             disk_headroom_bytes: world.settings.disk_headroom_bytes,

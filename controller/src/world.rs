@@ -13,6 +13,7 @@ use feather_proto::{
     error::Error,
     forward::ForwardTarget,
     ids::{OperationId, ServerName, TenantName},
+    model::ServerSnapshot,
 };
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -24,10 +25,11 @@ use crate::{
     certificate::Certificates,
     dns::{self, Dns},
     fleet::Fleet,
+    leadership::Following,
     metrics::Metrics,
     operations::{Subject, pace::Pace},
     relay::Relays,
-    store::{Store, TenantRow, tenant_not_found},
+    store::{ServerRow, Store, TenantRow, tenant_not_found},
     warnings,
 };
 
@@ -117,13 +119,20 @@ impl fmt::Debug for Password {
 pub struct Volatile {
     passwords: Mutex<BTreeMap<OperationId, Password>>,
     progress: Mutex<BTreeMap<OperationId, Pace>>,
-    /// Rung when an operation or its progress changed.
+    /// Rung when any operation or its progress changed.
     changed: watch::Sender<u64>,
+    /// The same of one operation, for those that somebody follows.
+    followed: Mutex<BTreeMap<OperationId, watch::Sender<u64>>>,
 }
 
 impl Default for Volatile {
     fn default() -> Self {
-        Self { passwords: Mutex::default(), progress: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            passwords: Mutex::default(),
+            progress: Mutex::default(),
+            changed: watch::Sender::new(0),
+            followed: Mutex::default(),
+        }
     }
 }
 
@@ -141,7 +150,7 @@ impl Volatile {
     /// Notes how far a transfer is, and measures how fast it goes.
     pub fn note_progress(&self, id: &OperationId, now: TransferProgress) {
         lock(&self.progress).entry(id.clone()).or_default().note(now, tokio::time::Instant::now());
-        self.ring();
+        self.ring(id);
     }
 
     /// How far a transfer is, while it runs.
@@ -155,11 +164,21 @@ impl Volatile {
     }
 
     /// Says that an operation changed.
-    pub fn ring(&self) {
+    pub fn ring(&self, id: &OperationId) {
         self.changed.send_modify(|count| *count += 1);
+        if let Some(followed) = lock(&self.followed).get(id) {
+            followed.send_modify(|count| *count += 1);
+        }
     }
 
-    /// Rings when an operation or its progress changed.
+    /// Rings when this operation or its progress changed: whoever follows one of many is not woken for the others.
+    pub fn follow(&self, id: &OperationId) -> watch::Receiver<u64> {
+        let mut followed = lock(&self.followed);
+        followed.retain(|_, sender| sender.receiver_count() > 0);
+        followed.entry(id.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Rings when any operation or its progress changed.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -171,6 +190,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The bundle.
 pub struct World {
+    /// Of a controller that waits to lead, and only shows the fleet: nothing here changes anything, then.
+    pub following: Option<Following>,
     /// Whose calls are heard.
     pub access: Access,
     /// Desired state.
@@ -212,7 +233,7 @@ impl World {
     /// The agent of a member.
     pub async fn agent(&self, server: &ServerName) -> Result<Arc<dyn Agent>, Error> {
         let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
-        self.agents.agent(&row.name, &row.address)
+        self.agents.agent(&row.name, &row.principal(), &row.address)
     }
 
     /// Says which operation holds a tenant, before anything else is found wrong with a second change.
@@ -238,10 +259,19 @@ impl World {
 
     /// Looks at a server now, so that whoever asks right behind a change sees it. Not being able to is no failure: the watcher will.
     pub async fn look_again(&self, server: &ServerName) {
-        let looked = async { self.agent(server).await?.snapshot().await }.await;
-        if let Ok(snapshot) = looked {
-            self.fleet.saw(server, snapshot, self.clock.now());
-        }
+        drop(self.look(server).await);
+    }
+
+    /// The same, for whoever cannot do without.
+    ///
+    /// # Errors
+    /// No such server, or its agent did not answer.
+    pub async fn look(&self, server: &ServerName) -> Result<ServerSnapshot, Error> {
+        let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        let agent = self.agents.agent(&row.name, &row.principal(), &row.address)?;
+        let snapshot = agent.snapshot().await?;
+        self.fleet.saw(&row, snapshot.clone(), self.clock.now());
+        Ok(snapshot)
     }
 
     /// Public URL of a tenant.
@@ -252,13 +282,18 @@ impl World {
     /// Where other servers send what they forward to this one, and how; `None` until it has told how since this controller started.
     pub async fn forward_target(&self, server: &ServerName) -> Result<Option<String>, Error> {
         let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
-        let Some(snapshot) = self.fleet.observed(server).snapshot else { return Ok(None) };
+        Ok(self.forward_target_of(&row))
+    }
+
+    /// The same of a member whose row is at hand.
+    pub fn forward_target_of(&self, row: &ServerRow) -> Option<String> {
+        let snapshot = self.fleet.observed(&row.name).snapshot?;
         let target = if snapshot.forwards_by_tls {
-            ForwardTarget::new(&row.public_address, HTTPS_PORT, Some(server.clone()))
+            ForwardTarget::new(&row.public_address, HTTPS_PORT, Some(row.identity.clone()))
         } else {
             ForwardTarget::new(&row.public_address, self.settings.http_port, None)
         };
-        Ok(Some(target.to_string()))
+        Some(target.to_string())
     }
 
     /// Says that desired state changed.

@@ -58,6 +58,8 @@ pub mod reason {
     pub const NO_ROOM: &str = "NO_ROOM";
     /// More at once than one caller may have, or longer than a message may be.
     pub const LIMIT: &str = "LIMIT";
+    /// A tenant uses more now than it was to have.
+    pub const LIMIT_BELOW_USE: &str = "LIMIT_BELOW_USE";
     /// Of several tenants, some were not moved.
     pub const NOT_ALL_MOVED: &str = "NOT_ALL_MOVED";
     /// No free port on the server.
@@ -124,6 +126,8 @@ pub mod reason {
     pub const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
     /// The certificate's role does not allow this.
     pub const ROLE: &str = "ROLE";
+    /// What cannot be taken back was not confirmed by its name.
+    pub const NOT_CONFIRMED: &str = "NOT_CONFIRMED";
     /// The certificate was revoked.
     pub const REVOKED: &str = "REVOKED";
     /// A person of that name has a certificate.
@@ -136,6 +140,8 @@ pub mod reason {
     pub const JOIN_TOKEN: &str = "JOIN_TOKEN";
     /// Transfer ticket missing, wrong, expired or for something else.
     pub const TICKET: &str = "TICKET";
+    /// Two processes have no version of the protocol in common, or one of them does not know a call yet.
+    pub const PROTOCOL: &str = "PROTOCOL";
     /// Something that must not happen; the log has the details.
     pub const INTERNAL: &str = "INTERNAL";
 }

@@ -6,16 +6,19 @@
 pub mod adoption;
 pub mod describe;
 pub mod email;
+pub mod epoch;
 pub mod error;
 pub mod forward;
 pub mod ids;
 pub mod join_token;
 pub mod labels;
+pub mod limits;
 pub mod login_token;
 pub mod model;
 pub mod tls;
 mod token;
 pub mod trace;
+pub mod version;
 
 /// Bytes that a message takes on the wire, without what carries it.
 pub fn encoded_bytes(message: &impl prost::Message) -> u64 {

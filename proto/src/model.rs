@@ -2,7 +2,7 @@
 //!
 //! Owns the conversion between generated messages and these types; knows nothing of who observes or decides.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,7 +10,9 @@ use time::OffsetDateTime;
 use crate::{
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
+    limits::Limits,
     pb::{agent::v1 as agent_pb, types::v1 as types_pb},
+    version,
 };
 
 mod life;
@@ -234,6 +236,12 @@ pub struct TenantReport {
     pub problem: Option<String>,
     /// Restarts of its container.
     pub watch: WatchReport,
+    /// What it may use.
+    pub limits: Limits,
+    /// Its container has not got those limits yet.
+    pub limits_pending: bool,
+    /// Time since a request last came to be forwarded, if that is known.
+    pub forward_idle: Option<Duration>,
 }
 
 /// One volume as its server knows it.
@@ -296,6 +304,8 @@ pub struct ServerSnapshot {
     pub identity_ends: Option<OffsetDateTime>,
     /// Names the list of revoked certificates that is in force on it.
     pub revocations_digest: String,
+    /// What its agent speaks. The head of the answer says so, not the message: whoever reads a message puts it here.
+    pub protocol: version::Range,
 }
 
 /// Which certificate of the tenants' names a server holds.
@@ -332,6 +342,7 @@ impl ServerSnapshot {
             certificate: None,
             identity_ends: None,
             revocations_digest: String::new(),
+            protocol: version::OURS,
         }
     }
 
@@ -450,6 +461,9 @@ impl From<TenantReport> for agent_pb::Tenant {
             restarts: report.watch.restarts,
             last_restart: report.watch.last_restart.map(to_timestamp),
             crash_loop: report.watch.crash_loop,
+            limits: report.limits.encode(),
+            limits_pending: report.limits_pending,
+            forward_idle_ms: report.forward_idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -474,6 +488,9 @@ impl TryFrom<agent_pb::Tenant> for TenantReport {
                 last_restart: pb.last_restart.as_ref().map(from_timestamp).transpose()?,
                 crash_loop: pb.crash_loop,
             },
+            limits: pb.limits.map(Limits::from).unwrap_or_default(),
+            limits_pending: pb.limits_pending,
+            forward_idle: pb.forward_idle_ms.map(Duration::from_millis),
         })
     }
 }
@@ -574,6 +591,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             certificate: pb.certificate.map(TryInto::try_into).transpose()?,
             identity_ends: pb.identity_ends.as_ref().map(from_timestamp).transpose()?,
             revocations_digest: pb.revocations_digest,
+            protocol: version::SILENT,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
@@ -599,6 +617,9 @@ mod tests {
             forward_to: Some("192.0.2.7:80".into()),
             problem: None,
             watch: super::WatchReport { restarts: 2, last_restart: None, crash_loop: true },
+            limits: super::Limits { memory_bytes: Some(1 << 30), revision: 2, ..Default::default() },
+            limits_pending: true,
+            forward_idle: Some(std::time::Duration::from_millis(1_500)),
         };
         let wire = agent_pb::Tenant::from(report.clone());
         assert_eq!(TenantReport::try_from(wire.clone()).unwrap(), report);

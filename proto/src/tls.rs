@@ -6,6 +6,7 @@
 mod connect;
 mod gate;
 mod identity;
+mod issued;
 mod limits;
 mod public;
 mod revoked;
@@ -15,6 +16,7 @@ mod watched;
 pub use connect::{Channel, Dial, Tcp, Trust, channel, dial_any, fetch_ca, sha256_hex};
 pub use gate::{Answering, Gate, Gated, refusal};
 pub use identity::{Identity, IdentityError, Principal, Role, Rotating, csr};
+pub use issued::issued;
 pub use limits::{Bounds, Limits, Seat, Seats, Taken};
 pub use public::{CertificateFacts, PublicCertificate};
 pub use revoked::{Revocation, Revocations, Revoked};

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use feather_controller::{
     agents::{
-        Added, Agent, Agents, Asked, Call, ImageWanted, LogLine, OnProgress, Pass, Peer, Probed, PullFrom, Pulled,
-        Reading, SentVolume, SignUp, SignUps, Tried, VolumeNow,
+        Added, Agent, Agents, Asked, Call, Heeded, ImageWanted, LogLine, OnProgress, Pass, Peer, Probed, PullFrom,
+        Pulled, Reading, SentVolume, SignUp, SignUps, Tried, VolumeNow,
     },
     world::Password,
 };
@@ -21,8 +21,11 @@ use feather_proto::{
     email::EmailAddress,
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
-    model::{HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary},
-    tls::{PublicCertificate, Revocation},
+    limits::Limits,
+    model::{
+        HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeSummary,
+    },
+    tls::{Principal, PublicCertificate, Revocation},
 };
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
@@ -62,6 +65,7 @@ struct State {
     made: Vec<Made>,
     at: BTreeMap<usize, Fault>,
     always: BTreeMap<Made, Fault>,
+    once: BTreeMap<Made, Fault>,
     on_call: Option<OnCall>,
     /// Servers that do not answer when their volumes are asked for.
     silent: BTreeSet<String>,
@@ -96,6 +100,11 @@ impl Faults {
     /// Every call of this kind to this server meets a fault.
     pub fn always(&self, server: &str, verb: &'static str, fault: Fault) {
         self.lock().always.insert((server.to_owned(), verb), fault);
+    }
+
+    /// The next call of this kind to this server meets a fault.
+    pub fn once(&self, server: &str, verb: &'static str, fault: Fault) {
+        self.lock().once.insert((server.to_owned(), verb), fault);
     }
 
     /// No more of that.
@@ -143,7 +152,8 @@ impl Faults {
         let mut state = self.lock();
         let number = state.made.len();
         state.made.push(made.clone());
-        let fault = state.at.get(&number).or_else(|| state.always.get(&made)).copied();
+        let once = state.once.remove(&made);
+        let fault = once.or_else(|| state.at.get(&number).or_else(|| state.always.get(&made)).copied());
         let hook = state.on_call.clone();
         drop(state);
         if let Some(hook) = hook {
@@ -166,8 +176,8 @@ pub struct Faulty {
 }
 
 impl Agents for Faulty {
-    fn agent(&self, server: &ServerName, address: &str) -> Result<Arc<dyn Agent>, Error> {
-        let inner = self.inner.agent(server, address)?;
+    fn agent(&self, server: &ServerName, identity: &Principal, address: &str) -> Result<Arc<dyn Agent>, Error> {
+        let inner = self.inner.agent(server, identity, address)?;
         Ok(Arc::new(FaultyAgent { inner, server: server.clone(), faults: self.faults.clone() }))
     }
 }
@@ -183,7 +193,7 @@ fn lost(server: &ServerName) -> Error {
 }
 
 macro_rules! through {
-    ($self:ident, $verb:literal, $call:expr) => {{
+    ($self:ident, $verb:expr, $call:expr) => {{
         match $self.faults.meet(&$self.server, $verb) {
             None => $call.await,
             Some(Fault::Refuse) => {
@@ -236,8 +246,17 @@ impl Agent for FaultyAgent {
         through!(self, "set_revocations", self.inner.set_revocations(list))
     }
 
-    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {
-        through!(self, "add_tenant", self.inner.add_tenant(call, volume))
+    async fn heeded(&self) -> Result<Heeded, Error> {
+        self.inner.heeded().await
+    }
+
+    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation, limits: Limits) -> Result<Added, Error> {
+        through!(self, "add_tenant", self.inner.add_tenant(call, volume, limits))
+    }
+
+    async fn limit_tenant(&self, call: &Call, limits: Limits, check_only: bool) -> Result<TenantReport, Error> {
+        let verb = if check_only { "check_limits" } else { "limit_tenant" };
+        through!(self, verb, self.inner.limit_tenant(call, limits, check_only))
     }
 
     async fn remove_tenant(&self, call: &Call, discard_new: bool) -> Result<(), Error> {
@@ -289,12 +308,16 @@ impl Agent for FaultyAgent {
         through!(self, "retire", self.inner.retire(call, keep_until))
     }
 
+    async fn reclaim(&self, call: &Call, needs_data: bool) -> Result<(), Error> {
+        through!(self, "reclaim", self.inner.reclaim(call, needs_data))
+    }
+
     async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error> {
         self.faults.wait_for(&self.server).await;
         self.inner.volume(tenant).await
     }
 
-    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error> {
+    async fn grant_transfer(&self, call: &Call, peer: &Principal, ticket: &str, relayed: bool) -> Result<(), Error> {
         through!(self, "grant_transfer", self.inner.grant_transfer(call, peer, ticket, relayed))
     }
 

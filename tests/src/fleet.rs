@@ -2,13 +2,15 @@
 
 #![allow(clippy::disallowed_methods, reason = "certificates of a test must hold at the time of the test")]
 
+mod lost_store;
 mod person;
+mod release;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -24,16 +26,18 @@ use feather_agent::{
     waitlist::{Door, Limits, Origins},
 };
 use feather_controller::{
-    agents::grpc::GrpcAgents,
+    Seams,
+    agents::{Agent, Agents as _, grpc::GrpcAgents},
     ca::{self, Ca},
     certificate,
     dns::{Managed, Rules, authority::Authorities, memory::Memory, zone::Provider},
-    leadership::{self, Rhythm, wait_to_lead},
+    leadership::{self, Rhythm},
     own_identity,
     store::{AfterCommit, Store},
     world::{Settings, SystemClock},
 };
 use feather_proto::{
+    epoch::Epoch,
     ids::TenantName,
     pb::controller::v1::{self as pb, enrollment_service_client::EnrollmentServiceClient},
     tls::{self, Identity, Principal, Role, Rotating, Trust},
@@ -51,6 +55,8 @@ use crate::{
 /// Reference of the image that tenants run.
 pub const WORK_IMAGE: &str = "localhost/feather-work:latest";
 const CONTROLLER: &str = "controller:7400";
+/// Where a controller shows the fleet that waits to lead.
+const WAITING: &str = "waiting:7400";
 /// The zone that tenants' names lie in.
 pub const ZONE: &str = "inceptel.ai";
 
@@ -72,6 +78,8 @@ pub struct ServerBox {
 struct CrashPoint {
     /// Writes until the crash; below zero: never.
     remaining: AtomicI64,
+    /// The kind of write that it crashes behind, whatever comes before.
+    behind: Mutex<Option<&'static str>>,
     reached: Notify,
 }
 
@@ -105,8 +113,14 @@ pub struct Fleet {
     /// Waits to lead in its place.
     rival: Option<Process>,
     http: Option<std::net::SocketAddr>,
+    /// Number of the newest lead.
+    lead: Arc<AtomicI64>,
     folder: tempfile::TempDir,
+    /// Servers whose agents seem to be of another release, and what stands in front of them.
+    fronts: BTreeMap<String, Process>,
 }
+
+pub use release::Release;
 
 /// Makes what a controller needs for certificates, from its state folder.
 pub type MakeCertificates = Arc<dyn Fn(&Path) -> certificate::Options + Send + Sync>;
@@ -189,12 +203,18 @@ impl Fleet {
             settings,
             admin: None,
             peers: Arc::default(),
-            crash: Arc::new(CrashPoint { remaining: AtomicI64::new(-1), reached: Notify::new() }),
+            crash: Arc::new(CrashPoint {
+                remaining: AtomicI64::new(-1),
+                behind: Mutex::default(),
+                reached: Notify::new(),
+            }),
             controller: None,
             rival: None,
             rhythm: None,
             http: None,
+            lead: Arc::default(),
             folder,
+            fronts: BTreeMap::new(),
         };
         fleet.start_controller().await;
         for (name, _) in servers {
@@ -204,9 +224,14 @@ impl Fleet {
         fleet
     }
 
+    /// Folder of what the controller has beside its store: its CA, and the key that secrets in the store are sealed with.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("controller")
+    }
+
     /// The fleet's CA.
     pub fn ca(&self) -> Ca {
-        Ca::load(&self.folder.path().join("controller")).expect("the CA of this fleet")
+        Ca::load(&self.state_dir()).expect("the CA of this fleet")
     }
 
     /// An identity of this fleet.
@@ -234,27 +259,52 @@ impl Fleet {
         let store_url = self.store_url();
         let (settings, dns, faults) = (self.settings.clone(), self.dns.clone(), self.faults.clone());
         let authorities = self.authorities.clone();
-        let certificates = self.certificates.as_ref().map(|make| make(&self.folder.path().join("controller")));
-        let (ca, dial, incoming) = (self.ca(), self.network.from("controller"), self.listen());
+        let certificates = self.certificates.as_ref().map(|make| make(&self.state_dir()));
+        let (ca, shown_by) = (self.ca(), self.ca());
+        let (dial, incoming) = (self.network.from("controller"), self.listen());
         let (after_commit, http) = (self.after_commit(), self.listen_for_http());
-        let (network, rhythm) = (self.network.clone(), self.rhythm);
+        let (network, rhythm, newest) = (self.network.clone(), self.rhythm, self.lead.clone());
         Process::start(move |shutdown| async move {
             let clock = Arc::new(SystemClock);
             let identity = Rotating::new(own_identity(&ca, &*clock).expect("a certificate")).expect("an identity");
             let store = Store::open_watched(&store_url, after_commit).await.expect("the store opens");
             let (leading, stop) = (store.clone(), shutdown.child_token());
+            let agents =
+                Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone(), store.epoch())), faults });
             let lead = match rhythm {
-                None => None,
-                Some(rhythm) => match wait_to_lead(&store, CONTROLLER, rhythm, &shutdown).await {
-                    Some(lead) => Some((lead, rhythm)),
-                    None => return,
-                },
+                None => {
+                    store.lead_alone().await.expect("the store leads");
+                    None
+                }
+                Some(rhythm) => {
+                    let show = |following, over| {
+                        let (store, agents, clock) = (store.clone(), agents.clone(), clock.clone());
+                        let following = Some(following);
+                        let seams =
+                            Seams { store, agents, dns: None, certificates: None, http: None, following, clock };
+                        let (settings, identity, incoming) =
+                            (settings.clone(), identity.clone(), network.listen(WAITING));
+                        feather_controller::serve(
+                            settings,
+                            seams,
+                            shown_by,
+                            CONTROLLER.into(),
+                            identity,
+                            incoming,
+                            over,
+                        )
+                    };
+                    match leadership::follow(&store, CONTROLLER, rhythm, &shutdown, show).await {
+                        Some(lead) => Some((lead, rhythm)),
+                        None => return,
+                    }
+                }
             };
+            newest.store(store.epoch().get().unwrap_or_default(), Ordering::SeqCst);
             let incoming = incoming.unwrap_or_else(|| network.listen(CONTROLLER));
-            let agents = Arc::new(Faulty { inner: Arc::new(GrpcAgents::new(dial, identity.clone())), faults });
             let http = Some(tokio::net::TcpListener::from_std(http).expect("a listener"));
             let dns = Some(Managed { provider: dns, key: format!("test/{ZONE}"), authorities });
-            let seams = feather_controller::Seams { store, agents, dns, certificates, http, clock };
+            let seams = Seams { store, agents, dns, certificates, http, following: None, clock };
             let serving =
                 feather_controller::serve(settings, seams, ca, CONTROLLER.into(), identity, incoming, stop.clone());
             let serving = Box::pin(serving);
@@ -266,6 +316,23 @@ impl Fleet {
                 }
             }
         })
+    }
+
+    /// Number of the newest lead of a controller.
+    pub fn lead(&self) -> i64 {
+        self.lead.load(Ordering::SeqCst)
+    }
+
+    /// A server, as a controller sees it that works under this lead.
+    pub fn agent_under(&self, lead: i64, server: &str) -> Arc<dyn Agent> {
+        let identity = own_identity(&self.ca(), &SystemClock).expect("a certificate");
+        let epoch = Epoch::default();
+        epoch.set(lead);
+        let dial = self.network.from("controller");
+        let agents = GrpcAgents::new(dial, Rotating::new(identity).expect("an identity"), epoch);
+        let address = format!("{server}:7443");
+        let identity = Principal::agent(server);
+        agents.agent(&server.parse().expect("a valid name"), &identity, &address).expect("a channel")
     }
 
     /// Whoever has to lead first listens when it does.
@@ -291,6 +358,11 @@ impl Fleet {
         self.crash.remaining.store(writes, Ordering::SeqCst);
     }
 
+    /// The controller crashes right behind the next write of this kind.
+    pub fn crash_behind(&self, what: &'static str) {
+        *self.crash.behind.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
+
     /// Waits for the crash that was asked for; false when the operation ended before.
     pub async fn crash_or<F: Future>(&self, other: F) -> Option<F::Output> {
         tokio::select! {
@@ -301,11 +373,14 @@ impl Fleet {
 
     fn after_commit(&self) -> AfterCommit {
         let crash = self.crash.clone();
-        Arc::new(move |_what| {
+        Arc::new(move |what| {
             let crash = crash.clone();
             Box::pin(async move {
+                let behind = crash.behind.lock().unwrap_or_else(PoisonError::into_inner).take_if(|one| *one == what);
                 // 0 is the last write that happens; below it there is no plan to crash.
-                if crash.remaining.load(Ordering::SeqCst) >= 0 && crash.remaining.fetch_sub(1, Ordering::SeqCst) == 1 {
+                let counted =
+                    crash.remaining.load(Ordering::SeqCst) >= 0 && crash.remaining.fetch_sub(1, Ordering::SeqCst) == 1;
+                if counted || behind.is_some() {
                     crash.reached.notify_one();
                     std::future::pending::<()>().await;
                 }
@@ -370,30 +445,57 @@ impl Fleet {
         self.start_agent(name);
     }
 
+    /// The same for a machine that the fleet calls by another name than this harness does; it has that one in its certificate then.
+    pub async fn rejoin_as(&mut self, machine: &str, name: &str) {
+        let state_dir = self.servers[machine].state_dir.clone();
+        std::fs::remove_file(Config::new(&state_dir).identity_file()).expect("an identity to lose");
+        self.admit_as(machine, name, &state_dir, true).await;
+        self.start_agent(machine);
+    }
+
+    /// Another machine takes a member's place. This one keeps its identity, which is void from then on.
+    pub async fn replace_elsewhere(&self, name: &str) {
+        let elsewhere = self.folder.path().join(format!("{name}-elsewhere"));
+        std::fs::create_dir_all(&elsewhere).expect("a folder for the other machine");
+        self.admit(name, &elsewhere, true).await;
+    }
+
+    /// A server that is out of the fleet joins it again by another name, with what is on its disk.
+    pub async fn rename(&mut self, old: &str, new: &str) {
+        let server = self.servers.remove(old).expect("a known server");
+        drop(std::fs::remove_file(Config::new(&server.state_dir).identity_file()));
+        self.peers.insert(&format!("{}:80", self.public_address(new)), &server.router);
+        self.servers.insert(new.to_owned(), server);
+        self.enter(new).await;
+    }
+
     /// Gets a certificate for a server.
     async fn admit(&self, name: &str, state_dir: &Path, rejoin: bool) {
+        self.admit_as(name, name, state_dir, rejoin).await;
+    }
+
+    async fn admit_as(&self, machine: &str, name: &str, state_dir: &Path, rejoin: bool) {
         let invitation = pb::CreateJoinTokenRequest { server: name.into(), ttl_seconds: 0, rejoin };
         let token = self.enrollment().create_join_token(invitation).await.expect("an invitation").into_inner().token;
         let token: feather_proto::join_token::JoinToken = token.parse().expect("a token");
         let (key_pem, csr_pem) = tls::csr(name).expect("a signing request");
         let trust = Trust::CaOnly(self.ca().ca_pem().to_owned());
         let channel =
-            tls::channel(self.network.from(name), CONTROLLER, &Principal::controller(), &trust).expect("a channel");
+            tls::channel(self.network.from(machine), CONTROLLER, &Principal::controller(), &trust).expect("a channel");
         let joined = EnrollmentServiceClient::new(channel)
             .join(pb::JoinRequest {
                 secret: token.secret,
                 csr_pem,
-                address: agent_address(name),
-                public_address: self.public_address(name),
+                address: agent_address(machine),
+                public_address: self.public_address(machine),
                 agent_version: "test".into(),
             })
             .await
             .expect("a certificate")
             .into_inner();
         let identity = Identity { certificate_pem: joined.certificate_pem, key_pem, ca_pem: joined.ca_pem };
-        let membership = Membership { controller: CONTROLLER.into(), server: name.parse().expect("a server name") };
-        let membership = serde_json::to_vec(&membership).expect("a membership is JSON");
-        std::fs::write(Config::new(state_dir).controller_file(), membership).expect("the membership is written");
+        let membership = Membership::new(CONTROLLER.into(), name.parse().expect("a server name"));
+        membership.begin(&Config::new(state_dir), joined.anew).expect("the membership is written");
         identity.save(&Config::new(state_dir).identity_file()).expect("the identity is written");
     }
 
@@ -409,7 +511,8 @@ impl Fleet {
 
     /// Starts an agent on what its folder holds. Without an identity it is by itself until it gets one.
     pub fn start_agent(&mut self, name: &str) {
-        let (dial, incoming) = (self.network.from(name), self.network.listen(&agent_address(name)));
+        let address = if self.fronts.contains_key(name) { release::behind(name) } else { agent_address(name) };
+        let (dial, incoming) = (self.network.from(name), self.network.listen(&address));
         let admin = self.admin.clone();
         let server = self.servers.get_mut(name).expect("a known server");
         let mut config = Config::new(&server.state_dir);
@@ -418,6 +521,7 @@ impl Fleet {
         config.health_timeout = Duration::from_millis(400);
         config.stop_grace = Duration::from_millis(100);
         config.reconcile_interval = Duration::from_millis(100);
+        config.standing_interval = Duration::from_millis(200);
         config.old_tenants_file = old_tenants_file(&server.state_dir);
         let seams = feather_agent::Seams {
             runtime: server.runtime.clone(),

@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod network;
 pub mod process;
 pub mod real;
+pub mod recorded;
 pub mod sim;
 pub mod wait;
 

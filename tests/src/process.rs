@@ -1,9 +1,12 @@
 //! A process of the fleet: a runtime of its own that can be killed.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+
+/// Longest wait for the end of what was killed, should it hang in a call of the system.
+const GONE_MAX: Duration = Duration::from_secs(5);
 
 /// A controller or an agent.
 pub struct Process {
@@ -28,9 +31,13 @@ impl Process {
         Self { runtime: Some(runtime), main: Some(main), shutdown }
     }
 
-    /// As SIGKILL: everything stops where it is.
+    /// As SIGKILL: everything stops where it is. On return nothing of it runs any more: what a task still did in the step that it was in
+    /// when it was killed must not follow what the caller does next, as a container that starts behind a power failure would.
     pub fn kill(mut self) {
-        self.runtime.take().map(Runtime::shutdown_background).unwrap_or_default();
+        let Some(runtime) = self.runtime.take() else { return };
+        // Not on this thread, which may belong to a runtime itself and must not wait inside of it.
+        let ending = std::thread::spawn(move || runtime.shutdown_timeout(GONE_MAX));
+        ending.join().expect("a runtime ends");
     }
 
     /// As SIGTERM.

@@ -6,7 +6,7 @@
 mod authority;
 mod caddy;
 mod command;
-mod damage;
+pub mod damage;
 mod holdings;
 mod http;
 mod load;
@@ -25,6 +25,7 @@ use std::{
     },
 };
 
+use feather_agent::router::caddy::contract::quiet_port;
 use tokio::sync::MutexGuard;
 
 pub use authority::Authority;
@@ -57,7 +58,8 @@ pub struct Real {
     prefix: String,
     directory: PathBuf,
     subnet: String,
-    controller_port: u16,
+    /// Names and ports of the controllers.
+    controllers: Vec<(&'static str, u16)>,
     servers: BTreeMap<String, Ipv4Addr>,
     secrets: Mutex<Vec<String>>,
     logs: Mutex<String>,
@@ -66,6 +68,11 @@ pub struct Real {
     finished: bool,
     _turn: MutexGuard<'static, ()>,
 }
+
+/// Two controllers on a PostgreSQL of the fleet's own, as a setting.
+pub const TWO_CONTROLLERS: (&str, &str) = ("FEATHER_FLEET_STORE", "postgres");
+/// Distance of the second one's port from the first one's, as the scripts have it.
+const SECOND_PORT: u16 = 3500;
 
 impl Real {
     /// A controller and servers that have joined it. `settings` go into the environment of births and controller.
@@ -93,9 +100,12 @@ impl Real {
         if let Some(image) = std::env::var_os("FEATHER_BIRTH_IMAGE") {
             commands.set("FEATHER_BIRTH_IMAGE", image);
         }
-        let port = free_port();
+        let port = quiet_port();
         commands.set("FEATHER_CONTROLLER_PORT", port.to_string());
-        commands.set("FEATHERCTL_CONTROLLER", format!("127.0.0.1:{port}"));
+        let shared = settings.contains(&TWO_CONTROLLERS);
+        let second = port + SECOND_PORT;
+        let both = || format!("127.0.0.1:{port},127.0.0.1:{second}");
+        commands.set("FEATHERCTL_CONTROLLER", if shared { both() } else { format!("127.0.0.1:{port}") });
         commands.set("FEATHERCTL_IDENTITY", directory.join("controller/admin.identity"));
         commands.set("FEATHER_BIRTH_PASS", "ANTHROPIC_API_KEY");
         // One container more for each birth, which only its own tests need.
@@ -112,7 +122,7 @@ impl Real {
             prefix: format!("feather-{name}-"),
             directory,
             subnet,
-            controller_port: port,
+            controllers: [("controller", port), ("second", second)].into_iter().take(1 + usize::from(shared)).collect(),
             servers: BTreeMap::new(),
             secrets: Mutex::new(vec![API_KEY.to_owned()]),
             logs: Mutex::new(String::new()),
@@ -379,10 +389,32 @@ impl Real {
         self.inside(server, "s6-svc -k /run/service/agent").await.ok();
     }
 
-    /// `kill -9` of the controller; [`Real::bring_up`] starts it again.
+    /// `kill -9` of the controller, of two the one that leads; [`Real::bring_up`] starts it again.
     pub async fn kill_controller(&self) {
-        let pid = std::fs::read_to_string(self.directory.join("controller.pid")).expect("the controller has a number");
+        let leader = self.leader().await;
+        let pid = std::fs::read_to_string(self.directory.join(format!("{leader}.pid"))).expect("it has a number");
         self.run("kill", &["-KILL", pid.trim()]).await.ok();
+    }
+
+    /// Name of the controller that leads.
+    async fn leader(&self) -> &'static str {
+        let [(only, _)] = self.controllers[..] else {
+            return crate::wait::until("one of the controllers leads", async || {
+                let mut said = vec![];
+                for (name, port) in &self.controllers {
+                    let arguments = ["--controller", &format!("127.0.0.1:{port}"), "status", "--output", "json"];
+                    let ran = self.featherctl(&arguments).await;
+                    let status = serde_json::from_str::<serde_json::Value>(&ran.stdout);
+                    if status.is_ok_and(|status| status["leader"].is_null()) {
+                        return Ok(*name);
+                    }
+                    said.push(ran);
+                }
+                Err(said)
+            })
+            .await;
+        };
+        only
     }
 
     /// Lets a birth send no more than one MB a second, or as much as it likes again. A restarted one is free again by itself.
@@ -528,11 +560,6 @@ fn ancestor_of_test(levels: usize) -> PathBuf {
     let is_program = own.parent().is_some_and(|folder| !folder.ends_with("deps"));
     let levels = levels - usize::from(is_program);
     own.ancestors().nth(levels).expect("tests lie in target/PROFILE/deps").to_owned()
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("a listener has an address").port()
 }
 
 /// A third byte of 10.78.x.0/24 that no interface of this machine has an address in.

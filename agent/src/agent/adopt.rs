@@ -45,6 +45,7 @@ impl Agent {
             locks.push(self.lock(name).await);
         }
         let _allocation = self.allocation.lock().await;
+        self.fence.heed()?;
         let survey = self.survey(wish).await?;
         let mut findings = Vec::new();
         for judged in adoption::plan(&survey) {

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use feather_proto::{
     error::{Code, Error, reason},
     ids::{Generation, TenantName},
+    limits::Limits,
     model::ContainerState,
 };
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,7 @@ impl Agent {
                 ("feather.tenant".into(), tenant.to_string()),
                 (GENERATION_LABEL.into(), spec.placed.to_string()),
             ]),
+            limits: Limits { revision: 0, ..spec.limits },
         }
     }
 
@@ -58,6 +60,8 @@ impl Agent {
             self.runtime.start(&name).await?;
             self.note_start(&Watched::Tenant(tenant.clone()));
         }
+        // What runs may have been made with others, and an engine may have kept what it was told of them since.
+        self.ensure_limits(tenant, spec).await?;
         locked(&self.settled).insert(tenant.clone(), spec.clone());
         Ok(!running)
     }

@@ -36,7 +36,7 @@ fn staging(tenant: &TenantName) -> String {
 impl Agent {
     /// Every volume on this server: what the ledger knows, and what only the engine does.
     pub(crate) async fn volumes(&self) -> Result<Vec<VolumeReport>, Error> {
-        let mut reports: Vec<_> = self.ledger.all().iter().filter_map(report::volume).collect();
+        let mut reports: Vec<_> = self.records().iter().filter_map(report::volume).collect();
         for name in self.runtime.volumes("feather-user-").await? {
             let unknown = TenantName::from_container(&name)
                 .filter(|tenant| !reports.iter().any(|report| report.tenant == *tenant));

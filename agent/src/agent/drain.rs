@@ -81,9 +81,9 @@ impl Agent {
         let Some(spec) = &record.spec else { return };
         let began = Instant::now();
         let left = loop {
-            match self.router.in_flight(spec.port).await.map(|now| streams.requests(&now)) {
-                Ok(0) => return,
-                Ok(requests) if began.elapsed() >= self.config.drain_limit => break requests,
+            match self.router.in_flight(spec.port).await {
+                Ok(now) if streams.requests(&now) == 0 => return,
+                Ok(now) if began.elapsed() >= self.config.drain_limit => break now,
                 Ok(_) | Err(router::Error::Unreachable { .. }) if began.elapsed() < self.config.drain_limit => {}
                 Ok(_) | Err(_) => return,
             }
@@ -91,7 +91,11 @@ impl Agent {
         };
         tracing::warn!(
             tenant = %record.tenant,
-            requests = left,
+            requests = streams.requests(&left),
+            counted = left.count,
+            connections = left.connections.len(),
+            streams = streams.open.len(),
+            streams_least = streams.least,
             limit_seconds = self.config.drain_limit.as_secs(),
             "requests that did not end in time are cut off by the move"
         );

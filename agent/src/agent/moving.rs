@@ -188,6 +188,26 @@ impl Agent {
         Ok(self.report(&record).await)
     }
 
+    /// What is here becomes the data that an add will find. Idempotent.
+    pub(crate) async fn reclaim(
+        &self,
+        tenant: &TenantName,
+        generation: Generation,
+        needs_data: bool,
+    ) -> Result<TenantReport, Error> {
+        let _lock = self.lock(tenant).await;
+        let record = self.load(tenant).await?;
+        let next = transition::admit_reclaim(record.as_ref(), tenant, generation, needs_data)?;
+        let record = self.commit(next).await?;
+        if !record.should_run() {
+            // Of a move, stopped long ago; the add makes another.
+            self.remove_container(tenant).await?;
+        }
+        self.grants.revoke(tenant);
+        self.apply_routes().await?;
+        Ok(self.report(&record).await)
+    }
+
     /// Deletes the undo copy of a tenant that has moved away, once its time has passed. The floor stays.
     pub(crate) async fn collect(&self, record: Record) -> Result<(), Error> {
         self.remove_container(&record.tenant).await?;

@@ -10,6 +10,7 @@ use feather_proto::{
         ContainerState, Residence as ReportedResidence, ServerSnapshot, TenantReport, VolumeReport, VolumeState,
         WatchReport,
     },
+    version,
 };
 
 use time::OffsetDateTime;
@@ -56,6 +57,10 @@ pub(super) fn tenant(
         forward_to,
         problem,
         watch,
+        limits: spec.map(|spec| spec.limits).unwrap_or_default(),
+        // Whoever knows the container puts it in, and whoever knows the proxy this.
+        limits_pending: false,
+        forward_idle: None,
     }
 }
 
@@ -92,12 +97,27 @@ impl Agent {
             Some(containers) => containers.get(name).copied().unwrap_or(ContainerState::Missing),
             None => ContainerState::Unknown,
         };
-        let records = self.ledger.all();
+        let records = self.records();
         let report = |record: &Record| {
             let (name, watched) = (&record.tenant, Watched::Tenant(record.tenant.clone()));
-            tenant(record, state(name), self.problem_of(name), self.watch_report(&watched))
+            let report = tenant(record, state(name), self.problem_of(name), self.watch_report(&watched));
+            self.with_what_is_seen(record, state(name), report)
         };
         records.iter().map(report).collect()
+    }
+
+    /// What no record says.
+    pub(super) fn with_what_is_seen(
+        &self,
+        record: &Record,
+        container: ContainerState,
+        report: TenantReport,
+    ) -> TenantReport {
+        let limits_pending = self.limits_pending(record, container);
+        let forwards = report.forward_to.is_some();
+        // What is not watched yet, as behind a start, may be used at this moment.
+        let idle = || self.router.last_asked(&record.tenant).map_or(Duration::ZERO, |last| last.elapsed());
+        TenantReport { limits_pending, forward_idle: forwards.then(idle), ..report }
     }
 
     async fn container_states(&self) -> Option<BTreeMap<TenantName, ContainerState>> {
@@ -120,14 +140,17 @@ impl Agent {
             Err(_) => (None, None, None, None),
         };
         let mut problems = self.condition.borrow().problems.clone();
+        // Not only as the last pass saw it: nobody is to be sent here before this is over.
+        problems.extend(self.fence.problem().filter(|out| !problems.contains(out)));
         if images.is_none() || capacity.is_none() || volumes.is_none() {
             let silent = "Podman does not answer; sizes, images and the states of containers are unknown".to_owned();
             if !problems.contains(&silent) {
                 problems.push(silent);
             }
         }
-        let records = self.ledger.all();
-        let unknown = Capacity { memory_total_bytes: 0, memory_free_bytes: 0, disk_total_bytes: 0, disk_free_bytes: 0 };
+        let records = self.records();
+        let unknown =
+            Capacity { memory_total_bytes: 0, memory_free_bytes: 0, disk_total_bytes: 0, disk_free_bytes: 0, cores: 0 };
         let capacity = capacity.unwrap_or(unknown);
         let mut ports_used: Vec<u16> = records.iter().flat_map(|record| record.ports().collect::<Vec<_>>()).collect();
         ports_used.sort_unstable();
@@ -153,6 +176,7 @@ impl Agent {
             certificate: self.certificates.held(),
             identity_ends: self.identity_ends(),
             revocations_digest: self.identity.get().map(|own| own.revoked().list().digest()).unwrap_or_default(),
+            protocol: version::OURS,
         }
     }
 

@@ -13,7 +13,7 @@ use feather_proto::{
 use super::{Agent, locked};
 use crate::{
     edge,
-    ledger::{Desired, Record, Residence},
+    ledger::{Desired, Record, Residence, Volume},
     password::random_token,
     router::Route,
 };
@@ -49,10 +49,14 @@ impl Agent {
         // one of other servers' requests: this one's tenants are served all the same.
         let linked = self.apply_link().await;
         let mut wanted = BTreeMap::new();
-        for record in self.ledger.all() {
+        let out = self.fence.is_closed();
+        for record in self.records() {
             let probe = if record.on_trial().is_some() { Some(self.probe_token(&record.tenant)?) } else { None };
             let held = if self.shall_hold(&record) { self.open_gate(&record) } else { None };
-            if let Some(route) = held.or_else(|| route(&record, probe.as_deref())) {
+            let route = held.or_else(|| route(&record, probe.as_deref()));
+            // Whoever still comes here for somebody who lived here is not to take the admin container for it.
+            let unavailable = (out && record.volume != Volume::None).then_some(Route::Unavailable);
+            if let Some(route) = route.or(unavailable) {
                 wanted.insert(record.tenant, route);
             }
         }
@@ -237,6 +241,7 @@ mod tests {
             created: time::OffsetDateTime::UNIX_EPOCH,
             found_data: false,
             adopted: None,
+            limits: Default::default(),
         });
         record
     }

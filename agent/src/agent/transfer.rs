@@ -119,6 +119,7 @@ impl Agent {
             image: spec.image,
             image_digest: spec.image_digest,
             created: spec.created,
+            limits: spec.limits,
         });
         let parcels = until_cancelled(parcels, cancelled);
         self.looked.forget(tenant);
@@ -290,6 +291,7 @@ fn spec_from(source: SourceSpec, placed: Generation) -> Spec {
         created: source.created,
         found_data: true,
         adopted: None,
+        limits: source.limits,
     }
 }
 

@@ -30,4 +30,14 @@ impl AccessService for Api {
             .await?;
         Ok(Response::new(pb::SetRevocationsResponse { digest }))
     }
+
+    async fn get_access(
+        &self,
+        request: Request<pb::GetAccessRequest>,
+    ) -> Result<Response<pb::GetAccessResponse>, Status> {
+        authorize(&request)?;
+        let list = self.peers.identity.revoked().list();
+        let revocations = list.lines().into_iter().map(Into::into).collect();
+        Ok(Response::new(pb::GetAccessResponse { revocations, lead: self.agent.leader.newest() }))
+    }
 }

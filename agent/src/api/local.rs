@@ -74,6 +74,7 @@ impl Api {
     fn nobody_decides(&self, standing: &Standing) -> Error {
         match standing {
             Standing::Lost => self.agent.authority.lost(),
+            Standing::Fenced => self.agent.fence.refusal(),
             Standing::Joining | Standing::Alone | Standing::Member(_) => standing::joining(),
         }
     }
@@ -189,7 +190,8 @@ impl LocalService for Api {
             url: one.url,
             being_added: one.being_added,
         });
-        Ok(Response::new(pb::ListLocalTenantsResponse { tenants: tenants.collect() }))
+        let fenced = self.agent.fence.problem().unwrap_or_default();
+        Ok(Response::new(pb::ListLocalTenantsResponse { tenants: tenants.collect(), fenced }))
     }
 
     async fn swap_local_admin(
@@ -228,6 +230,7 @@ impl LocalService for Api {
             work_image_digest: status.work_image_digest.unwrap_or_default(),
             problems: status.problems,
             joining: status.standing == Standing::Joining,
+            fenced: status.standing == Standing::Fenced,
             admin: self.agent.admin_report().await.map(Into::into),
         }))
     }

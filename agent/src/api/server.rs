@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Api, authorize};
-use crate::reconcile::Changes;
+use crate::{fenced::Watching, reconcile::Changes};
 
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
 /// Others that one call asks for, and how many at once.
@@ -69,7 +69,10 @@ impl ServerService for Api {
         let heartbeat = heartbeat(request.into_inner().heartbeat_ms)?;
         let api = self.clone();
         let changes = Changes::of(&self.agent);
-        let snapshots = stream::unfold((api, changes, true), move |(api, mut changes, first)| async move {
+        // Goes with the stream: whoever is not watched asks where it stands.
+        let watching = Watching::begin(&self.agent);
+        let snapshots = stream::unfold((api, changes, watching, true), move |state| async move {
+            let (api, mut changes, watching, first) = state;
             if !first {
                 tokio::select! {
                     () = changes.next() => {}
@@ -77,7 +80,7 @@ impl ServerService for Api {
                 }
             }
             let snapshot = api.agent.snapshot(&api.server).await;
-            Some((Ok(pb::WatchResponse { snapshot: Some(snapshot.into()) }), (api, changes, false)))
+            Some((Ok(pb::WatchResponse { snapshot: Some(snapshot.into()) }), (api, changes, watching, false)))
         });
         let closing = self.agent.closing.clone().cancelled_owned();
         Ok(Response::new(Box::pin(snapshots.take_until(closing))))

@@ -6,6 +6,7 @@ use feather_proto::{
     error::{Error, reason},
     forward::ForwardTarget,
     ids::TenantName,
+    limits::Limits,
     model::{self, StartMode, TenantReport, VolumeExpectation},
     pb::{agent::v1 as pb, agent::v1::tenant_service_server::TenantService, types::v1 as types},
 };
@@ -76,7 +77,8 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let volume = VolumeExpectation::try_from(request.volume)?;
         let image = if request.image.is_empty() { self.agent.config.work_image.clone() } else { request.image };
-        let add = AddRequest { tenant, generation, image, volume };
+        let limits = Limits::decode(request.limits)?;
+        let add = AddRequest { tenant, generation, image, volume, limits };
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
         let added = self.call("add_tenant", about, async move { Box::pin(agent.add(&add)).await }).await?;
@@ -97,7 +99,7 @@ impl TenantService for Api {
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
         let discard_new = request.discard_new_volume;
-        let work = async move { agent.remove(&tenant, generation, discard_new).await };
+        let work = async move { Box::pin(agent.remove(&tenant, generation, discard_new)).await };
         let report = self.call("remove_tenant", about, work).await?;
         Ok(Response::new(pb::RemoveTenantResponse { tenant: reported(report) }))
     }
@@ -166,7 +168,7 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        let work = async move { agent.restart(&tenant, generation).await };
+        let work = async move { Box::pin(agent.restart(&tenant, generation)).await };
         let started = self.call("restart_tenant", about, work).await?;
         let healthy_after_ms = milliseconds(&started);
         Ok(Response::new(pb::RestartTenantResponse { tenant: reported(started.report), healthy_after_ms }))
@@ -181,9 +183,26 @@ impl TenantService for Api {
         let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
         let id = model::request_id(&request.request_id)?;
         let agent = self.agent.clone();
-        let work = async move { agent.reset_password(&tenant, generation, id).await };
+        let work = async move { Box::pin(agent.reset_password(&tenant, generation, id)).await };
         let password = self.call("reset_password", (request.tenant, request.generation), work).await?;
         Ok(Response::new(pb::ResetPasswordResponse { password: password.expose().to_owned() }))
+    }
+
+    async fn limit_tenant(
+        &self,
+        request: Request<pb::LimitTenantRequest>,
+    ) -> Result<Response<pb::LimitTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let limits = Limits::decode(Some(model::required(request.limits, "limits")?))?;
+        if !limits.is_said() {
+            return Err(model::invalid_field("limits.revision", "at least 1").into());
+        }
+        let (agent, check_only) = (self.agent.clone(), request.check_only);
+        let work = async move { Box::pin(agent.limit(&tenant, generation, limits, check_only)).await };
+        let report = self.call("limit_tenant", (request.tenant, request.generation), work).await?;
+        Ok(Response::new(pb::LimitTenantResponse { tenant: reported(report) }))
     }
 
     type TailLogsStream = Answers<pb::TailLogsResponse>;
@@ -222,7 +241,7 @@ impl TenantService for Api {
         let reserve = ReserveRequest { tenant, generation, image_digest: request.image_digest, volume_bytes };
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
-        let port = self.call("reserve_tenant", about, async move { agent.reserve(&reserve).await }).await?;
+        let port = self.call("reserve_tenant", about, async move { Box::pin(agent.reserve(&reserve)).await }).await?;
         Ok(Response::new(pb::ReserveTenantResponse { port: port.into() }))
     }
 
@@ -250,7 +269,7 @@ impl TenantService for Api {
         let agent = self.agent.clone();
         let about = (request.tenant, request.generation);
         let desired = if request.stopped { Desired::Stop } else { Desired::Run };
-        let work = async move { agent.activate(&tenant, generation, desired).await };
+        let work = async move { Box::pin(agent.activate(&tenant, generation, desired)).await };
         let report = self.call("activate_tenant", about, work).await?;
         Ok(Response::new(pb::ActivateTenantResponse { tenant: reported(report) }))
     }
@@ -281,6 +300,19 @@ impl TenantService for Api {
         let work = async move { Box::pin(agent.retire(&tenant, generation, keep_until)).await };
         let report = self.call("retire_tenant", (request.tenant, request.generation), work).await?;
         Ok(Response::new(pb::RetireTenantResponse { tenant: reported(report) }))
+    }
+
+    async fn reclaim_tenant(
+        &self,
+        request: Request<pb::ReclaimTenantRequest>,
+    ) -> Result<Response<pb::ReclaimTenantResponse>, Status> {
+        authorize(&request)?;
+        let request = request.into_inner();
+        let (tenant, generation) = placement(&request.request_id, &request.tenant, request.generation)?;
+        let (agent, needs_data) = (self.agent.clone(), request.needs_data);
+        let work = async move { Box::pin(agent.reclaim(&tenant, generation, needs_data)).await };
+        let report = self.call("reclaim_tenant", (request.tenant, request.generation), work).await?;
+        Ok(Response::new(pb::ReclaimTenantResponse { tenant: reported(report) }))
     }
 }
 

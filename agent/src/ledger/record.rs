@@ -4,6 +4,7 @@
 
 use feather_proto::{
     ids::{Generation, TenantName},
+    limits::Limits,
     model::{IncomingStage, VolumeSummary},
 };
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,13 @@ pub struct Spec {
     /// alone. Once it has ended it is made anew like every other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<String>,
+    /// What it may use. An adopted container is limited as it runs.
+    #[serde(default, skip_serializing_if = "nothing_said")]
+    pub limits: Limits,
+}
+
+fn nothing_said(limits: &Limits) -> bool {
+    !limits.is_said()
 }
 
 /// What is known of a tenant's data on this server.

@@ -12,6 +12,7 @@ use feather_proto::{
     adoption::{Action, Finding},
     error::{Code, Error, reason},
     ids::{Generation, TenantName},
+    limits::Limits,
     model::{StopReason, VolumeExpectation},
 };
 
@@ -34,7 +35,8 @@ pub(crate) async fn add(agent: Arc<Agent>, tenant: TenantName) -> Result<(), Err
         _ => issue(&agent, &tenant)?,
     };
     let image = agent.config.work_image.clone();
-    let request = AddRequest { tenant: tenant.clone(), generation, image, volume: VolumeExpectation::Any };
+    let (volume, limits) = (VolumeExpectation::Any, Limits::default());
+    let request = AddRequest { tenant: tenant.clone(), generation, image, volume, limits };
     agent.add(&request).await.map(drop).map_err(|error| {
         let goes_on = matches!(agent.ledger.get(&tenant), Ok(Some(record)) if record.provisioning().is_some());
         match error.code {

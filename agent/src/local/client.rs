@@ -227,10 +227,16 @@ pub async fn run(socket: &Path, command: Tenant, out: &mut (dyn Write + Send)) -
             let told = findings::told(&decoded.map_err(Failure::Answer)?, &response.problems, Adopt { dry_run, start });
             out.write_all(told.as_bytes())?;
         }
-        Tenant::List => out.write_all(text::tenants(&list(&mut agent).await?).as_bytes())?,
+        Tenant::List => {
+            let (tenants, fenced) = list(&mut agent).await?;
+            out.write_all(text::tenants(&tenants).as_bytes())?;
+            if !fenced.is_empty() {
+                writeln!(out, "\n{fenced}")?;
+            }
+        }
         Tenant::Status => {
             let status = agent.get_status(looking(pb::GetStatusRequest {})).await?.into_inner();
-            let tenants = list(&mut agent).await?;
+            let (tenants, _) = list(&mut agent).await?;
             out.write_all(text::status(&status, &tenants).as_bytes())?;
         }
     }
@@ -249,13 +255,16 @@ pub async fn swap(socket: &Path, swap: Swap, out: &mut (dyn Write + Send)) -> Re
     Ok(out.flush()?)
 }
 
-async fn list(agent: &mut LocalServiceClient<Channel>) -> Result<Vec<(TenantReport, pb::LocalTenant)>, Failure> {
-    let tenants = agent.list_local_tenants(looking(pb::ListLocalTenantsRequest {})).await?.into_inner().tenants;
-    let decoded = tenants.into_iter().map(|tenant| {
+/// Everybody, and why nobody runs here, if so.
+async fn list(
+    agent: &mut LocalServiceClient<Channel>,
+) -> Result<(Vec<(TenantReport, pb::LocalTenant)>, String), Failure> {
+    let answer = agent.list_local_tenants(looking(pb::ListLocalTenantsRequest {})).await?.into_inner();
+    let decoded = answer.tenants.into_iter().map(|tenant| {
         let report = tenant.tenant.clone().unwrap_or_default();
         TenantReport::try_from(report).map(|report| (report, tenant)).map_err(Failure::Answer)
     });
-    decoded.collect()
+    Ok((decoded.collect::<Result<_, _>>()?, answer.fenced))
 }
 
 fn looking<T>(message: T) -> tonic::Request<T> {

@@ -50,6 +50,10 @@ impl Agent {
         let lost = (standing == Standing::Lost).then(|| self.authority.lost().message);
         let image = tokio::time::timeout(ENGINE_MAX, self.runtime.image(&self.config.work_image)).await;
         let mut problems: Vec<_> = lost.into_iter().chain(self.condition.borrow().problems.clone()).collect();
+        // Also before the reconciler has passed.
+        if let Some(fenced) = self.fence.problem().filter(|fenced| !problems.contains(fenced)) {
+            problems.insert(0, fenced);
+        }
         let work_image_digest = match image {
             Ok(Ok(image)) => {
                 if image.is_none() {

@@ -20,6 +20,7 @@ pub(super) fn tenants(tenants: &[(TenantReport, pb::LocalTenant)]) -> String {
 /// The server at one glance: facts, then its tenants, then what is wrong.
 pub(super) fn status(status: &pb::GetStatusResponse, inhabitants: &[(TenantReport, pb::LocalTenant)]) -> String {
     let fleet = match (status.server.as_str(), status.controller.as_str()) {
+        _ if status.fenced => "out of it; this server runs no tenant".to_owned(),
         ("", _) if status.joining => "joining".to_owned(),
         ("", _) => "none; this server decides by itself".to_owned(),
         (server, "") => format!("member {server}; where its controller is, is not known any more"),
@@ -158,6 +159,9 @@ mod tests {
             forward_to: None,
             problem: None,
             watch: Default::default(),
+            limits: Default::default(),
+            limits_pending: false,
+            forward_idle: None,
         }
     }
 
@@ -222,6 +226,8 @@ mod tests {
              \n\
              problems\n  alice: data expected but missing\n"
         );
+        let text = status(&pb::GetStatusResponse { fenced: true, ..alone.clone() }, &[]);
+        assert!(text.starts_with("fleet       out of it; this server runs no tenant\n"), "{text}");
         let member = pb::GetStatusResponse {
             server: "nyc".into(),
             controller: "192.0.2.1:7400".into(),

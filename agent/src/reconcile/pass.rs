@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use super::{Action, Observed, backoff::Backoff, diff};
 use crate::{
     agent::{Agent, Condition, TenantLock, Watched, locked},
+    fenced,
     ledger::{Record, Spec},
     watchdog::is_watched,
     work,
@@ -49,6 +50,11 @@ impl Memory {
 /// Keeps the server true until the agent ends.
 pub(crate) async fn run(agent: Arc<Agent>) {
     let mut memory = Memory::default();
+    // Before anything starts: what this server ran may run elsewhere by now.
+    tokio::select! {
+        () = fenced::settle(&agent) => {}
+        () = agent.ended.cancelled() => return,
+    }
     loop {
         let span = tracing::debug_span!("reconcile");
         tokio::select! {
@@ -65,11 +71,15 @@ pub(crate) async fn run(agent: Arc<Agent>) {
 }
 
 async fn pass(agent: &Arc<Agent>, memory: &mut Memory) {
-    let problems = [damaged_files(agent), agent.edge_problems()].concat();
+    let mut problems = [damaged_files(agent), agent.edge_problems()].concat();
+    if let Some(problem) = agent.fence.problem() {
+        problems.insert(0, problem);
+        problems.extend(agent.relinquish().await);
+    }
     let mut condition = Condition { problems, ..Condition::default() };
     match observe(agent).await {
         Ok(observed) => {
-            let records = agent.ledger.all();
+            let records = agent.records();
             let actions = diff(&records, &observed, agent.clock.now());
             for (tenant, action) in &actions {
                 if let Action::Report(problem) = action {
@@ -151,7 +161,7 @@ async fn act(agent: &Arc<Agent>, memory: &mut Memory, records: &[Record], action
         }
         // A tenant that is being changed is not ours to touch; the change wakes the loop again.
         let Some(lock) = agent.try_lock(&tenant) else { continue };
-        if agent.ledger.get(&tenant).ok().flatten().as_ref() != Some(record) {
+        if !agent.still_counts(record) {
             continue;
         }
         let waits = is_paced(&action);

@@ -10,7 +10,7 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
-        PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,13 +19,14 @@ use std::{
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use self::{
     admin::{Admin, Failure, Routes},
     certificates::desired_certificates,
     files::{Entry, Files},
     routes::{Plan, Style, is_our_admin, is_ours, plan, plan_admin},
+    traffic::Traffic,
 };
 use super::{Error, INSIDE_HEADER, Link, PROBE_HEADER, Route, Router, UnderWay};
 
@@ -39,6 +40,7 @@ pub mod contract;
 mod files;
 mod restart;
 mod routes;
+mod traffic;
 
 pub use address::{ADMIN_SOCKET, AdminAddress, BadAddress};
 pub use base::base;
@@ -116,6 +118,7 @@ impl CaddyOptions {
 pub struct Caddy {
     options: CaddyOptions,
     files: Files,
+    traffic: Arc<Traffic>,
     admin: Admin,
     http: reqwest::Client,
     /// Caddy 2.6 refuses the field that keeps open streams alive over a change; found out by trying.
@@ -163,6 +166,7 @@ impl Caddy {
             fleet_ca: std::sync::RwLock::new(options.fleet_ca.clone()),
             changing: Mutex::new(()),
             files: Files::of(&options),
+            traffic: Arc::default(),
             options,
         })
     }
@@ -195,15 +199,17 @@ impl Caddy {
 
     /// The files first: they are what requests look at, and they need no answer of Caddy's.
     async fn write_files(&self, want: &Want<'_>, plan: &Plan) -> Result<bool, Error> {
-        let files = self.files.clone();
+        let (files, traffic) = (self.files.clone(), Arc::clone(&self.traffic));
         let written = match want {
             Want::Tenants(routes) => {
+                let forwards = routes.iter().filter(|(_, route)| matches!(route, Route::Forward { .. }));
+                let forwards = forwards.map(|(tenant, _)| (tenant.clone(), files.folder(tenant))).collect();
                 let entry = |(tenant, route): (&TenantName, &Route)| {
                     let by_hand = plan.by_hand.contains(tenant) && *route != Route::Foreign;
                     (tenant.clone(), if by_hand { Entry::none() } else { Entry::of(route) })
                 };
                 let entries = routes.iter().map(entry).collect();
-                blocking(move || files.apply(&entries)).await
+                blocking(move || traffic.apart(&forwards, || files.apply(&entries))).await
             }
             Want::Admin(port) => {
                 let port = port.filter(|_| !plan.admin_by_hand);
@@ -351,8 +357,10 @@ impl Router for Caddy {
         let current = self.read_patiently().await?.list;
         let mut routes = BTreeMap::new();
         if current.iter().any(is_ours) {
-            let files = self.files.clone();
-            routes = blocking(move || files.read()).await.map_err(|source| self.untouchable(source))?;
+            let (files, traffic) = (self.files.clone(), Arc::clone(&self.traffic));
+            routes = blocking(move || traffic.unnoticed(|| files.read()))
+                .await
+                .map_err(|source| self.untouchable(source))?;
         }
         // A route by hand comes before ours.
         routes.extend(current.iter().filter_map(routes::parse));
@@ -376,6 +384,10 @@ impl Router for Caddy {
 
     fn entrance(&self) -> String {
         self.options.public.trim_start_matches("http://").to_owned()
+    }
+
+    fn last_asked(&self, tenant: &TenantName) -> Option<Instant> {
+        self.traffic.last(tenant)
     }
 
     async fn in_flight(&self, port: u16) -> Result<UnderWay, Error> {

@@ -73,6 +73,7 @@ pub async fn all(world: &dyn World) {
     a_lost_configuration_is_made_again(world).await;
     a_tenant_that_does_not_run_is_unavailable(world).await;
     a_forward_reaches_the_other_server(world).await;
+    whoever_is_still_forwarded_is_noticed(world).await;
     a_request_is_sent_on_by_several_servers(world).await;
     a_forwarding_loop_ends(world).await;
     a_probe_opens_to_its_token_only(world).await;
@@ -193,6 +194,35 @@ pub async fn a_tenant_that_does_not_run_is_unavailable(world: &dyn World) {
     assert_eq!(world.get(&tenant("bob"), &[]).await, Answer { status: 502, served: false });
     assert_eq!(router.probe(&tenant("alice"), None, LIMIT).await.unwrap(), 503);
     router.ensure(&BTreeMap::new()).await.unwrap();
+}
+
+/// And what the agent does itself is not taken for it.
+pub async fn whoever_is_still_forwarded_is_noticed(world: &dyn World) {
+    let router = world.router();
+    let (alice, bob) = (tenant("alice"), tenant("bob"));
+    let forward = Route::Forward { to: world.elsewhere() };
+    let wanted = routes([("alice", forward.clone()), ("bob", forward), ("carol", Route::Unavailable)]);
+    router.ensure(&wanted).await.unwrap();
+    let begin = (router.last_asked(&alice).unwrap(), router.last_asked(&bob).unwrap());
+    for name in ["carol", "dave"] {
+        status(world, name).await;
+        assert_eq!(router.last_asked(&tenant(name)), None, "{name}");
+    }
+    for _ in 0..3 {
+        router.ensure(&wanted).await.unwrap();
+        router.observe().await.unwrap();
+        assert_eq!((router.last_asked(&alice).unwrap(), router.last_asked(&bob).unwrap()), begin);
+    }
+    let mut before = begin.0;
+    for _ in 0..3 {
+        assert_eq!(status(world, "alice").await, 200);
+        let asked = router.last_asked(&alice).unwrap();
+        assert!(asked > before, "a request for alice was not noticed");
+        before = asked;
+    }
+    assert_eq!(router.last_asked(&bob), Some(begin.1));
+    router.ensure(&BTreeMap::new()).await.unwrap();
+    assert_eq!(router.last_asked(&alice), None);
 }
 
 /// With the host name kept, or the other server would not know whose it is.

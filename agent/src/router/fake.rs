@@ -4,13 +4,14 @@
 //! and the name of who served. Fakes of several servers that share [`Peers`] forward to each other.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
+use tokio::time::Instant;
 
 use super::{Error, HOP_MARK, HOPS_MAX, Link, Route, Router, UnderWay};
 use crate::runtime;
@@ -82,6 +83,8 @@ impl Peers {
 #[derive(Default)]
 struct State {
     routes: BTreeMap<TenantName, Route>,
+    /// Of tenants that are forwarded.
+    asked: BTreeMap<TenantName, Instant>,
     admin: Option<u16>,
     restarts: u64,
     changes: u64,
@@ -184,10 +187,11 @@ impl Fake {
     /// What a request to `/health` under the tenant's host name gets.
     pub fn request(&self, tenant: &TenantName, request: &Request) -> Answer {
         let (route, admin) = {
-            let state = self.state();
+            let mut state = self.state();
             if state.unreachable {
                 return Answer::bare(502);
             }
+            state.asked.entry(tenant.clone()).and_modify(|last| *last = Instant::now());
             (state.routes.get(tenant).cloned(), state.admin)
         };
         match (self.answer(tenant, route.as_ref(), request), admin) {
@@ -273,6 +277,15 @@ impl Router for Fake {
             state.routes = wanted;
             state.changes += 1;
         }
+        let forwarded: BTreeSet<TenantName> = routes
+            .iter()
+            .filter(|(_, route)| matches!(route, Route::Forward { .. }))
+            .map(|one| one.0.clone())
+            .collect();
+        state.asked.retain(|tenant, _| forwarded.contains(tenant));
+        for tenant in forwarded {
+            state.asked.entry(tenant).or_insert_with(Instant::now);
+        }
         deliver(differs, lost)
     }
 
@@ -293,6 +306,10 @@ impl Router for Fake {
 
     fn entrance(&self) -> String {
         self.state().entrance.clone()
+    }
+
+    fn last_asked(&self, tenant: &TenantName) -> Option<Instant> {
+        self.state().asked.get(tenant).copied()
     }
 
     async fn in_flight(&self, port: u16) -> Result<UnderWay, Error> {

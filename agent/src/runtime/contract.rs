@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use feather_proto::model::ContainerState;
+use feather_proto::{limits::Limits, model::ContainerState};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Container, ContainerSpec, Error, Home, Network, Reach, Runtime};
@@ -42,6 +42,7 @@ impl Subject {
             environment: BTreeMap::from([("FEATHER_PASSWORD".to_owned(), "x7k9m2".to_owned())]),
             dns: vec!["192.0.2.53".to_owned()],
             labels: BTreeMap::from([("feather.generation".to_owned(), "1".to_owned())]),
+            limits: Limits::default(),
         }
     }
 
@@ -86,6 +87,7 @@ pub async fn all(subject: &Subject) {
     a_taken_port_is_a_conflict(subject).await;
     a_container_in_the_births_network_listens_where_it_is_told(subject).await;
     stopping_and_removing_end_the_process(subject).await;
+    limits_take_hold_without_a_restart(subject).await;
     volumes_keep_their_data(subject).await;
     a_volume_with_data_keeps_its_root(subject).await;
     output_is_kept_and_followed(subject).await;
@@ -167,6 +169,47 @@ pub async fn what_a_container_was_made_of_can_be_read_back(subject: &Subject) {
     assert_ne!(subject.seen(&changed.name).await.id, made.container.id);
     subject.clean(&[&changed]).await;
     assert_eq!(runtime.inspect(&changed.name).await.unwrap(), None);
+}
+
+/// A container is made with its limits; a running one gets others and loses them without its process noticing, and has them after its
+/// next start when it is made sure of again.
+pub async fn limits_take_hold_without_a_restart(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let first = Limits { memory_bytes: Some(256 << 20), cpu_millis: Some(1500), pids: Some(300), revision: 0 };
+    let spec = ContainerSpec { limits: first, ..subject.spec("limits") };
+    runtime.ensure_volume(&spec.volume).await.unwrap();
+    runtime.ensure_container(&spec).await.unwrap();
+    assert_eq!(runtime.resources(&spec.name).await.unwrap(), None, "what does not run uses nothing");
+    runtime.ensure_limits(&spec.name, &first).await.unwrap();
+    runtime.start(&spec.name).await.unwrap();
+    assert!(subject.becomes_healthy(spec.host_port).await);
+    let used = runtime.resources(&spec.name).await.unwrap().unwrap();
+    assert!(used.as_limited(&first) && used.memory_bytes > 0 && used.pids > 0, "{used:?}");
+    let id = subject.seen(&spec.name).await.id;
+    // A process that was started again would be healthy only after a while.
+    for limits in [
+        Limits { memory_bytes: Some(128 << 20), ..first },
+        Limits { cpu_millis: Some(500), pids: None, ..first },
+        Limits::default(),
+        Limits { memory_bytes: Some(192 << 20), ..Limits::default() },
+    ] {
+        for _ in 0..2 {
+            runtime.ensure_limits(&spec.name, &limits).await.unwrap();
+            let now = runtime.resources(&spec.name).await.unwrap().unwrap();
+            assert!(now.as_limited(&limits), "{limits:?} {now:?}");
+        }
+        assert!(runtime.healthy(spec.host_port, Duration::from_secs(5)).await, "{limits:?}");
+        assert_eq!(subject.seen(&spec.name).await.id, id);
+    }
+    runtime.stop(&spec.name, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(runtime.resources(&spec.name).await.unwrap(), None);
+    let last = ContainerSpec { limits: Limits { memory_bytes: Some(192 << 20), ..Limits::default() }, ..spec };
+    runtime.ensure_container(&last).await.unwrap();
+    runtime.start(&last.name).await.unwrap();
+    let again = runtime.resources(&last.name).await.unwrap().unwrap();
+    assert!(again.as_limited(&last.limits), "{again:?}");
+    subject.clean(&[&last]).await;
+    assert_eq!(runtime.resources(&last.name).await.unwrap(), None);
 }
 
 /// Nothing there: looking says so, ending and removing succeed, starting says what is missing.

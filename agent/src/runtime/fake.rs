@@ -11,10 +11,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Capacity, Container, ContainerSpec, Error, Home, Inspected, LogLine, Network, Runtime, no_home};
+use super::{
+    Capacity, Container, ContainerSpec, Error, Home, Inspected, LogLine, Network, Resources, Runtime, no_home,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
-use feather_proto::model::{ContainerState, Image};
+use feather_proto::{
+    limits::Limits,
+    model::{ContainerState, Image},
+};
 use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
@@ -23,6 +28,7 @@ use time::OffsetDateTime;
 
 mod faults;
 mod image;
+mod limits;
 mod output;
 mod processes;
 
@@ -50,6 +56,8 @@ struct Entry {
     changed: Option<Behaviour>,
     /// Runs and answers nobody, until its next start.
     hangs: bool,
+    /// What it uses and may use while it runs.
+    resources: Resources,
 }
 
 impl Entry {
@@ -113,6 +121,7 @@ impl Fake {
             memory_free_bytes: 6 * GIB,
             disk_total_bytes: 100 * GIB,
             disk_free_bytes: 80 * GIB,
+            cores: 4,
         };
         let state = State {
             capacity,
@@ -280,6 +289,7 @@ impl Fake {
         entry.state = ContainerState::Running;
         entry.polls = 0;
         entry.hangs = false;
+        entry.resources = limits::limited(&entry.spec.limits, entry.resources);
         entry.output.open();
         entry.output.write("listening on 8080", false);
         self.processes.started(&self.process(entry));
@@ -303,7 +313,8 @@ impl State {
         self.made += 1;
         let (state, output) = (ContainerState::Created, Output::default());
         let (spec, changed) = (spec.clone(), self.changed.get(&spec.name).copied());
-        Entry { id: self.made, spec, by_hand: None, image, state, polls: 0, output, changed, hangs: false }
+        let resources = limits::idle();
+        Entry { id: self.made, spec, by_hand: None, image, state, polls: 0, output, changed, hangs: false, resources }
     }
 
     fn running_on(&self, port: u16) -> Option<&Entry> {
@@ -430,6 +441,21 @@ impl Runtime for Fake {
         }
         if let Some(entry) = state.containers.get_mut(name) {
             self.begin(entry);
+        }
+        reply.deliver(())
+    }
+
+    async fn resources(&self, name: &str) -> Result<Option<Resources>, Error> {
+        let (state, reply) = self.enter(Verb::Resources)?;
+        let running = state.containers.get(name).filter(|entry| entry.state == ContainerState::Running);
+        reply.deliver(running.map(|entry| entry.resources))
+    }
+
+    async fn ensure_limits(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+        let (mut state, reply) = self.enter(Verb::EnsureLimits)?;
+        let entry = state.containers.get_mut(name).filter(|entry| entry.state == ContainerState::Running);
+        if let Some(entry) = entry {
+            entry.resources = limits::limited(limits, entry.resources);
         }
         reply.deliver(())
     }

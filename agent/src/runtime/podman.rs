@@ -23,7 +23,10 @@ use bollard::{
     query_parameters as query,
 };
 use bytes::Bytes;
-use feather_proto::model::{ContainerState, Image};
+use feather_proto::{
+    limits::Limits,
+    model::{ContainerState, Image},
+};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use tokio::{sync::OnceCell, time::Instant};
 
@@ -31,8 +34,9 @@ use self::{
     libpod::{Failure, Libpod},
     root::RootMetadata,
 };
-use super::{Capacity, Container, ContainerSpec, Error, Inspected, LogLine, Reach, Runtime, no_home};
+use super::{Capacity, Container, ContainerSpec, Error, Inspected, LogLine, Reach, Resources, Runtime, no_home};
 
+mod cgroup;
 mod health;
 mod label;
 mod libpod;
@@ -201,12 +205,20 @@ fn create_body(spec: &ContainerSpec, image: String, hash: &str, fresh: bool) -> 
     // is one whose tenant deleted everything.
     let copy = if fresh || spec.directory().is_some() { "" } else { ":nocopy" };
     let published = spec.reach == Reach::Published;
+    let limits = &spec.limits;
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let host_config = HostConfig {
         binds: Some(vec![format!("{}:{HOME}{copy}", spec.volume)]),
         port_bindings: published.then(|| HashMap::from([(CONTAINER_PORT.to_owned(), Some(vec![binding]))])),
         network_mode: (!published).then(|| "host".to_owned()),
         dns: published.then(|| spec.dns.clone()),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        // Without any of them the engine's own hold.
+        memory: limits.memory_bytes.map(signed),
+        // Memory and swap together: no swap.
+        memory_swap: limits.memory_bytes.map(signed),
+        nano_cpus: limits.cpu_millis.map(|millis| i64::from(millis) * 1_000_000),
+        pids_limit: limits.pids.map(i64::from),
         ..HostConfig::default()
     };
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
@@ -258,6 +270,12 @@ fn told(attempt: &str, failure: Failure) -> Error {
     }
 }
 
+fn unreadable(name: &str) -> Error {
+    let message =
+        "its control groups cannot be read; is the birth container run with --privileged and --cgroupns=private?";
+    Error::Refused { attempt: format!("say what {name} may use"), message: message.to_owned() }
+}
+
 fn taken(port: u16, name: &str) -> Error {
     Error::Conflict(format!(
         "port {port} is taken, so that {name} cannot be started; `podman ps` or `ss -ltnp 'sport = :{port}'` in the birth \
@@ -291,6 +309,7 @@ impl Runtime for Podman {
             memory_free_bytes: memory.free_bytes,
             disk_total_bytes: disk.total_bytes,
             disk_free_bytes: disk.free_bytes,
+            cores: machine::cores(),
         })
     }
 
@@ -470,6 +489,38 @@ impl Runtime for Podman {
             tokio::time::sleep(ENDING_POLL).await;
         }
         Ok(())
+    }
+
+    async fn resources(&self, name: &str) -> Result<Option<Resources>, Error> {
+        let made = self.libpod.inspect(name).await.map_err(|failure| told(&format!("look at {name}"), failure))?;
+        let Some(pid) = made.and_then(|made| made.pid()) else { return Ok(None) };
+        match cgroup::read(pid, |path| std::fs::read_to_string(path).ok()) {
+            Some(found) => Ok(Some(found)),
+            // Its process may have ended since.
+            None if self.find(name).await?.is_none_or(|(one, _)| one.state != ContainerState::Running) => Ok(None),
+            None => Err(unreadable(name)),
+        }
+    }
+
+    async fn ensure_limits(&self, name: &str, limits: &Limits) -> Result<(), Error> {
+        let attempt = format!("limit {name}");
+        let Some(before) = self.resources(name).await? else { return Ok(()) };
+        if before.as_limited(limits) {
+            return Ok(());
+        }
+        let updated = self.libpod.update(name, &cgroup::update(limits, cgroup::counts_swap(cgroup::exists))).await;
+        // Whatever the engine says, and whether it says anything: what counts is what the kernel has now.
+        match self.resources(name).await? {
+            None => Ok(()),
+            Some(after) if after.as_limited(limits) => Ok(()),
+            Some(_) => Err(updated.map_or_else(
+                |failure| told(&attempt, failure),
+                |()| Error::Refused {
+                    attempt: attempt.clone(),
+                    message: "the kernel has other limits than it was told".to_owned(),
+                },
+            )),
+        }
     }
 
     async fn logs(

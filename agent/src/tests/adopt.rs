@@ -41,6 +41,7 @@ fn by_hand(server: &Server, name: &str, port: u16, change: impl FnOnce(&mut ByHa
         ]),
         dns: vec!["8.8.8.8".into()],
         labels: BTreeMap::new(),
+        limits: Default::default(),
     };
     let mut made = ByHand::as_the_script(&spec);
     change(&mut made);

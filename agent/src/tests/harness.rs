@@ -412,6 +412,7 @@ pub(super) fn add(generation: u64) -> pb::AddTenantRequest {
         generation,
         image: String::new(),
         volume: pb::VolumeExpectation::Any.into(),
+        limits: None,
     }
 }
 

@@ -24,6 +24,9 @@ use crate::{
     renew::Renewal,
 };
 
+/// Whoever calls from here takes a member's place.
+const REJOINS: &str = "192.0.2.8:7443";
+
 /// A controller that signs, and loses its first replies.
 struct Controller {
     ca: Arc<Ca>,
@@ -50,7 +53,8 @@ impl EnrollmentService for Controller {
             return Err(Status::unavailable("the reply got lost"));
         }
         let certificate_pem = self.ca.sign(&request.csr_pem, &Principal::agent("nyc"));
-        Ok(Response::new(pb::JoinResponse { server: "nyc".into(), certificate_pem, ca_pem: self.ca.pem.clone() }))
+        let (server, ca_pem) = ("nyc".into(), self.ca.pem.clone());
+        Ok(Response::new(pb::JoinResponse { server, certificate_pem, ca_pem, anew: request.address != REJOINS }))
     }
 
     async fn renew_certificate(
@@ -61,6 +65,13 @@ impl EnrollmentService for Controller {
         let certificate_pem = self.ca.sign(&request.into_inner().csr_pem, &who);
         Ok(Response::new(pb::RenewCertificateResponse { certificate_pem, ca_pem: self.ca.pem.clone() }))
     }
+
+    async fn get_standing(
+        &self,
+        _request: Request<pb::GetStandingRequest>,
+    ) -> Result<Response<pb::GetStandingResponse>, Status> {
+        Err(Error::denied(reason::ROLE, "not here").into())
+    }
 }
 
 /// A controller at `controller:7400`, and the signing requests that it saw.
@@ -68,7 +79,7 @@ fn controller(world: &World, ca: &Arc<Ca>, lose: usize) -> Arc<Mutex<Vec<String>
     let requests = Arc::<Mutex<Vec<String>>>::default();
     let identity = Rotating::new(ca.issue(&Principal::controller())).unwrap();
     let incoming = world.pipes.listen("controller:7400");
-    let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional).unwrap();
+    let connections = tls::incoming(incoming, &identity, ClientCertificate::Optional, true).unwrap();
     let service = Controller { ca: ca.clone(), lose: AtomicUsize::new(lose), requests: requests.clone() };
     let server = Server::builder().add_service(EnrollmentServiceServer::new(service));
     tokio::spawn(server.serve_with_incoming(connections));
@@ -116,6 +127,25 @@ async fn a_join_believes_only_the_controller_of_its_token() {
     let used = join(&config, world.pipes.clone(), &token(&ca, "used"), &addresses()).await;
     assert!(matches!(used, Err(join::Error::Call(error)) if error.is(reason::JOIN_TOKEN)));
     assert!(!config.identity_file().exists());
+}
+
+#[tokio::test]
+async fn a_server_that_served_a_fleet_and_joins_anew_runs_nobody_of_then() {
+    let (world, ca) = (World::new(), Arc::new(Ca::new()));
+    controller(&world, &ca, 0);
+    let rejoins = Addresses { agent: REJOINS.into(), ..addresses() };
+    for (served, addresses, fenced) in [(true, addresses(), true), (true, rejoins, false), (false, addresses(), false)]
+    {
+        let what = format!("served: {served}, {addresses:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path());
+        let earlier = serde_json::json!({ "controller": "controller:7400", "server": "nyc", "served": served });
+        std::fs::write(config.controller_file(), earlier.to_string()).unwrap();
+        join(&config, world.pipes.clone(), &token(&ca, "good"), &addresses).await.unwrap();
+        assert_eq!(config.fenced_file().exists(), fenced, "{what}");
+        let known = Membership::load(&config.controller_file()).unwrap();
+        assert_eq!(known.served, served, "{what}: a join that is repeated must not forget it");
+    }
 }
 
 #[tokio::test]

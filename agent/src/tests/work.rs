@@ -173,6 +173,7 @@ async fn one_of_the_time_before_is_kept_as_it_is() {
         environment: BTreeMap::new(),
         dns: Vec::new(),
         labels: BTreeMap::new(),
+        limits: Default::default(),
     };
     nyc.engine.run_by_hand(&spec, ByHand::as_the_script(&spec));
     nyc.start().await;

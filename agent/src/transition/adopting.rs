@@ -27,6 +27,7 @@ pub(crate) fn admit_adopt(record: Option<&Record>, candidate: &Candidate) -> Res
             created: candidate.created,
             found_data: true,
             adopted: candidate.running.clone(),
+            limits: Default::default(),
         }),
         volume: Volume::whole(generation, None),
         ..Record::floor(candidate.tenant.clone(), generation)

@@ -3,6 +3,7 @@
 use feather_proto::{
     error::{Error, reason},
     ids::{Generation, TenantName},
+    limits::Limits,
     model::{Image, StopReason, VolumeExpectation},
 };
 use time::OffsetDateTime;
@@ -22,6 +23,8 @@ pub(crate) struct AddRequest {
     /// Image reference.
     pub(crate) image: String,
     pub(crate) volume: VolumeExpectation,
+    /// What it may use.
+    pub(crate) limits: Limits,
 }
 
 /// What an add needs to know of the world, gathered before the decision.
@@ -84,6 +87,7 @@ pub(crate) fn admit_add(record: Option<&Record>, add: &AddRequest, facts: &AddFa
             created: facts.now,
             found_data: kept.is_some(),
             adopted: None,
+            limits: add.limits,
         }),
         volume: kept.unwrap_or(Volume::None),
         failed_add: None,

@@ -36,6 +36,7 @@ fn spec() -> Spec {
         created: NOW,
         found_data: false,
         adopted: None,
+        limits: Default::default(),
     }
 }
 
@@ -77,7 +78,8 @@ fn states() -> Vec<(&'static str, Record)> {
 }
 
 fn add_at(generation: Generation) -> AddRequest {
-    AddRequest { tenant: alice(), generation, image: "work".into(), volume: VolumeExpectation::Any }
+    let limits = Default::default();
+    AddRequest { tenant: alice(), generation, image: "work".into(), volume: VolumeExpectation::Any, limits }
 }
 
 fn add_facts() -> AddFacts {

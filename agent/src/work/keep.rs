@@ -166,6 +166,7 @@ impl Agent {
             environment: admin.environment.clone(),
             dns: Vec::new(),
             labels: BTreeMap::from([("feather.admin".to_owned(), instance.colour.container().to_owned())]),
+            limits: Default::default(),
         })
     }
 

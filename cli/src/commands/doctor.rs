@@ -1,6 +1,9 @@
 //! `featherctl doctor`
 
-use feather_proto::pb::controller::v1 as pb;
+use feather_proto::{
+    pb::controller::v1 as pb,
+    version::{self, Age, Range},
+};
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
@@ -45,6 +48,7 @@ async fn from_here(connection: &Connection) -> Result<Vec<CheckView>, Failure> {
         format!("version {} answers in {} ms", status.version, took.as_millis()),
         "",
     )];
+    checks.extend(connection.controller_speaks().and_then(protocol));
     if let Some(Moment(now)) = moment!(status.now) {
         checks.push(clock(now - (before + took / 2)));
     }
@@ -52,6 +56,17 @@ async fn from_here(connection: &Connection) -> Result<Vec<CheckView>, Failure> {
         checks.push(certificate(ends - before, ends - begins, Moment(ends)));
     }
     Ok(checks)
+}
+
+/// The controller is upgraded first and featherctl last, so the one of the two that is older is next.
+fn protocol(spoken: Range) -> Option<CheckView> {
+    let next = match spoken.age(version::OURS) {
+        Age::Same => return None,
+        Age::Older => "upgrade the controller, or use the featherctl that came with it",
+        Age::Newer => "upgrade featherctl when all agents are upgraded",
+    };
+    let message = format!("it speaks protocol {spoken}, this featherctl {}", version::OURS);
+    Some(CheckView::new(Verdict::Warn, "controller", "protocol", message, next))
 }
 
 fn clock(ahead: Duration) -> CheckView {
@@ -94,7 +109,18 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
 mod tests {
     use time::{Duration, OffsetDateTime};
 
-    use super::{Moment, Verdict, certificate, clock};
+    use feather_proto::version;
+
+    use super::{Moment, Range, Verdict, certificate, clock, protocol};
+
+    #[test]
+    fn a_controller_of_another_version_is_told_with_who_is_next() {
+        assert!(protocol(version::OURS).is_none());
+        let told = |oldest, newest| protocol(Range::new(oldest, newest).unwrap()).unwrap();
+        assert_eq!(told(1, 1).message, "it speaks protocol 1, this featherctl 1-2");
+        assert!(told(1, 1).next.unwrap().starts_with("upgrade the controller"));
+        assert!(told(2, 3).next.unwrap().starts_with("upgrade featherctl"));
+    }
 
     #[test]
     fn a_clock_that_is_off_fails_and_a_certificate_that_ends_soon_warns() {

@@ -10,7 +10,9 @@ mod drain;
 mod invite;
 mod label;
 mod list;
+mod lost;
 mod remove;
+mod rename;
 mod retire;
 mod r#return;
 mod show;
@@ -27,9 +29,11 @@ pub(crate) enum Verb {
     Cordon(cordon::Args),
     Uncordon(uncordon::Args),
     Label(label::Args),
+    Rename(rename::Args),
     Drain(drain::Args),
     Return(r#return::Args),
     Retire(retire::Args),
+    Lost(lost::Args),
     Remove(remove::Args),
 }
 
@@ -43,9 +47,11 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Cordon(arguments) => cordon::run(arguments, context).await,
         Verb::Uncordon(arguments) => uncordon::run(arguments, context).await,
         Verb::Label(arguments) => label::run(arguments, context).await,
+        Verb::Rename(arguments) => rename::run(arguments, context).await,
         Verb::Drain(arguments) => drain::run(arguments, context).await,
         Verb::Return(arguments) => r#return::run(arguments, context).await,
         Verb::Retire(arguments) => retire::run(arguments, context).await,
+        Verb::Lost(arguments) => lost::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
     }
 }

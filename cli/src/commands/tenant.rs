@@ -7,11 +7,13 @@ use crate::{arguments::Context, error::Failure};
 mod add;
 mod list;
 mod logs;
-mod migrate;
+pub(super) mod migrate;
 mod password;
 mod place;
+pub(super) mod recover;
 mod remove;
 mod restart;
+mod set;
 mod show;
 mod start;
 mod stop;
@@ -25,6 +27,8 @@ pub(crate) enum Verb {
     #[command(alias = "move")]
     Migrate(migrate::Args),
     Place(place::Args),
+    Set(set::Args),
+    Recover(recover::Args),
     Remove(remove::Args),
     Start(start::Args),
     Stop(stop::Args),
@@ -40,6 +44,8 @@ pub(crate) async fn run(verb: Verb, context: &Context) -> Result<(), Failure> {
         Verb::Show(arguments) => show::run(arguments, context).await,
         Verb::Migrate(arguments) => migrate::run(arguments, context).await,
         Verb::Place(arguments) => place::run(arguments, context).await,
+        Verb::Set(arguments) => set::run(arguments, context).await,
+        Verb::Recover(arguments) => recover::run(arguments, context).await,
         Verb::Remove(arguments) => remove::run(arguments, context).await,
         Verb::Start(arguments) => start::run(arguments, context).await,
         Verb::Stop(arguments) => stop::run(arguments, context).await,

@@ -1,10 +1,11 @@
 //! `featherctl version`
 
+use feather_proto::version::OURS;
 use serde::Serialize;
 
 use crate::{arguments::Context, error::Failure};
 
-/// Print featherctl's version.
+/// Print featherctl's version, and the versions of the protocol that it speaks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -12,9 +13,10 @@ pub(crate) struct Args {}
 struct VersionView {
     name: &'static str,
     version: &'static str,
+    protocol: String,
 }
 
 pub(crate) fn run(_: &Args, context: &Context) -> Result<(), Failure> {
-    let view = VersionView { name: "featherctl", version: env!("CARGO_PKG_VERSION") };
-    context.output.show(&view, || format!("{} {}", view.name, view.version))
+    let view = VersionView { name: "featherctl", version: env!("CARGO_PKG_VERSION"), protocol: OURS.to_string() };
+    context.output.show(&view, || format!("{} {} (protocol {})", view.name, view.version, view.protocol))
 }

@@ -28,6 +28,8 @@ impl From<pb::TenantMove> for TenantMoveView {
             pb::MoveEnd::Moved => "moved",
             pb::MoveEnd::Elsewhere => "elsewhere",
             pb::MoveEnd::Left => "left",
+            pb::MoveEnd::Recovered => "recovered",
+            pb::MoveEnd::Lost => "lost",
         };
         Self {
             tenant: pb.tenant,
@@ -51,6 +53,8 @@ impl TenantMoveView {
             "moving" => Some(format!("{} moves{to}", self.tenant)),
             "moved" => Some(format!("{} moved{to}", self.tenant)),
             "elsewhere" => Some(format!("{} lives elsewhere already", self.tenant)),
+            "recovered" => Some(format!("{} is back{}{why}", self.tenant, to.replace(" to ", " on "))),
+            "lost" => Some(format!("{} is lost{why}", self.tenant)),
             "stuck" => Some(format!("{} is stuck{why}", self.tenant)),
             _ => Some(format!("{} was not moved{why}", self.tenant)),
         }
@@ -70,6 +74,19 @@ pub(crate) fn list(moves: &[TenantMoveView]) -> String {
         ]
     };
     table(["TENANT", "FROM", "TO", "END", "OUTAGE", "WHY"], &moves.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What became of those of a lost server.
+pub(crate) fn recovered(moves: &[TenantMoveView]) -> String {
+    let row = |one: &TenantMoveView| {
+        [
+            one.tenant.clone(),
+            one.target.clone().unwrap_or_default(),
+            one.end.to_owned(),
+            one.why.as_ref().map(|why| why.lines().next().unwrap_or_default().to_owned()).unwrap_or_default(),
+        ]
+    };
+    table(["TENANT", "ON", "END", "WITH OR WHY"], &moves.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Where one would go.

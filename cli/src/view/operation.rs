@@ -85,6 +85,8 @@ impl From<pb::Operation> for OperationView {
             pb::OperationKind::Swap => "swap",
             pb::OperationKind::Drain => "drain",
             pb::OperationKind::Return => "return",
+            pb::OperationKind::Lost => "lost",
+            pb::OperationKind::Recover => "recover",
         };
         let state = match pb.state() {
             pb::OperationState::Unspecified => State::Unknown,

@@ -1,6 +1,6 @@
 //! Servers as they are shown.
 
-use feather_proto::pb::controller::v1 as pb;
+use feather_proto::{pb::controller::v1 as pb, version::Range};
 use serde::Serialize;
 
 use super::{
@@ -38,6 +38,8 @@ pub(crate) struct ServerView {
     pub(crate) cordoned: bool,
     pub(crate) labels: LabelsView,
     pub(crate) version: u64,
+    pub(crate) identity: Option<String>,
+    pub(crate) protocol: Option<String>,
 }
 
 impl From<pb::Server> for ServerView {
@@ -72,29 +74,32 @@ impl From<pb::Server> for ServerView {
             cordoned: pb.cordoned,
             labels: pb.labels.into(),
             version: pb.version,
+            identity: set(pb.identity),
+            // A controller of the release before does not know it.
+            protocol: Range::new(pb.protocol_oldest, pb.protocol_newest).map(|range| range.to_string()),
         }
     }
 }
 
 impl ServerView {
     /// Its state, and whether it takes new tenants.
-    fn standing(&self) -> String {
+    pub(super) fn standing(&self) -> String {
         if self.cordoned { format!("{}, cordoned", self.state) } else { self.state.to_owned() }
     }
 
-    fn slots(&self) -> String {
+    pub(super) fn slots(&self) -> String {
         format!("{}/{} free", self.slots_free, self.slots_total)
     }
 
-    fn memory(&self) -> String {
+    pub(super) fn memory(&self) -> String {
         units::free_of(self.memory_free_bytes, self.memory_total_bytes)
     }
 
-    fn disk(&self) -> String {
+    pub(super) fn disk(&self) -> String {
         units::free_of(self.disk_free_bytes, self.disk_total_bytes)
     }
 
-    fn seen(&self) -> String {
+    pub(super) fn seen(&self) -> String {
         self.last_seen.map(|seen| format!("{} ago", seen.age())).unwrap_or_default()
     }
 
@@ -113,9 +118,12 @@ impl ServerView {
             ("memory", self.memory()),
             ("disk", self.disk()),
             ("agent version", self.agent_version.clone().unwrap_or_default()),
+            ("protocol", self.protocol.clone().unwrap_or_default()),
             ("joined", moment(self.joined)),
             ("last seen", moment(self.last_seen)),
         ];
+        let renamed = self.identity.iter().filter(|identity| **identity != self.name);
+        lines.extend(renamed.map(|identity| ("identity", format!("{identity}, the name in its certificate"))));
         lines.extend(self.admin.iter().flat_map(AdminView::lines));
         for image in &self.images {
             let name = image.reference.as_deref().unwrap_or("(no name)");

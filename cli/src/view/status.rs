@@ -61,6 +61,8 @@ pub(crate) struct CertificateGlanceView {
 pub(crate) struct StatusView {
     pub(crate) now: Option<Moment>,
     pub(crate) version: String,
+    /// Where the controller is that leads, if the one that answered does not.
+    pub(crate) leader: Option<String>,
     pub(crate) servers: Vec<ServerView>,
     pub(crate) tenants: Vec<CountView>,
     pub(crate) operations: Vec<UnderWayView>,
@@ -96,6 +98,7 @@ impl From<pb::GetStatusResponse> for StatusView {
         Self {
             now: moment!(pb.now),
             version: pb.version,
+            leader: set(pb.leader),
             servers: pb.servers.into_iter().map(ServerView::from).collect(),
             tenants: pb.tenants.into_iter().map(count).collect(),
             operations: pb.operations.into_iter().map(under_way).collect(),
@@ -204,8 +207,12 @@ impl StatusView {
             (new, 0) => new.to_string(),
             (new, known) => format!("{new}, and {known} that somebody knows of"),
         };
+        let controller = match &self.leader {
+            None => self.version.clone(),
+            Some(leader) => format!("{}, which only shows the fleet; the one at {leader} leads", self.version),
+        };
         vec![
-            ("controller", self.version.clone()),
+            ("controller", controller),
             ("servers", format!("{ready} of {servers} ready, {free} of {slots} slots free")),
             ("tenants", if tenants.is_empty() { "none".into() } else { tenants.join(", ") }),
             (

@@ -1,10 +1,13 @@
 //! Tenants as they are shown.
 
-use feather_proto::pb::controller::v1 as pb;
+use feather_proto::{limits::Limits, pb::controller::v1 as pb};
 use serde::Serialize;
 
 use super::{Moment, labels::LabelsView, life::restarts, moment, or_empty, set};
-use crate::output::{pairs, table};
+use crate::{
+    limits,
+    output::{pairs, table},
+};
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TenantView {
@@ -26,6 +29,41 @@ pub(crate) struct TenantView {
     pub(crate) pin: Option<String>,
     /// When its newest backup that was read back in order was taken.
     pub(crate) last_verified_backup: Option<Moment>,
+    /// What it may use.
+    pub(crate) limits: LimitsView,
+    /// Its server has those limits, as far as is known.
+    pub(crate) limits_applied: bool,
+    /// Its group, of which no two are on one server.
+    pub(crate) spread: Option<String>,
+}
+
+/// Limits: a number, or `null` for none.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct LimitsView {
+    pub(crate) memory_bytes: Option<u64>,
+    /// In thousandths of a core.
+    pub(crate) cpu_millis: Option<u32>,
+    pub(crate) pids: Option<u32>,
+}
+
+impl From<Limits> for LimitsView {
+    fn from(limits: Limits) -> Self {
+        Self { memory_bytes: limits.memory_bytes, cpu_millis: limits.cpu_millis, pids: limits.pids }
+    }
+}
+
+impl LimitsView {
+    pub(super) fn memory(&self) -> String {
+        self.memory_bytes.map(limits::spelled_memory).unwrap_or_default()
+    }
+
+    pub(super) fn cpus(&self) -> String {
+        self.cpu_millis.map(limits::spelled_cpus).unwrap_or_default()
+    }
+
+    pub(super) fn pids(&self) -> String {
+        self.pids.map(|pids| pids.to_string()).unwrap_or_default()
+    }
 }
 
 /// The word for a state.
@@ -38,6 +76,7 @@ pub(crate) fn word(state: pb::TenantState) -> &'static str {
         pb::TenantState::Changing => "changing",
         pb::TenantState::Removed => "removed",
         pb::TenantState::Broken => "broken",
+        pb::TenantState::Lost => "lost",
         pb::TenantState::CrashLoop => "crash-loop",
     }
 }
@@ -63,13 +102,25 @@ impl From<pb::Tenant> for TenantView {
             on: pb.on.into(),
             pin: set(pb.pin),
             last_verified_backup: moment!(pb.last_verified_backup),
+            limits: pb.limits.map(Limits::from).unwrap_or_default().into(),
+            limits_applied: !pb.limits_pending,
+            spread: set(pb.spread),
         }
     }
 }
 
 impl TenantView {
-    fn port(&self) -> String {
+    pub(super) fn port(&self) -> String {
         self.port.map(|port| port.to_string()).unwrap_or_default()
+    }
+
+    /// A limit, and whether its server has it.
+    fn pending(&self, limit: String) -> String {
+        match (limit.is_empty(), self.limits_applied) {
+            (true, _) => limit,
+            (false, true) => format!("at most {limit}"),
+            (false, false) => format!("at most {limit}, not applied yet"),
+        }
     }
 
     /// Aligned names and values.
@@ -81,6 +132,10 @@ impl TenantView {
             ("server", or_empty(self.server.as_ref())),
             ("only on", self.on.told()),
             ("pinned to", or_empty(self.pin.as_ref())),
+            ("away from", self.spread.as_ref().map(|group| format!("others of the group {group}")).unwrap_or_default()),
+            ("memory", self.pending(self.limits.memory())),
+            ("cpus", self.pending(self.limits.cpus())),
+            ("processes", self.pending(self.limits.pids())),
             ("port", self.port()),
             ("url", or_empty(self.url.as_ref())),
             ("dns address", or_empty(self.dns_address.as_ref())),

@@ -14,6 +14,7 @@ use feather_proto::{
     error::Error,
     pb::controller::v1 as pb,
     tls::{ClientCertificate, Identity, Principal, Rotating, TcpIncoming, incoming},
+    version::Negotiation,
 };
 use futures::{Stream, StreamExt as _};
 use tokio::{
@@ -127,7 +128,9 @@ service! { server_service_server::ServerService {
     cordon_server: CordonServer(CordonServerRequest) -> CordonServerResponse,
     label_server: LabelServer(LabelServerRequest) -> LabelServerResponse,
     drain_server: DrainServer(DrainServerRequest) -> DrainServerResponse,
+    lose_server: LoseServer(LoseServerRequest) -> LoseServerResponse,
     return_server: ReturnServer(ReturnServerRequest) -> ReturnServerResponse,
+    rename_server: RenameServer(RenameServerRequest) -> RenameServerResponse,
     retire_server: RetireServer(RetireServerRequest) -> RetireServerResponse,
 } streams {} }
 
@@ -137,7 +140,9 @@ service! { tenant_service_server::TenantService {
     get_tenant: GetTenant(GetTenantRequest) -> GetTenantResponse,
     list_tenants: ListTenants(ListTenantsRequest) -> ListTenantsResponse,
     migrate_tenant: MigrateTenant(MigrateTenantRequest) -> MigrateTenantResponse,
+    limit_tenant: LimitTenant(LimitTenantRequest) -> LimitTenantResponse,
     place_tenant: PlaceTenant(PlaceTenantRequest) -> PlaceTenantResponse,
+    recover_tenant: RecoverTenant(RecoverTenantRequest) -> RecoverTenantResponse,
     start_tenant: StartTenant(StartTenantRequest) -> StartTenantResponse,
     stop_tenant: StopTenant(StopTenantRequest) -> StopTenantResponse,
     restart_tenant: RestartTenant(RestartTenantRequest) -> RestartTenantResponse,
@@ -214,6 +219,13 @@ impl pb::enrollment_service_server::EnrollmentService for Script {
         _: Request<pb::RenewCertificateRequest>,
     ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
         Err(Status::unimplemented("only agents renew"))
+    }
+
+    async fn get_standing(
+        &self,
+        _: Request<pb::GetStandingRequest>,
+    ) -> Result<Response<pb::GetStandingResponse>, Status> {
+        Err(Status::unimplemented("only agents ask"))
     }
 }
 
@@ -386,8 +398,10 @@ impl Controller {
         let rotating = Rotating::new(identity).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let behind = listener.local_addr().unwrap();
-        let connections = incoming(TcpIncoming::stream(listener), &rotating, ClientCertificate::Optional).unwrap();
+        let connections =
+            incoming(TcpIncoming::stream(listener), &rotating, ClientCertificate::Optional, true).unwrap();
         let router = Server::builder()
+            .layer(Negotiation::of(&Principal::controller()))
             .add_service(pb::enrollment_service_server::EnrollmentServiceServer::new(script.clone()))
             .add_service(pb::server_service_server::ServerServiceServer::new(script.clone()))
             .add_service(pb::tenant_service_server::TenantServiceServer::new(script.clone()))

@@ -72,7 +72,7 @@ async fn a_drain_is_followed_tenant_by_tenant_and_ends_with_a_table() {
     --- exit 0
     ");
     assert_snapshot!(controller.calls(), @r#"
-    DrainServer: DrainServerRequest { request_id: "id-0", server: "nyc", to: "", parallel: 1, deadline_seconds: 1800, partial: false, dry_run: false }
+    DrainServer: DrainServerRequest { request_id: "id-0", server: "nyc", to: "", parallel: 1, deadline_seconds: 1800, partial: false, dry_run: false, bytes_per_second_max: 0, route: Direct }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
     "#);
 }

@@ -194,10 +194,10 @@ async fn bugs_exit_with_70() {
 #[tokio::test]
 async fn an_older_controller_is_named_as_such() {
     let controller = Controller::start().await;
-    assert_snapshot!(controller.run("volume list").await, @r"
+    assert_snapshot!(controller.run("volume list").await, @r#"
     --- stderr
-    error: the other side does not know this call; bring agent, controller and featherctl to the same version
-    next: `featherctl tenant list` and `featherctl server list` show how things stand
+    error: the controller speaks protocol 1-2 and cannot do VolumeService/ListVolumes, so nothing was done; upgrade the controller (docs/versions.md says what each version brought)
+    next: docs/operations.md says under "Upgrades" what is upgraded first
     --- exit 1
-    ");
+    "#);
 }

@@ -76,9 +76,9 @@ async fn a_change_whose_reply_was_lost_is_repeated_with_the_same_id() {
     let ran = controller.run("tenant add alice").await;
     assert_eq!(ran.code, Some(0), "{ran}");
     assert_snapshot!(controller.calls(), @r#"
-    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false, on: [], pin: "" }
-    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false, on: [], pin: "" }
-    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false, on: [], pin: "" }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false, on: [], pin: "", limits: None, spread: "" }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false, on: [], pin: "", limits: None, spread: "" }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "", dry_run: false, on: [], pin: "", limits: None, spread: "" }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
     "#);
 }

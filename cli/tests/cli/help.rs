@@ -41,16 +41,16 @@ async fn the_first_page_says_what_this_is() {
       controller   The controller itself: copy its store
       audit        What was changed, and by whom: look at, check
       completions  Print a completion script for your shell
-      version      Print featherctl's version
+      version      Print featherctl's version, and the versions of the protocol that it speaks
 
     Options:
       -h, --help     Print help
       -V, --version  Print version
 
     Global options:
-          --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]
-          --controller <HOST:PORT>  Where the controller listens [env: FEATHERCTL_CONTROLLER] [default:
-                                    127.0.0.1:7400]
+          --output <FORMAT>         Form: table, wide or json [env: FEATHERCTL_OUTPUT] [default: table]
+          --controller <HOST:PORT>  Where the controller listens; if there are several, all with commas
+                                    [env: FEATHERCTL_CONTROLLER] [default: 127.0.0.1:7400]
           --identity <FILE>         Your certificate and key [default: ~/.config/feather/admin.identity]
                                     [env: FEATHERCTL_IDENTITY]
           --timeout <DURATION>      How long to wait for the controller [env: FEATHERCTL_TIMEOUT]
@@ -80,6 +80,8 @@ async fn tenant_verbs_are_listed() {
       show      Show everything about one tenant
       migrate   Move tenants with all their data to another server
       place     Say where placement may put a tenant from now on
+      set       Say how much of its server a tenant may use
+      recover   Bring back a tenant whose server is lost
       remove    Remove a tenant; its data is kept
       start     Start a stopped tenant
       stop      Stop a tenant
@@ -91,9 +93,9 @@ async fn tenant_verbs_are_listed() {
       -h, --help  Print help
 
     Global options:
-          --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]
-          --controller <HOST:PORT>  Where the controller listens [env: FEATHERCTL_CONTROLLER] [default:
-                                    127.0.0.1:7400]
+          --output <FORMAT>         Form: table, wide or json [env: FEATHERCTL_OUTPUT] [default: table]
+          --controller <HOST:PORT>  Where the controller listens; if there are several, all with commas
+                                    [env: FEATHERCTL_CONTROLLER] [default: 127.0.0.1:7400]
           --identity <FILE>         Your certificate and key [default: ~/.config/feather/admin.identity]
                                     [env: FEATHERCTL_IDENTITY]
           --timeout <DURATION>      How long to wait for the controller [env: FEATHERCTL_TIMEOUT]
@@ -122,8 +124,8 @@ async fn migrate_explains_its_promise() {
                                      that the tenant was added with; may be given several times
           --undo                     Move back to the server it came from
           --parallel <COUNT>         Moves at once, of several [default: 2]
-          --bwlimit <RATE>           Bytes per second to send at most, as 20MiB; also while requests
-                                     wait, which may take longer then
+          --bwlimit <RATE>           Bytes per second to send at most for each move, as 20MiB; also
+                                     while requests wait, which may take longer then
           --via <direct|controller>  Data goes from server to server, or through the controller if they
                                      do not reach each other [default: direct]
           --keep-source <DURATION>   How long the old server keeps its copy [default: 7d]
@@ -135,9 +137,9 @@ async fn migrate_explains_its_promise() {
       -h, --help                     Print help
 
     Global options:
-          --output <table|json>     Form of the data [env: FEATHERCTL_OUTPUT] [default: table]
-          --controller <HOST:PORT>  Where the controller listens [env: FEATHERCTL_CONTROLLER] [default:
-                                    127.0.0.1:7400]
+          --output <FORMAT>         Form: table, wide or json [env: FEATHERCTL_OUTPUT] [default: table]
+          --controller <HOST:PORT>  Where the controller listens; if there are several, all with commas
+                                    [env: FEATHERCTL_CONTROLLER] [default: 127.0.0.1:7400]
           --identity <FILE>         Your certificate and key [default: ~/.config/feather/admin.identity]
                                     [env: FEATHERCTL_IDENTITY]
           --timeout <DURATION>      How long to wait for the controller [env: FEATHERCTL_TIMEOUT]
@@ -151,11 +153,17 @@ async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
     let verbs = [
         (
             "server",
-            &["list", "show", "invite", "remove", "cordon", "uncordon", "label", "drain", "return", "retire"][..],
+            &[
+                "list", "show", "invite", "remove", "cordon", "uncordon", "label", "rename", "drain", "return",
+                "retire", "lost",
+            ][..],
         ),
         (
             "tenant",
-            &["add", "remove", "list", "show", "migrate", "place", "start", "stop", "restart", "password", "logs"],
+            &[
+                "add", "remove", "list", "show", "migrate", "place", "set", "recover", "start", "stop", "restart",
+                "password", "logs",
+            ],
         ),
         ("volume", &["list", "export", "import", "verify"]),
         ("operation", &["list", "show", "watch", "cancel", "retry"]),
@@ -229,7 +237,9 @@ async fn mistakes_in_the_command_line_exit_with_2() {
 #[tokio::test]
 async fn version_and_completions_need_no_controller() {
     let controller = Controller::start().await;
-    assert_eq!(controller.run("version").await.stdout, format!("featherctl {}\n", env!("CARGO_PKG_VERSION")));
+    let protocol = feather_proto::version::OURS;
+    let told = format!("featherctl {} (protocol {protocol})\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(controller.run("version").await.stdout, told);
     assert_eq!(controller.run("--version").await.stdout, format!("featherctl {}\n", env!("CARGO_PKG_VERSION")));
     for shell in ["bash", "zsh", "fish"] {
         let ran = controller.run(&format!("completions {shell}")).await;

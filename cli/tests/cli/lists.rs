@@ -25,6 +25,8 @@ fn nyc() -> pb::Server {
         joined: Some(to_timestamp(datetime!(2026-03-01 12:00:00.5 UTC))),
         last_seen: ago(1),
         agent_version: "0.1.0".into(),
+        protocol_oldest: 1,
+        protocol_newest: 2,
         slots_total: 10,
         slots_free: 9,
         tenants: 1,
@@ -118,6 +120,7 @@ async fn server_show_lists_everything() {
     memory           1.5/2.0 GiB free
     disk             40.0/100.0 GiB free
     agent version    0.1.0
+    protocol         1-2
     joined           2026-03-01T12:00:00.5Z
     last seen        2026-03-01T13:00:00Z
     admin container  feather-work-blue on port 8080, running
@@ -190,7 +193,9 @@ async fn server_show_has_the_same_in_json() {
       ],
       "cordoned": false,
       "labels": {},
-      "version": 0
+      "version": 0,
+      "identity": null,
+      "protocol": "1-2"
     }
     --- exit 0
     "#);
@@ -270,6 +275,50 @@ async fn tenant_list_shows_where_each_lives_and_what_needs_a_person() {
 }
 
 #[tokio::test]
+async fn wide_lists_have_what_the_others_leave_out() {
+    let controller = Controller::start().await;
+    let label = types_pb::Label { name: "region".into(), value: "eu".into() };
+    let alice = pb::Tenant {
+        created: ago(75),
+        image_digest: "sha256:5f3a00000000000000".into(),
+        last_verified_backup: ago(30),
+        on: vec![label.clone()],
+        pin: "nyc".into(),
+        restarts: 2,
+        limits: Some(types_pb::TenantLimits { memory_bytes: 3 << 29, cpu_millis: 1500, pids: 0, revision: 2 }),
+        ..alice()
+    };
+    let bob = pb::Tenant { name: "bob".into(), state: pb::TenantState::Changing.into(), ..Default::default() };
+    controller.answers("ListTenants", pb::ListTenantsResponse { tenants: vec![alice, bob] });
+    let ran = controller.run("tenant list --output wide").await;
+    let columns = |line: &str| -> Vec<String> {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    };
+    let lines: Vec<_> = ran.stdout.lines().map(columns).collect();
+    let told: Vec<_> = lines[0].iter().zip(&lines[1]).map(|(head, cell)| format!("{head}={cell}")).collect();
+    for cell in ["GENERATION=3", "RESTARTS=2", "MEMORY=1536 MiB", "CPUS=1.5", "PIDS=-", "BOUND TO=nyc, region=eu"] {
+        assert!(told.contains(&cell.to_owned()), "{told:?}");
+    }
+    assert!(told.contains(&"LAST VERIFIED BACKUP=1d ago".to_owned()), "{told:?}");
+    assert!(told.contains(&"IMAGE=5f3a00000000".to_owned()), "{told:?}");
+    assert_eq!(lines[2].len(), lines[0].len(), "an empty cell is shown as a dash: {ran}");
+    let nyc = pb::Server { labels: vec![label], joined: ago(50), ..nyc() };
+    controller.answers("ListServers", pb::ListServersResponse { servers: vec![nyc, fra()], ..Default::default() });
+    assert_snapshot!(controller.run("server list --output wide").await, @r"
+    --- stdout
+    NAME  STATE        SLOTS       TENANTS  MEMORY            DISK                 ADDRESS          PUBLIC      SEEN    AGE  AGENT  PROTOCOL  INGRESS  LABELS
+    nyc   ready        9/10 free   1        1.5/2.0 GiB free  40.0/100.0 GiB free  10.77.0.11:7443  10.77.0.11  1h ago  2d   0.1.0  1-2       yes      region=eu
+    fra   unreachable  10/10 free  0        -                 -                    10.77.0.12:7443  -           3h ago  -    -      -         -        -
+    --- stderr
+    fra does not answer; its tenants may well be running. Check the machine, its network and its agent.
+    --- exit 0
+    ");
+    controller.answers("GetTenant", pb::GetTenantResponse { tenant: Some(self::alice()) });
+    let wide = controller.run("tenant show alice --output wide").await;
+    assert!(wide.stdout.starts_with("name "), "what has no more to show is shown as ever: {wide}");
+}
+
+#[tokio::test]
 async fn a_crash_loop_is_seen_and_says_what_to_look_at() {
     let controller = Controller::start().await;
     let looping = pb::Tenant { state: pb::TenantState::CrashLoop.into(), restarts: 7, created: ago(30), ..alice() };
@@ -321,7 +370,14 @@ async fn tenant_show_lists_everything() {
       "last_restart": null,
       "on": {},
       "pin": null,
-      "last_verified_backup": null
+      "last_verified_backup": null,
+      "limits": {
+        "memory_bytes": null,
+        "cpu_millis": null,
+        "pids": null
+      },
+      "limits_applied": true,
+      "spread": null
     }
     --- exit 0
     "#);

@@ -18,6 +18,7 @@ mod help;
 mod identity;
 mod images;
 mod lists;
+mod lost;
 mod moves;
 mod status;
 mod swap;

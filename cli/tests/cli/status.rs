@@ -45,6 +45,7 @@ fn status() -> pb::GetStatusResponse {
     pb::GetStatusResponse {
         now: ago(0),
         version: "1.2.3".into(),
+        leader: String::new(),
         servers: vec![
             pb::Server { ingress: true, ..server("nyc", pb::ServerState::Ready, 3) },
             server("fra", pb::ServerState::Unreachable, 0),

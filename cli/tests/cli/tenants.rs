@@ -75,7 +75,7 @@ async fn add_prints_one_line_and_nothing_else_on_stdout() {
     --- exit 0
     ");
     assert_snapshot!(controller.calls(), @r#"
-    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "nyc", dry_run: false, on: [], pin: "" }
+    AddTenant: AddTenantRequest { request_id: "id-0", tenant: "alice", server: "nyc", dry_run: false, on: [], pin: "", limits: None, spread: "" }
     WatchOperation: WatchOperationRequest { id: "op-00000000-0000-0000-0000-000000000001" }
     "#);
 }
@@ -275,7 +275,7 @@ async fn removing_needs_yes_where_nobody_can_be_asked() {
 #[tokio::test]
 async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
     let controller = Controller::start().await;
-    for _ in 0..2 {
+    for _ in 0..3 {
         let expires = Some(to_timestamp(datetime!(2026-03-01 15:00 UTC)));
         controller
             .answers("CreateJoinToken", pb::CreateJoinTokenResponse { token: "feather-join-abc".into(), expires });
@@ -307,11 +307,16 @@ async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&json["server"], &json["token"]), (&"nyc".into(), &"feather-join-abc".into()));
     assert!(json["command"].as_str().unwrap().contains("--volume /srv/work.tar:/opt/feather-work.tar:ro"), "{json}");
+    let again = controller.run("server invite nyc --rejoin").await;
+    let order = ["agent.identity\n", "feather-agent join\n", "s6-svc -r /run/service/agent\n"];
+    let places = order.map(|words| again.stderr.find(words).unwrap());
+    assert!(places.is_sorted(), "its old identity goes first: {}", again.stderr);
     let bad = controller.run("server invite nyc --work-image a:b").await;
     assert!(bad.stderr.contains("it must be a whole path"), "{bad:?}");
     assert_snapshot!(controller.calls(), @r#"
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: false }
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 90, rejoin: false }
+    CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: true }
     "#);
 }
 

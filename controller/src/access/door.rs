@@ -9,7 +9,7 @@ use std::{
 
 use feather_proto::{
     describe,
-    error::Error,
+    error::{Error, reason},
     tls::{Answering, Peer, Taken, refusal},
 };
 use http::{Request, Response};
@@ -21,7 +21,7 @@ use super::{
     recorder::{Record, peek},
     rights::{self, Effect, Right},
 };
-use crate::world::World;
+use crate::{leadership::Following, world::World};
 
 /// Makes services behind the door.
 #[derive(Clone)]
@@ -72,11 +72,23 @@ where
         let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
         let _taken = request.extensions().get::<Taken>().cloned();
         let call = Call { world: self.world.clone(), right, peer, _taken };
+        if call.world.following.is_some() && !right.shown_while_waiting() {
+            return Box::pin(async move { Ok(refusal(call.only_shows().await)) });
+        }
         if right.effect == Effect::Looks {
             return Box::pin(call.look(inner, request));
         }
         Box::pin(call.change(inner, request))
     }
+}
+
+/// What is said to whoever wants more of a controller that waits to lead than to see the fleet.
+fn only_shows(leader: String) -> Error {
+    let at = if leader.is_empty() { "another one".to_owned() } else { format!("the one at {leader}") };
+    let message = format!(
+        "this controller only shows the fleet, {at} leads: ask that one; featherctl finds it when --controller names all of them (A,B)"
+    );
+    Error::unavailable(reason::NOT_LEADER, message).with("leader", leader)
 }
 
 /// A call that has come to the door.
@@ -91,10 +103,26 @@ struct Call {
 impl Call {
     /// Lets the call in, or says why not.
     async fn admit(&self, dry_run: bool) -> Result<(), Error> {
+        if self.world.following.is_some() {
+            // Whoever leads takes people out without telling this process.
+            self.world.access.load(&self.world.store).await?;
+        }
         self.world.access.revoked.check(&self.peer)?;
         self.right.check(self.peer.principal.clone(), dry_run)?;
+        if self.world.following.is_some() {
+            return Ok(());
+        }
         self.world.access.note(&self.world.store, &self.peer, self.world.clock.now()).await;
         Ok(())
+    }
+
+    /// Says who leads, to whoever may know. The connection ends soon after: whoever dials again with several addresses finds the leader.
+    async fn only_shows(&self) -> Error {
+        if let Err(error) = self.admit(false).await {
+            return error;
+        }
+        self.peer.hang_up();
+        only_shows(self.world.following.as_ref().map(Following::leader).unwrap_or_default())
     }
 
     async fn look<S>(self, mut inner: S, request: Request<Body>) -> Result<Response<Body>, S::Error>

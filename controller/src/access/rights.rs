@@ -72,6 +72,8 @@ pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.DnsService/RestoreDnsSnapshot", Admin, ChangesUnlessDry(Viewer)),
     right("feather.controller.v1.DnsService/SetIngress", Admin, ChangesUnlessDry(Viewer)),
     right("feather.controller.v1.EnrollmentService/CreateJoinToken", Admin, Changes),
+    // For whoever has a certificate of an agent, also one that has ended.
+    right("feather.controller.v1.EnrollmentService/GetStanding", Token, Looks),
     right("feather.controller.v1.EnrollmentService/Join", Token, Changes),
     right("feather.controller.v1.EnrollmentService/RenewCertificate", Agent, Changes),
     right("feather.controller.v1.EventService/WatchEvents", Viewer, Looks),
@@ -95,7 +97,9 @@ pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.ServerService/GetServer", Viewer, Looks),
     right("feather.controller.v1.ServerService/LabelServer", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.ServerService/ListServers", Viewer, Looks),
+    right("feather.controller.v1.ServerService/LoseServer", Admin, ChangesUnlessDry(Viewer)),
     right("feather.controller.v1.ServerService/RemoveServer", Admin, ChangesUnlessDry(Admin)),
+    right("feather.controller.v1.ServerService/RenameServer", Admin, ChangesUnlessDry(Viewer)),
     right("feather.controller.v1.ServerService/RetireServer", Admin, ChangesUnlessDry(Admin)),
     right("feather.controller.v1.ServerService/ReturnServer", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.ServerService/SwapAdmin", Operator, ChangesUnlessDry(Operator)),
@@ -107,9 +111,11 @@ pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.StoreService/BackupStore", Admin, Changes),
     right("feather.controller.v1.TenantService/AddTenant", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.TenantService/GetTenant", Viewer, Looks),
+    right("feather.controller.v1.TenantService/LimitTenant", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.TenantService/ListTenants", Viewer, Looks),
     right("feather.controller.v1.TenantService/MigrateTenant", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.TenantService/PlaceTenant", Operator, ChangesUnlessDry(Operator)),
+    right("feather.controller.v1.TenantService/RecoverTenant", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.TenantService/RemoveTenant", Operator, ChangesUnlessDry(Operator)),
     right("feather.controller.v1.TenantService/ResetPassword", Operator, Changes),
     right("feather.controller.v1.TenantService/RestartTenant", Operator, Changes),
@@ -134,6 +140,27 @@ pub const RIGHTS: &[Right] = &[
     right("feather.controller.v1.WarningService/ListWarnings", Viewer, Looks),
     // Part of a move that somebody asked for in another call; the ticket is checked where it is served.
     right("feather.agent.v1.TransferService/SendVolume", Agent, Looks),
+];
+
+/// What a controller shows that waits to lead: what the store and the servers say. What else the leader alone knows (how far a zone, a
+/// certificate, a transfer is) is asked of the leader.
+const SHOWN_WHILE_WAITING: &[&str] = &[
+    "feather.controller.v1.AuditService/ListAudit",
+    "feather.controller.v1.AuditService/VerifyAudit",
+    "feather.controller.v1.BackupService/ListBackupSchedules",
+    "feather.controller.v1.EventService/WatchEvents",
+    "feather.controller.v1.OperationService/GetOperation",
+    "feather.controller.v1.OperationService/ListOperations",
+    "feather.controller.v1.ServerService/GetServer",
+    "feather.controller.v1.ServerService/ListServers",
+    "feather.controller.v1.StatusService/ExplainServer",
+    "feather.controller.v1.StatusService/ExplainTenant",
+    "feather.controller.v1.StatusService/GetStatus",
+    "feather.controller.v1.TenantService/GetTenant",
+    "feather.controller.v1.TenantService/ListTenants",
+    "feather.controller.v1.UserService/ListUsers",
+    "feather.controller.v1.VolumeService/ListVolumes",
+    "feather.controller.v1.WarningService/ListWarnings",
 ];
 
 impl Least {
@@ -163,6 +190,11 @@ impl Right {
             Changes => true,
             ChangesUnlessDry(_) => !dry_run,
         }
+    }
+
+    /// Does a controller answer it that waits to lead?
+    pub fn shown_while_waiting(&self) -> bool {
+        SHOWN_WHILE_WAITING.contains(&self.rpc)
     }
 
     /// May this caller make the call?
@@ -214,6 +246,15 @@ mod tests {
         );
         let idle: Vec<_> = listed.difference(&served).collect();
         assert!(idle.is_empty(), "these calls are in no service: {idle:?}");
+    }
+
+    #[test]
+    fn what_waits_to_lead_only_shows() {
+        for rpc in super::SHOWN_WHILE_WAITING {
+            let right = of(&format!("/{rpc}")).unwrap();
+            assert!(right.effect == Effect::Looks && right.shown_while_waiting(), "{rpc}");
+        }
+        assert!(!of("/feather.controller.v1.TenantService/AddTenant").unwrap().shown_while_waiting());
     }
 
     #[test]

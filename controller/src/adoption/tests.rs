@@ -29,6 +29,7 @@ fn row(state: TenantState, home: Option<&str>) -> TenantRow {
         created: OffsetDateTime::UNIX_EPOCH,
         version: 1,
         bounds: crate::placement::Bounds::default(),
+        limits: Default::default(),
     }
 }
 
@@ -45,6 +46,9 @@ fn report(residence: Residence) -> TenantReport {
         forward_to: None,
         problem: None,
         watch: Default::default(),
+        limits: Default::default(),
+        limits_pending: false,
+        forward_idle: None,
     }
 }
 
@@ -54,7 +58,7 @@ fn snapshot(name: &str, tenants: Vec<TenantReport>) -> ServerSnapshot {
 
 fn observed(residences: &[(&str, Residence)]) -> BTreeMap<ServerName, Observed> {
     let one = |(name, residence): &(&str, Residence)| {
-        let snapshot = Some(snapshot(name, vec![report(*residence)]));
+        let snapshot = Some(snapshot(name, vec![report(*residence)]).into());
         (server(name), Observed { snapshot, last_seen: None, reachability: Reachability::Alive })
     };
     residences.iter().map(one).collect()

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use feather_proto::{
     adoption::Finding,
     email::EmailAddress,
+    epoch::{Epoch, Stamp},
     error::{Error, reason},
     ids::{Generation, ServerName, TenantName},
+    limits::Limits,
     model::{
-        HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, VolumeExpectation, VolumeSummary,
+        HeldCertificate, Image, ServerSnapshot, StartMode, StopReason, TenantReport, VolumeExpectation, VolumeSummary,
         from_timestamp, invalid_field, required, to_timestamp,
     },
     pb::{
@@ -29,14 +31,15 @@ use feather_proto::{
         types::v1 as types,
     },
     tls::{self, Channel, Dial, Principal, PublicCertificate, Revocation, Rotating, Trust},
+    version::{self, Heard},
 };
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use time::OffsetDateTime;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
 
 use super::{
-    Added, Agent, Agents, Call, ImageWanted, LogLine, OnProgress, Pass, Peer, Phase, Probed, PullFrom, Pulled, Reached,
-    Reading, SignUp, SignUps, TransferProgress, Tried, VolumeNow,
+    Added, Agent, Agents, Call, Heeded, ImageWanted, LogLine, OnProgress, Pass, Peer, Phase, Probed, PullFrom, Pulled,
+    Reached, Reading, SignUp, SignUps, TransferProgress, Tried, VolumeNow,
 };
 use crate::world::Password;
 
@@ -56,77 +59,91 @@ pub type Asked = BoxStream<'static, pb::SendVolumeRequest>;
 /// What the source sends, likewise.
 pub type SentVolume = BoxStream<'static, Result<pb::SendVolumeResponse, Error>>;
 
+/// A channel whose calls say under which lead they are made.
+type Led = InterceptedService<Channel, Stamp>;
+
 /// Channels to agents, one for each server and address.
 pub struct GrpcAgents {
     dial: Arc<dyn Dial>,
     identity: Rotating,
-    channels: Mutex<BTreeMap<(ServerName, String), Channel>>,
+    epoch: Epoch,
+    channels: Mutex<BTreeMap<(Principal, String), Channel>>,
 }
 
 impl GrpcAgents {
-    /// Dials with this identity.
-    pub fn new(dial: Arc<dyn Dial>, identity: Rotating) -> Self {
-        Self { dial, identity, channels: Mutex::default() }
+    /// Dials with this identity, and calls under this lead.
+    pub fn new(dial: Arc<dyn Dial>, identity: Rotating, epoch: Epoch) -> Self {
+        Self { dial, identity, epoch, channels: Mutex::default() }
     }
 }
 
 impl Agents for GrpcAgents {
-    fn agent(&self, server: &ServerName, address: &str) -> Result<Arc<dyn Agent>, Error> {
+    fn agent(&self, server: &ServerName, identity: &Principal, address: &str) -> Result<Arc<dyn Agent>, Error> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (server.clone(), address.to_owned());
+        let key = (identity.clone(), address.to_owned());
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
             None => {
                 let trust = Trust::Mutual(self.identity.clone());
-                let channel = tls::channel(self.dial.clone(), address, &Principal::agent(server), &trust)
+                let channel = tls::channel(self.dial.clone(), address, identity, &trust)
                     .map_err(|error| Error::bug(error.to_string()))?;
                 channels.insert(key, channel.clone());
                 channel
             }
         };
-        Ok(Arc::new(GrpcAgent { server: server.clone(), channel }))
+        let heard = channel.heard().clone();
+        let channel = Led::new(channel, self.epoch.stamp());
+        Ok(Arc::new(GrpcAgent { server: server.clone(), channel, heard }))
     }
 }
 
 struct GrpcAgent {
     server: ServerName,
-    channel: Channel,
+    channel: Led,
+    /// What the agent says it speaks.
+    heard: Heard,
+}
+
+/// A snapshot, and what the head of the answer that it came in says of its sender.
+fn observed(snapshot: Option<pb::ServerSnapshot>, heard: &Heard) -> Result<ServerSnapshot, Error> {
+    let snapshot = ServerSnapshot::try_from(required(snapshot, "snapshot")?)?;
+    Ok(ServerSnapshot { protocol: heard.range().unwrap_or(version::SILENT), ..snapshot })
 }
 
 impl GrpcAgent {
-    fn tenants(&self) -> TenantServiceClient<Channel> {
+    fn tenants(&self) -> TenantServiceClient<Led> {
         TenantServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn volumes(&self) -> VolumeServiceClient<Channel> {
+    fn volumes(&self) -> VolumeServiceClient<Led> {
         VolumeServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn servers(&self) -> ServerServiceClient<Channel> {
+    fn servers(&self) -> ServerServiceClient<Led> {
         ServerServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn images(&self) -> ImageServiceClient<Channel> {
+    fn images(&self) -> ImageServiceClient<Led> {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn waitlist(&self) -> WaitlistServiceClient<Channel> {
+    fn waitlist(&self) -> WaitlistServiceClient<Led> {
         WaitlistServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn adoption(&self) -> AdoptionServiceClient<Channel> {
+    fn adoption(&self) -> AdoptionServiceClient<Led> {
         AdoptionServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn certificates(&self) -> CertificateServiceClient<Channel> {
+    fn certificates(&self) -> CertificateServiceClient<Led> {
         CertificateServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn access(&self) -> AccessServiceClient<Channel> {
-        AccessServiceClient::new(self.channel.clone())
+    fn access(&self) -> AccessServiceClient<Led> {
+        AccessServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
-    fn work(&self) -> WorkServiceClient<Channel> {
+    fn work(&self) -> WorkServiceClient<Led> {
         WorkServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
@@ -170,17 +187,18 @@ fn fields(call: &Call) -> (String, String, u64) {
 impl Agent for GrpcAgent {
     async fn snapshot(&self) -> Result<ServerSnapshot, Error> {
         let reply = self.value(self.servers().get_info(within(pb::GetInfoRequest {}, QUICK)).await)?;
-        required(reply.snapshot, "snapshot")?.try_into()
+        observed(reply.snapshot, &self.heard)
     }
 
     async fn watch(&self, heartbeat: Duration) -> Result<BoxStream<'static, Result<ServerSnapshot, Error>>, Error> {
         let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
         let stream = self.value(self.servers().watch(pb::WatchRequest { heartbeat_ms }).await)?;
-        Ok(stream.map(|message| required(message.map_err(Error::from)?.snapshot, "snapshot")?.try_into()).boxed())
+        let heard = self.heard.clone();
+        Ok(stream.map(move |message| observed(message.map_err(Error::from)?.snapshot, &heard)).boxed())
     }
 
     async fn probe(&self, peers: &[Peer]) -> Result<Probed, Error> {
-        let peer = |peer: &Peer| pb::ProbePeer { server: peer.server.to_string(), address: peer.address.clone() };
+        let peer = |peer: &Peer| pb::ProbePeer { server: peer.server.name.clone(), address: peer.address.clone() };
         let message = pb::ProbeRequest { peers: peers.iter().map(peer).collect() };
         let reply = self.value(self.servers().probe(within(message, PROBE)).await)?;
         let some = |text: String| (!text.is_empty()).then_some(text);
@@ -219,6 +237,12 @@ impl Agent for GrpcAgent {
         Ok(self.value(self.access().set_revocations(within(message, QUICK)).await)?.digest)
     }
 
+    async fn heeded(&self) -> Result<Heeded, Error> {
+        let reply = self.value(self.access().get_access(within(pb::GetAccessRequest {}, QUICK)).await)?;
+        let refused = reply.revocations.into_iter().map(Revocation::try_from).collect::<Result<_, _>>()?;
+        Ok(Heeded { refused, lead: reply.lead })
+    }
+
     async fn try_swap(&self, swap: uuid::Uuid, image_digest: &str) -> Result<Tried, Error> {
         let message = pb::TrySwapRequest { request_id: swap.to_string(), image: image_digest.to_owned() };
         let reply = self.value(self.work().try_swap(within(message, SLOW)).await)?;
@@ -235,10 +259,10 @@ impl Agent for GrpcAgent {
         self.value(self.work().abandon_swap(within(message, SLOW)).await).map(drop)
     }
 
-    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation) -> Result<Added, Error> {
+    async fn add_tenant(&self, call: &Call, volume: VolumeExpectation, limits: Limits) -> Result<Added, Error> {
         let (request_id, tenant, generation) = fields(call);
-        let message =
-            pb::AddTenantRequest { request_id, tenant, generation, image: String::new(), volume: volume.into() };
+        let (image, volume, limits) = (String::new(), volume.into(), limits.encode());
+        let message = pb::AddTenantRequest { request_id, tenant, generation, image, volume, limits };
         let reply = self.value(self.tenants().add_tenant(within(message, SLOW)).await)?;
         Ok(Added {
             tenant: required(reply.tenant, "tenant")?.try_into()?,
@@ -271,6 +295,14 @@ impl Agent for GrpcAgent {
         let (request_id, tenant, generation) = fields(call);
         let message = pb::StopTenantRequest { request_id, tenant, generation, reason: reason.into() };
         self.value(self.tenants().stop_tenant(within(message, SLOW)).await).map(drop)
+    }
+
+    async fn limit_tenant(&self, call: &Call, limits: Limits, check_only: bool) -> Result<TenantReport, Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let limits = Some(limits.into());
+        let message = pb::LimitTenantRequest { request_id, tenant, generation, limits, check_only };
+        let reply = self.value(self.tenants().limit_tenant(within(message, QUICK)).await)?;
+        required(reply.tenant, "tenant")?.try_into()
     }
 
     async fn reset_password(&self, call: &Call) -> Result<Password, Error> {
@@ -331,6 +363,12 @@ impl Agent for GrpcAgent {
         self.value(self.tenants().retire_tenant(within(message, SLOW)).await).map(drop)
     }
 
+    async fn reclaim(&self, call: &Call, needs_data: bool) -> Result<(), Error> {
+        let (request_id, tenant, generation) = fields(call);
+        let message = pb::ReclaimTenantRequest { request_id, tenant, generation, needs_data };
+        self.value(self.tenants().reclaim_tenant(within(message, SLOW)).await).map(drop)
+    }
+
     async fn volume(&self, tenant: &TenantName) -> Result<VolumeNow, Error> {
         let message = pb::GetVolumeRequest { tenant: tenant.to_string() };
         let reply = self.value(self.volumes().get_volume(within(message, SLOW)).await)?;
@@ -344,9 +382,9 @@ impl Agent for GrpcAgent {
         })
     }
 
-    async fn grant_transfer(&self, call: &Call, peer: &ServerName, ticket: &str, relayed: bool) -> Result<(), Error> {
+    async fn grant_transfer(&self, call: &Call, peer: &Principal, ticket: &str, relayed: bool) -> Result<(), Error> {
         let (request_id, tenant, generation) = fields(call);
-        let (peer, ticket) = (peer.to_string(), ticket.to_owned());
+        let (peer, ticket) = (peer.name.clone(), ticket.to_owned());
         // As long as agents allow: before it asks, a target may have to read all of an older copy.
         let ttl_seconds = 3600;
         let message = pb::GrantTransferRequest { request_id, tenant, generation, peer, ticket, ttl_seconds, relayed };
@@ -379,7 +417,7 @@ impl Agent for GrpcAgent {
             tenant,
             generation,
             source_address: from.address.clone(),
-            source_server: from.server.to_string(),
+            source_server: from.server.name.clone(),
             ticket: from.ticket.clone(),
             pass: pass.into(),
             bytes_per_second_max: from.bytes_per_second_max.unwrap_or(0),

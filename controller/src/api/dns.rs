@@ -309,7 +309,15 @@ impl DnsService for DnsApi {
         let caller = if dry_run { reader(&request)? } else { admin(&request)? };
         let server: ServerName = request.get_ref().server.parse()?;
         let world = &self.world;
-        world.store.server(&server).await.map_err(Error::from)?.ok_or_else(|| server_not_found(&server))?;
+        let row = world.store.server(&server).await.map_err(Error::from)?.ok_or_else(|| server_not_found(&server))?;
+        if world.dns.keeper().is_ok() && row.public_address.parse::<std::net::IpAddr>().is_err() {
+            let message = format!(
+                "the public address of {server} is {}, which is no IP address: no record can lead to it, and every name without a record of its \
+                 own would lead nowhere; let it join anew with --public-address IP, or choose another server",
+                row.public_address
+            );
+            return Err(Error::refused(reason::WRONG_STATE, message).into());
+        }
         let before = dns::wanted(world).await?.ingress;
         // Planned before it is said, so that a zone that cannot be read does not leave a half-told change.
         let plan = match world.dns.keeper() {
@@ -321,11 +329,10 @@ impl DnsService for DnsApi {
             Err(_) => None,
         };
         if !dry_run && before.as_ref() != Some(&server) {
-            // First, so that at no moment nobody forwards for those who are led to it.
-            if let Some(former) = &before {
-                world.store.set_setting(dns::FORMER_INGRESS, former.as_str()).await.map_err(Error::from)?;
-            }
-            world.store.set_setting(dns::INGRESS, server.as_str()).await.map_err(Error::from)?;
+            let tenants = world.store.tenants().await.map_err(Error::from)?;
+            let left = crate::forwards::dns_knows(world, &tenants).await?.former.is_empty();
+            // Together, so that at no moment nobody forwards for those who are led to the former one.
+            world.store.set_ingress(&server, before.as_ref(), left).await.map_err(Error::from)?;
             tracing::info!(by = %caller, ingress = %server, "another server is the ingress");
             world.ring_desired();
         }
@@ -337,5 +344,8 @@ impl DnsService for DnsApi {
 /// What a person should read who asks how DNS stands.
 fn warnings(names: &Names, wanted: &Wanted, view: &View) -> Vec<String> {
     let refusal = dns::keeper::refusal(view).map(|error| error.message);
-    refusal.into_iter().chain(remarks(names, wanted, &view.found()).into_iter().map(|remark| remark.message)).collect()
+    refusal
+        .into_iter()
+        .chain(remarks(names, wanted, &view.found(names)).into_iter().map(|remark| remark.message))
+        .collect()
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use feather_proto::{
-    error::{Error, reason},
     model::to_timestamp,
     pb::controller::v1::{self as pb, enrollment_service_server::EnrollmentService},
     tls::{Role, calling, require},
@@ -11,7 +10,7 @@ use feather_proto::{
 use tonic::{Request, Response, Status};
 
 use super::admin;
-use crate::enroll::{Enroll, Joining};
+use crate::enroll::{Enroll, Joining, Standing};
 
 /// Lets servers in.
 pub struct Enrollment {
@@ -50,6 +49,7 @@ impl EnrollmentService for Enrollment {
             server: admitted.server.to_string(),
             certificate_pem: admitted.certificate_pem,
             ca_pem: admitted.ca_pem,
+            anew: admitted.anew,
         }))
     }
 
@@ -57,15 +57,23 @@ impl EnrollmentService for Enrollment {
         &self,
         request: Request<pb::RenewCertificateRequest>,
     ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
-        let caller = require(&request, &[Role::Agent])?;
-        let server = caller
-            .name
-            .parse()
-            .map_err(|_: Error| Error::denied(reason::ROLE, format!("{caller} is not the name of a server")))?;
-        let admitted = self.enroll.renew(&server, &calling(&request), &request.get_ref().csr_pem).await?;
+        require(&request, &[Role::Agent])?;
+        let admitted = self.enroll.renew(&calling(&request), &request.get_ref().csr_pem).await?;
         Ok(Response::new(pb::RenewCertificateResponse {
             certificate_pem: admitted.certificate_pem,
             ca_pem: admitted.ca_pem,
         }))
+    }
+
+    async fn get_standing(
+        &self,
+        request: Request<pb::GetStandingRequest>,
+    ) -> Result<Response<pb::GetStandingResponse>, Status> {
+        let standing = match self.enroll.standing(&request.get_ref().certificate_pem).await? {
+            Standing::Member => pb::Standing::Member,
+            Standing::Revoked => pb::Standing::Revoked,
+            Standing::Unknown => pb::Standing::Unknown,
+        };
+        Ok(Response::new(pb::GetStandingResponse { standing: standing.into() }))
     }
 }

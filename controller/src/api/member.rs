@@ -6,7 +6,7 @@ use feather_proto::{
     error::{Error, reason},
     ids::{OperationId, ServerName},
     pb::controller::v1::{self as pb, member_service_server::MemberService},
-    tls::{Principal, Role, peer_valid_from, require},
+    tls::{Principal, Role, calling, require},
 };
 use tonic::{Request, Response, Status};
 
@@ -39,11 +39,7 @@ impl Members {
 
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Error> {
         let principal = require(request, &[Role::Agent])?;
-        let server: ServerName = principal
-            .name
-            .parse()
-            .map_err(|_: Error| Error::denied(reason::ROLE, format!("{principal} is not the name of a server")))?;
-        self.enroll.require_member(&server, peer_valid_from(request)).await?;
+        let server = self.enroll.require_member(&calling(request)).await?.name;
         Ok(Caller { intent: self.intent.within(server.clone()), principal, server })
     }
 }

@@ -209,7 +209,7 @@ impl OperationService for Operations {
         let may_see_password = matches!(caller.role, Role::Operator | Role::Admin);
         let world = self.world.clone();
         world.store.operation(&id).await.map_err(Error::from)?;
-        let changes = world.volatile.subscribe();
+        let changes = world.volatile.follow(&id);
         let stream = futures::stream::unfold(Some((changes, None)), move |state| {
             let (world, id) = (world.clone(), id.clone());
             async move {

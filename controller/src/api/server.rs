@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use feather_proto::{
-    error::Error,
-    ids::ServerName,
+    error::{Error, reason},
+    ids::{ServerName, TenantName},
     labels::Labels,
     model::to_timestamp,
     pb::controller::v1::{self as pb, server_service_server::ServerService},
@@ -12,12 +12,13 @@ use feather_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{admin, change_id, operation, operator, optional, reader, resettling};
+use super::{admin, change_id, losing, operation, operator, optional, reader, resettling};
 use crate::{
     adoption::{self, Names},
     fleet::{self, Observed, Reachability},
     intent::{Asker, Intent, Planned, Resettling},
     placement::Candidate,
+    rename::{self, Change},
     retirement::{self, GivenUp, KeptCopy},
     store::{ServerRow, TenantState, server_not_found},
     upkeep::{self, Edit},
@@ -45,11 +46,16 @@ impl Servers {
     }
 
     pub(super) async fn views(&self) -> Result<Vec<pb::Server>, Error> {
-        let store = &self.world.store;
-        let (members, tenants, running) =
-            (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
-        let observed = self.world.fleet.all();
-        let ingress = crate::dns::wanted(&self.world).await?.ingress;
+        let (store, fleet) = (&self.world.store, &self.world.fleet);
+        let (members, tenants, running, observed, ingress) = loop {
+            let names = fleet.settled().await;
+            let (members, tenants, running) =
+                (store.servers().await?, store.tenants().await?, store.unfinished_operations().await?);
+            let (observed, ingress) = (fleet.all(), crate::dns::wanted(&self.world).await?.ingress);
+            if fleet.holds(names) {
+                break (members, tenants, running, observed, ingress);
+            }
+        };
         let candidates = fleet::candidates(&members, &observed, &tenants, &running);
         let names = Names::new(tenants.clone(), running.iter().filter_map(|one| one.subject.tenant().cloned()));
         let views = members.into_iter().zip(candidates).map(|(row, candidate)| {
@@ -58,7 +64,7 @@ impl Servers {
             };
             let tenants = tenants.iter().filter(living).count();
             let is_ingress = ingress.as_ref() == Some(&row.name);
-            let seen = self.world.fleet.observed(&row.name);
+            let seen = observed.get(&row.name).cloned().unwrap_or_default();
             let told = fleet::told(&row.name, &observed, &names);
             encode(&row, &seen, &candidate, tenants, is_ingress, told)
         });
@@ -113,11 +119,48 @@ fn encode(
         cordoned: row.upkeep.cordoned,
         labels: row.upkeep.labels.encode(),
         version: count(row.upkeep.version),
+        identity: row.identity.to_string(),
+        protocol_oldest: snapshot.map_or(0, |one| one.protocol.oldest()),
+        protocol_newest: snapshot.map_or(0, |one| one.protocol.newest()),
     }
 }
 
 fn count(version: i64) -> u64 {
     u64::try_from(version).unwrap_or_default()
+}
+
+fn renamed(change: Change) -> pb::RenameServerResponse {
+    let names = |tenants: Vec<TenantName>| tenants.into_iter().map(String::from).collect();
+    pb::RenameServerResponse {
+        changed: !change.already,
+        version: count(change.version),
+        identity: change.identity,
+        tenants: names(change.tenants),
+        kept: names(change.kept),
+        pinned: names(change.pinned),
+        moved_away: names(change.moved_away),
+        sent_away: names(change.sent_away),
+        ingress: change.ingress,
+        former_ingress: change.former_ingress,
+    }
+}
+
+/// A server that is out of the fleet runs none of its tenants, also those that the fleet never took in: while it answers, they are looked
+/// for.
+fn no_strangers(world: &World, server: &ServerName) -> Result<(), Error> {
+    let observed = world.fleet.observed(server);
+    let living =
+        observed.alive().into_iter().flat_map(|snapshot| snapshot.tenants.iter().filter(|one| adoption::lives(one)));
+    let names: Vec<_> = living.map(|one| one.tenant.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names = names.join(", ");
+    let message = format!(
+        "{names} would be stopped: {server} runs tenants that the store does not have there. `featherctl server show {server}` says why; let \
+         the fleet take them in and move them away, or remove them in the birth container (`tenant.sh remove NAME`)"
+    );
+    Err(Error::refused(reason::WRONG_STATE, message).with("server", server))
 }
 
 #[tonic::async_trait]
@@ -171,9 +214,10 @@ impl ServerService for Servers {
     ) -> Result<Response<pb::DrainServerResponse>, Status> {
         let caller = operator(&request)?;
         let message = request.into_inner();
+        let flow = resettling::flow(message.bytes_per_second_max, message.route());
         let wanted = Resettling {
             to: super::given(&message.to)?,
-            ..resettling::wanted(message.parallel, message.deadline_seconds, message.partial)?
+            ..resettling::wanted(message.parallel, message.deadline_seconds, message.partial, flow)?
         };
         let asker = asker(&message.request_id, message.dry_run, &caller)?;
         let (planned, moves) = self.intent.drain(&asker, &message.server.parse()?, &wanted).await?;
@@ -187,11 +231,28 @@ impl ServerService for Servers {
     ) -> Result<Response<pb::ReturnServerResponse>, Status> {
         let caller = operator(&request)?;
         let message = request.into_inner();
-        let wanted = resettling::wanted(message.parallel, message.deadline_seconds, message.partial)?;
+        let flow = resettling::flow(message.bytes_per_second_max, message.route());
+        let wanted = resettling::wanted(message.parallel, message.deadline_seconds, message.partial, flow)?;
         let asker = asker(&message.request_id, message.dry_run, &caller)?;
         let (planned, moves) = self.intent.bring_home(&asker, &message.server.parse()?, &wanted).await?;
         let (operation, moves) = (self.operation(&planned).await?, resettling::foreseen(moves));
         Ok(Response::new(pb::ReturnServerResponse { operation, moves }))
+    }
+
+    async fn lose_server(
+        &self,
+        request: Request<pb::LoseServerRequest>,
+    ) -> Result<Response<pb::LoseServerResponse>, Status> {
+        let caller = if request.get_ref().dry_run { reader(&request)? } else { admin(&request)? };
+        let message = request.into_inner();
+        let wanted = losing::losing(&message)?;
+        let asker = asker(&message.request_id, message.dry_run, &caller)?;
+        let (planned, loss) = self.intent.lose(&asker, &message.server.parse()?, &wanted).await?;
+        Ok(Response::new(pb::LoseServerResponse {
+            operation: self.operation(&planned).await?,
+            tenants: losing::fates(loss.fates, self.world.clock.now()),
+            last_heard: loss.last_heard.map(to_timestamp),
+        }))
     }
 
     async fn list_servers(
@@ -219,6 +280,7 @@ impl ServerService for Servers {
     ) -> Result<Response<pb::RemoveServerResponse>, Status> {
         admin(&request)?;
         let name: ServerName = request.get_ref().server.parse()?;
+        no_strangers(&self.world, &name)?;
         if request.get_ref().dry_run {
             self.world.store.check_server_removable(&name).await.map_err(Error::from)?;
         } else {
@@ -250,6 +312,20 @@ impl ServerService for Servers {
             keep_until: one.keep_until.map(to_timestamp),
         };
         Ok(Response::new(pb::RetireServerResponse { kept_copies: copies.into_iter().map(encode).collect() }))
+    }
+
+    async fn rename_server(
+        &self,
+        request: Request<pb::RenameServerRequest>,
+    ) -> Result<Response<pb::RenameServerResponse>, Status> {
+        let caller = if request.get_ref().dry_run { reader(&request)? } else { admin(&request)? };
+        let message = request.into_inner();
+        let (server, name): (ServerName, ServerName) = (message.server.parse()?, message.name.parse()?);
+        let change = rename::rename(&self.world, &server, &name, &caller.to_string(), message.dry_run).await?;
+        if !message.dry_run && !change.already {
+            tracing::info!(%server, %name, identity = change.identity, by = %caller, "server renamed");
+        }
+        Ok(Response::new(renamed(change)))
     }
 
     async fn adopt_server(

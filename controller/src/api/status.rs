@@ -15,6 +15,7 @@ use crate::{
     dns::Mode,
     doctor::{self, Finding, Verdict},
     explain::{self, Explanation},
+    leadership::Following,
     store::TenantRow,
     warnings,
     world::World,
@@ -47,6 +48,7 @@ impl StatusApi {
             dns: self.dns(),
             certificate: self.certificate(),
             warnings: new.into_iter().map(warning::encode).collect(),
+            leader: self.world.following.as_ref().map(Following::leader).unwrap_or_default(),
             acknowledged: u32::try_from(known.len()).unwrap_or(u32::MAX),
         })
     }

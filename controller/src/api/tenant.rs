@@ -6,6 +6,7 @@ use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
     labels::Labels,
+    limits::Change,
     model::{invalid_field, request_id, to_timestamp},
     pb::{
         controller::v1::{self as pb, tenant_service_server::TenantService},
@@ -16,12 +17,12 @@ use feather_proto::{
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
-use super::{change_id, operation, operator, optional, reader};
+use super::{change_id, losing, operation, operator, optional, reader, resettling};
 use crate::{
     agents::Call,
     fleet::{self, Standing},
     intent::{self, Destination, Home, Intent, Move, Planned},
-    placement::{Bounds, Promise},
+    placement::{Bounds, Need, Promise},
     store::{OperationRow, TenantRow, TenantState, server_not_found},
     world::World,
 };
@@ -58,8 +59,24 @@ impl Tenants {
     }
 
     pub(super) async fn views(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
+        let (store, fleet) = (&self.world.store, &self.world.fleet);
+        loop {
+            let names = fleet.settled().await;
+            // Who lives on a server that has another name since a row was read would look lost.
+            let all = store.all_tenants().await?;
+            let now = |row: &TenantRow| all.binary_search_by(|one| one.name.cmp(&row.name)).map(|at| all[at].clone());
+            let views = self.seen(rows.iter().map(|row| now(row).unwrap_or_else(|_| row.clone())).collect()).await?;
+            if fleet.holds(names) {
+                return Ok(views);
+            }
+        }
+    }
+
+    async fn seen(&self, rows: Vec<TenantRow>) -> Result<Vec<pb::Tenant>, Error> {
         let running = self.world.store.unfinished_operations().await?;
         let wanted = crate::dns::wanted(&self.world).await?;
+        let members = self.world.store.servers().await?;
+        let is_lost = |row: &TenantRow| fleet::is_lost(row, |server| members.iter().any(|one| one.name == *server));
         let backed_up = self.world.store.verified_backups().await?;
         let dns_address = |name: &str| {
             let own = wanted.records.iter().find(|record| record.name == name);
@@ -73,7 +90,8 @@ impl Tenants {
                     if row.state == TenantState::Active { dns_address(row.name.as_str()) } else { String::new() };
                 let operation = running.iter().find(|one| one.subject.tenant() == Some(&row.name));
                 let last_verified_backup = backed_up.get(&row.name).copied().map(to_timestamp);
-                pb::Tenant { last_verified_backup, ..self.encode(&row, operation, address) }
+                let view = pb::Tenant { last_verified_backup, ..self.encode(&row, operation, address) };
+                if is_lost(&row) && operation.is_none() { lost(view) } else { view }
             })
             .collect())
     }
@@ -115,7 +133,10 @@ impl Tenants {
             last_restart: report.and_then(|one| one.watch.last_restart).map(to_timestamp),
             on: row.bounds.on.encode(),
             pin: optional(row.bounds.pin.as_ref()),
+            spread: optional(row.bounds.spread.as_ref()),
             last_verified_backup: None,
+            limits: row.limits.encode(),
+            limits_pending: !crate::limits::applied(row, report),
         }
     }
 
@@ -132,20 +153,44 @@ impl Tenants {
     }
 }
 
-fn bounds(on: Vec<feather_proto::pb::types::v1::Label>, pin: &str) -> Result<Bounds, Error> {
-    Ok(Bounds { on: Labels::decode(on)?, pin: super::given(pin)? })
+/// A tenant whose server was declared lost.
+fn lost(view: pb::Tenant) -> pb::Tenant {
+    let problem = fleet::told_lost(&view.name, &view.server);
+    pb::Tenant { state: pb::TenantState::Lost.into(), problem, ..view }
+}
+
+fn bounds(on: Vec<feather_proto::pb::types::v1::Label>, pin: &str, spread: &str) -> Result<Bounds, Error> {
+    let spread = super::given(spread).map_err(|error: Error| error.context("a group is called like a label"))?;
+    Ok(Bounds { on: Labels::decode(on)?, pin: super::given(pin)?, spread })
+}
+
+/// What is to be otherwise; 0 takes a limit away.
+fn change(pb: Option<pb::LimitsChange>) -> Change {
+    let pb = pb.unwrap_or_default();
+    Change {
+        memory_bytes: pb.memory_bytes.map(|bytes| Some(bytes).filter(|bytes| *bytes > 0)),
+        cpu_millis: pb.cpu_millis.map(|millis| Some(millis).filter(|millis| *millis > 0)),
+        pids: pb.pids.map(|pids| Some(pids).filter(|pids| *pids > 0)),
+    }
 }
 
 /// More at once than a fleet has.
 const PLANNED_BEFORE_MAX: usize = 1000;
 
-/// Moves that a dry run has planned before this one.
-fn promises(message: &pb::MigrateTenantRequest) -> Result<Vec<Promise>, Error> {
+/// Moves that a dry run has planned before this one, with the room that each takes.
+fn promises(message: &pb::MigrateTenantRequest, rows: &[TenantRow], least: &Need) -> Result<Vec<Promise>, Error> {
     let planned = &message.planned_before;
     if planned.len() > PLANNED_BEFORE_MAX || (!message.dry_run && !planned.is_empty()) {
         return Err(invalid_field("planned_before", "at most 1000 moves, and only for a dry run"));
     }
-    planned.iter().map(|one| Ok(Promise { target: one.target.parse()?, volume_bytes: one.volume_bytes })).collect()
+    let promise = |one: &pb::PlannedMove| {
+        let tenant: TenantName = one.tenant.parse()?;
+        let row = rows.iter().find(|row| row.name == tenant);
+        let (limits, bounds) = row.map(|row| (row.limits, row.bounds.clone())).unwrap_or_default();
+        let need = Need { bounds, volume_bytes: one.volume_bytes, ..least.clone().of(&tenant, &limits) };
+        Ok(need.promise(one.target.parse()?))
+    };
+    planned.iter().map(promise).collect()
 }
 
 #[tonic::async_trait]
@@ -157,12 +202,12 @@ impl TenantService for Tenants {
         let caller = operator(&request)?;
         let message = request.into_inner();
         let asked = asked(&message.request_id, &message.tenant, message.dry_run, &caller)?;
-        let (server, bounds) = (super::given(&message.server)?, bounds(message.on, &message.pin)?);
+        let (server, bounds) = (super::given(&message.server)?, bounds(message.on, &message.pin, &message.spread)?);
         let home = match (server, &bounds.pin) {
             (Some(server), Some(pin)) if server != *pin => {
                 return Err(invalid_field("pin", "the same server as `server`, or empty").into());
             }
-            (server, pin) => Home { server: server.or_else(|| pin.clone()), bounds },
+            (server, pin) => Home { server: server.or_else(|| pin.clone()), bounds, limits: change(message.limits) },
         };
         let planned = self.intent.add(&asked, home).await?;
         Ok(Response::new(pb::AddTenantResponse {
@@ -183,6 +228,21 @@ impl TenantService for Tenants {
         let planned = self.intent.remove(&asked).await?;
         let operation = self.operation(&planned).await?;
         Ok(Response::new(pb::RemoveTenantResponse { operation, explanation: planned.explanation }))
+    }
+
+    async fn recover_tenant(
+        &self,
+        request: Request<pb::RecoverTenantRequest>,
+    ) -> Result<Response<pb::RecoverTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let asked = asked(&message.request_id, &message.tenant, message.dry_run, &caller)?;
+        let planned = self.intent.recover(&asked, &losing::recovery(&message)?).await?;
+        Ok(Response::new(pb::RecoverTenantResponse {
+            operation: self.operation(&planned).await?,
+            explanation: planned.explanation,
+            target: optional(planned.target),
+        }))
     }
 
     async fn get_tenant(
@@ -236,13 +296,17 @@ impl TenantService for Tenants {
             (None, true) => Destination::Back,
             (None, false) => Destination::Placement,
         };
+        let rows = match message.planned_before.is_empty() {
+            true => Vec::new(),
+            false => self.world.store.tenants().await.map_err(Error::from)?,
+        };
+        let planned_before = promises(&message, &rows, &fleet::need(&self.world))?;
         let wanted = Move {
             to,
             keep_source_seconds: message.keep_source_seconds,
-            bytes_per_second_max: Some(message.bytes_per_second_max).filter(|limit| *limit > 0),
-            relayed: message.route() == pb::TransferRoute::Controller,
+            flow: resettling::flow(message.bytes_per_second_max, message.route()),
             on: Labels::decode(message.on.clone())?,
-            planned_before: promises(&message)?,
+            planned_before,
             part: None,
         };
         let planned = self.intent.migrate(&asked, &wanted).await?;
@@ -273,12 +337,36 @@ impl TenantService for Tenants {
     ) -> Result<Response<pb::PlaceTenantResponse>, Status> {
         let caller = operator(&request)?;
         let message = request.into_inner();
-        let (tenant, bounds): (TenantName, _) = (message.tenant.parse()?, bounds(message.on, &message.pin)?);
+        let (tenant, bounds): (TenantName, _) =
+            (message.tenant.parse()?, bounds(message.on, &message.pin, &message.spread)?);
         let (changed, unmet) = self.intent.bind(&tenant, &bounds, message.dry_run).await?;
         if changed && !message.dry_run {
             tracing::info!(%tenant, by = %caller, "tenant bound");
         }
         Ok(Response::new(pb::PlaceTenantResponse { changed, unmet }))
+    }
+
+    async fn limit_tenant(
+        &self,
+        request: Request<pb::LimitTenantRequest>,
+    ) -> Result<Response<pb::LimitTenantResponse>, Status> {
+        let caller = operator(&request)?;
+        let message = request.into_inner();
+        let (tenant, change): (TenantName, _) = (message.tenant.parse()?, change(message.change));
+        if change.is_empty() {
+            return Err(invalid_field("change", "at least one limit").into());
+        }
+        let done = self.intent.limit(&tenant, &change, message.dry_run).await?;
+        if done.changed && !message.dry_run {
+            tracing::info!(%tenant, by = %caller, revision = done.limits.revision, "limits of a tenant set");
+        }
+        Ok(Response::new(pb::LimitTenantResponse {
+            changed: done.changed,
+            limits: Some(done.limits.into()),
+            applied: done.applied,
+            problem: done.problem.unwrap_or_default(),
+            server: done.server.to_string(),
+        }))
     }
 
     async fn start_tenant(

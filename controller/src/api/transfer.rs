@@ -10,7 +10,7 @@ use feather_proto::{
     ids::{Generation, ServerName},
     model::invalid_field,
     pb::agent::v1::{self as pb, send_volume_request::Event, transfer_service_server::TransferService},
-    tls::{Role, peer_valid_from, require},
+    tls::{Role, calling, require},
 };
 use futures::{StreamExt as _, future::ready, stream, stream::BoxStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -41,12 +41,8 @@ impl TransferService for Transfers {
         &self,
         request: Request<Streaming<pb::SendVolumeRequest>>,
     ) -> Result<Response<Self::SendVolumeStream>, Status> {
-        let caller = require(&request, &[Role::Agent])?;
-        let target: ServerName = caller
-            .name
-            .parse()
-            .map_err(|_: Error| Error::denied(reason::ROLE, format!("{caller} is not the name of a server")))?;
-        self.enroll.require_member(&target, peer_valid_from(&request)).await?;
+        require(&request, &[Role::Agent])?;
+        let target = self.enroll.require_member(&calling(&request)).await?.name;
         let mut messages = request.into_inner();
         let first = tokio::time::timeout(FIRST_MESSAGE_LIMIT, messages.message()).await;
         let first = first.map_err(|_| Error::timeout(reason::INVALID_FIELD, "no first message came"))??;

@@ -32,6 +32,8 @@ const FORM: u32 = 1;
 /// Pieces that are written or read at once.
 const AT_ONCE: usize = 4;
 const LEVEL: i32 = 1;
+/// How long one object may take, with all tries: a disk of another machine that hangs must not hold up others for ever.
+const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 /// Longest list of pieces: 2 TiB of archive.
 const LIST_MAX_BYTES: u64 = 512 << 20;
 const DESCRIPTION_MAX_BYTES: u64 = 64 << 10;
@@ -216,19 +218,29 @@ impl Repository {
         Error::unavailable(reason::REPOSITORY, format!("{} does not do what it should: {text}; try again", self.place))
     }
 
+    fn silent(&self) -> Error {
+        let minutes = ANSWER_MAX.as_secs() / 60;
+        let message =
+            format!("{} did not answer for {minutes} min; look at what it lies on, then try again", self.place);
+        Error::unavailable(reason::REPOSITORY, message)
+    }
+
     async fn put(&self, path: &Path, content: Vec<u8>) -> Result<(), Error> {
-        self.store.put(path, PutPayload::from(content)).await.map(drop).map_err(|error| self.failed(&error))
+        let put = tokio::time::timeout(ANSWER_MAX, self.store.put(path, PutPayload::from(content)));
+        put.await.map_err(|_| self.silent())?.map(drop).map_err(|error| self.failed(&error))
     }
 
     /// `None`: it is not there.
     async fn get(&self, path: &Path, most: u64) -> Result<Option<Bytes>, Error> {
-        let found = match self.store.get(path).await {
-            Ok(found) if found.meta.size > most => return Err(damaged(&self.place, path)),
-            Ok(found) => found.bytes().await,
-            Err(error) => Err(error),
+        let get = async {
+            match self.store.get(path).await? {
+                found if found.meta.size > most => Ok(None),
+                found => found.bytes().await.map(Some),
+            }
         };
-        match found {
-            Ok(content) => Ok(Some(content)),
+        let found = tokio::time::timeout(ANSWER_MAX, get).await.map_err(|_| self.silent())?;
+        match found.map(|content| content.ok_or_else(|| damaged(&self.place, path))) {
+            Ok(content) => content.map(Some),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(&error)),
         }

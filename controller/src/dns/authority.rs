@@ -47,9 +47,19 @@ impl Authorities for Network {
         let mut found = BTreeSet::new();
         for record in named.answers() {
             let RData::NS(server) = &record.data else { continue };
-            // One that has no address answers nobody; the others are enough to ask.
-            if let Ok(addresses) = system.lookup_ip(server.0.clone()).await {
-                found.extend(addresses.iter().map(|address| SocketAddr::new(address, PORT)).filter(is_routed));
+            match system.lookup_ip(server.0.clone()).await {
+                Ok(addresses) => {
+                    found.extend(addresses.iter().map(|address| SocketAddr::new(address, PORT)).filter(is_routed));
+                }
+                // One that has no address answers nobody; the others are enough to ask.
+                Err(error) if error.is_no_records_found() => {}
+                // Without one that may be late, everything would seem to have arrived.
+                Err(error) => {
+                    return Err(format!(
+                        "the address of {}, a name server of {zone}, cannot be found: {error}",
+                        server.0
+                    ));
+                }
             }
         }
         if found.is_empty() {

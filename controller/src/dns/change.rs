@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bag::Bag,
-    ledger::{Ledger, Sent},
+    ledger::{Ledger, Sent, confirms},
+    names::Names,
     propose::clashing,
     zone::{Zone, ZoneRecord},
 };
@@ -55,6 +56,9 @@ pub struct Change {
     pub ttl: u32,
     /// The whole zone, for [`Order::Replace`].
     pub replace: Option<Zone>,
+    /// A person made it on a zone that did not confirm the ledger: what is ours there nobody knew when it began.
+    #[serde(default)]
+    pub unproven: bool,
     /// Calls made.
     pub appends: u32,
     /// Calls made.
@@ -138,6 +142,36 @@ pub fn next(change: &Change, seen: &Seen, now_ms: i64, patience_ms: i64) -> Next
     }
 }
 
+/// Must a change that an earlier process began be left as it is? So it is when the zone confirms neither what was before it nor what
+/// it makes: somebody else has the suffix now, or this ledger is from earlier than the zone.
+pub fn is_overtaken(names: &Names, ledger: &Ledger, change: &Change, zone: &Zone) -> bool {
+    // Between removal and addition there is no marker.
+    let unmarked = (change.order == Order::RemoveFirst && change.removes > 0).then_some(None);
+    let possible = [change.previous.clone(), Some(change.marker.clone())].into_iter().chain(unmarked);
+    let generation = ledger.generation.max(change.generation);
+    !change.unproven
+        && !possible.into_iter().any(|marker| {
+            let then = Ledger {
+                marker,
+                generation,
+                owner: ledger.owner.clone(),
+                owned: change.owned.clone(),
+                ..Ledger::default()
+            };
+            confirms(names, &then, zone).holds()
+        })
+}
+
+/// The ledger without a change that is left as it is. What it sent may still arrive, and is known then.
+pub fn abandon(ledger: &Ledger, change: &Change) -> Ledger {
+    let mut left = ledger.clone();
+    left.pending = None;
+    if change.appends > 0 && change.order != Order::Replace {
+        left.remember(Sent { marker: change.marker.clone(), records: change.append.clone() });
+    }
+    left
+}
+
 /// The ledger when the change has ended, done or given up, by the last read.
 pub fn settle(ledger: &Ledger, change: &Change, zone: &Zone, now_ms: i64) -> Ledger {
     let (all, seen) = (Bag::of(zone), look(change, zone));
@@ -146,6 +180,10 @@ pub fn settle(ledger: &Ledger, change: &Change, zone: &Zone, now_ms: i64) -> Led
     settled.foreign_known = Some(seen.foreign.len());
     if change.appends > 0 && change.order != Order::Replace {
         settled.remember(Sent { marker: change.marker.clone(), records: change.append.clone() });
+    }
+    if seen.applied == 0 && change.unproven {
+        // Nothing came of it, so nobody knows more than before: what the ledger says goes on waiting for a person.
+        return abandon(ledger, change);
     }
     if seen.applied == 0 {
         settled.marker = change.previous.clone().filter(|previous| all.count(previous) > 0);
@@ -169,7 +207,10 @@ pub fn settle(ledger: &Ledger, change: &Change, zone: &Zone, now_ms: i64) -> Led
 
 #[cfg(test)]
 mod tests {
-    use super::{Bag, Change, Ledger, Next, Order, TRIES, Zone, ZoneRecord, look, next, settle};
+    use super::{
+        Bag, Change, Ledger, Names, Next, Order, TRIES, Zone, ZoneRecord, abandon, is_overtaken, look, next, settle,
+    };
+    use crate::dns::ledger;
 
     fn record(host: &str, kind: &str, value: &str) -> ZoneRecord {
         ZoneRecord { host: host.into(), kind: kind.into(), value: value.into(), extra: String::new() }
@@ -192,6 +233,7 @@ mod tests {
             foreign: [&record("www", "a", "192.0.2.9")].into_iter().collect(),
             ttl: 300,
             replace: None,
+            unproven: false,
             appends: 0,
             removes: 0,
             sent_ms: 0,
@@ -273,5 +315,53 @@ mod tests {
         for (new, old) in [(0, true), (1, true), (2, true), (1, false)] {
             assert_eq!(look(&change, &zone(&change, new, old)).foreign, change.foreign, "{new} {old}");
         }
+    }
+
+    #[test]
+    fn what_came_of_nothing_on_a_zone_that_confirmed_nothing_leaves_the_ledger_as_it_was() {
+        let begun = Change { owned: Bag::default(), unproven: true, ..change(Order::AppendFirst) };
+        let ledger = Ledger {
+            marker: begun.previous.clone(),
+            owned: begun.after.clone(),
+            foreign_known: Some(12),
+            pending: Some(begun.clone()),
+            ..Ledger::default()
+        };
+        let settled = settle(&ledger, &begun, &zone(&begun, 0, false), 5);
+        assert_eq!(settled, Ledger { pending: None, ..ledger.clone() });
+        // It came about: what it makes is ours.
+        let settled = settle(&ledger, &begun, &zone(&begun, 1, false), 5);
+        assert_eq!((settled.marker, settled.owned), (Some(begun.marker), begun.after));
+    }
+
+    #[test]
+    fn a_change_of_earlier_goes_on_only_where_the_zone_is_still_the_one_it_was_made_for() {
+        let names = Names::new("example.com", "users.example.com").unwrap();
+        let mark = |owner: &str, generation| ledger::marker(&names, owner, generation, &Bag::default());
+        let begun = Change {
+            marker: mark("us", 5),
+            previous: Some(mark("us", 4)),
+            generation: 5,
+            ..change(Order::AppendFirst)
+        };
+        let kept = Ledger { owner: "us".into(), generation: 5, marker: Some(mark("us", 4)), ..Ledger::default() };
+        let overtaken = |change: &Change, markers: &[ZoneRecord]| {
+            let zone = Zone { ttl: 300, records: markers.to_vec() };
+            is_overtaken(&names, &kept, change, &zone)
+        };
+        for there in [&[mark("us", 4)][..], &[mark("us", 5)], &[mark("us", 4), mark("us", 5)]] {
+            assert!(!overtaken(&begun, there), "{there:?}");
+        }
+        for there in [&[][..], &[mark("us", 40)], &[mark("them", 1)], &[mark("us", 4), mark("them", 1)]] {
+            assert!(overtaken(&begun, there), "{there:?}");
+        }
+        let between = Change { order: Order::RemoveFirst, removes: 1, ..begun.clone() };
+        assert!(!overtaken(&between, &[]) && overtaken(&between, &[mark("us", 40)]));
+        // Whoever takes over has said that the markers give way.
+        assert!(!overtaken(&Change { unproven: true, ..begun.clone() }, &[mark("them", 1)]));
+        // What it sent is known when it arrives late.
+        let left =
+            abandon(&Ledger { pending: Some(begun.clone()), ..kept.clone() }, &Change { appends: 1, ..begun.clone() });
+        assert_eq!((left.pending, left.marker, left.sent[0].marker.clone()), (None, kept.marker, begun.marker));
     }
 }

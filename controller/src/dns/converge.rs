@@ -197,16 +197,32 @@ impl Known {
         self.problem.as_ref()
     }
 
-    /// Is nobody led by an old address to this host any more? What was never asked for follows the wildcard.
-    pub fn is_left(&self, names: &Names, host: &str, now_ms: i64) -> bool {
+    /// Is nobody led by an old address to this host any more? What was never asked for follows the wildcard. `now` is what should be said
+    /// now: what was found when something else was wanted says nothing.
+    pub fn is_left(&self, names: &Names, host: &str, now: &Wanting, now_ms: i64) -> bool {
+        let of = |wanted: &BTreeMap<Question, BTreeSet<String>>, host: &str| -> Vec<(Question, BTreeSet<String>)> {
+            let first = Question { host: host.to_owned(), kind: String::new() };
+            let of_host = wanted.range(first..).take_while(|(question, _)| question.host == host);
+            of_host.map(|(question, values)| (question.clone(), values.clone())).collect()
+        };
+        let same = |host: &str| of(&self.wanted, host) == of(&now.answers, host);
+        if !same(host) || !same(&names.host(plan::WILDCARD)) {
+            return false;
+        }
         let asked = self.wanted.keys().any(|question| question.host == host);
         let wildcard = names.host(plan::WILDCARD);
         self.is_settled(names, if asked { host } else { &wildcard }, now_ms)
     }
 
+    /// How long a name must have been as wanted, and nobody have come by an older address: twice the longest TTL that anybody may
+    /// have been given.
+    pub fn quiet(&self) -> Duration {
+        Duration::from_secs(u64::from(self.ttl_max) * 2)
+    }
+
     /// A forward is no longer needed: it has been as wanted for the longest TTL that anybody may have been given, and as long again.
     pub fn is_settled(&self, names: &Names, host: &str, now_ms: i64) -> bool {
-        let quiet_ms = i64::from(self.ttl_max) * 2_000;
+        let quiet_ms = i64::try_from(self.quiet().as_millis()).unwrap_or(i64::MAX);
         self.converged_ms(names, host).is_some_and(|since| now_ms >= since.saturating_add(quiet_ms))
     }
 }

@@ -253,6 +253,10 @@ impl Provider for Dynadot {
         })
     }
 
+    fn objection(&self, zone: &Zone) -> Option<String> {
+        checks::replace(&self.zone, zone).err()
+    }
+
     async fn replace(&self, zone: &Zone) -> Result<(), ProviderError> {
         checks::replace(&self.zone, zone).map_err(impossible)?;
         self.call(Call::Change, Method::POST, request::replace(zone)).await.map(drop)

@@ -81,11 +81,12 @@ pub struct View {
 
 impl View {
     /// What a person should know of it.
-    pub fn found(&self) -> Found {
+    pub fn found(&self, names: &Names) -> Found {
         Found {
             noticed: self.ledger.noticed.clone(),
             conflicts: self.proposal.conflicts.clone(),
             no_slot: self.proposal.no_slot.clone(),
+            among_ours: self.standing.foreign.records().filter(|record| names.covers(&record.host)).cloned().collect(),
         }
     }
 }
@@ -118,6 +119,18 @@ pub struct Kept {
     pub zone: Zone,
     /// Ours, markers included.
     pub ours: Bag,
+}
+
+impl Kept {
+    fn is_but_for_markers(&self, other: &Self, names: &Names) -> bool {
+        // Of somebody else's record at the marker's name there must be a copy, too.
+        let bare = |kept: &Self| {
+            let markers: Bag = kept.ours.records().filter(|record| record.host == names.marker_host()).collect();
+            let rest = |bag: &Bag| bag.without(&markers).listed();
+            (kept.zone.ttl, rest(&Bag::of(&kept.zone)), rest(&kept.ours))
+        };
+        bare(self) == bare(other)
+    }
 }
 
 /// The right to write, and what is written on.
@@ -180,7 +193,7 @@ impl Keeper {
         if view.proposal.is_empty() && !news {
             let (unsettled, ttl) = (view.proposal.unsettled(), view.zone.ttl);
             let owned = view.standing.ours.len();
-            let found = view.found();
+            let found = view.found(&self.names);
             return Ok(Done { owned, noticed: ledger.noticed, found, unsettled, ttl, ..Done::default() });
         }
         // Whoever wrote the ledger since it was read makes the first write on it fail, before anything is sent.
@@ -239,7 +252,7 @@ impl Keeper {
         self.save(writer).await?;
         done.owned = writer.ledger.owned.len();
         done.noticed = writer.ledger.noticed.clone();
-        done.found = Found { noticed: done.noticed.clone(), ..view.found() };
+        done.found = Found { noticed: done.noticed.clone(), ..view.found(&self.names) };
         (done.unsettled, done.ttl) = (view.proposal.unsettled(), view.zone.ttl);
         Ok(done)
     }
@@ -264,6 +277,12 @@ impl Keeper {
         let mut refused = None;
         loop {
             let Some(change) = writer.ledger.pending.clone() else { return Err(Error::bug("no change is under way")) };
+            if !begins && change::is_overtaken(&self.names, &writer.ledger, &change, &zone) {
+                tracing::warn!("a change that was under way is given up: the zone is not what it was made for");
+                writer.ledger = change::abandon(&writer.ledger, &change);
+                self.save(writer).await?;
+                return Ok(zone);
+            }
             let seen = change::look(&change, &zone);
             self.notice(writer, &change, &seen, &zone, accept_fewer).await?;
             let next = match change::next(&change, &seen, self.now_ms(), patience_ms) {
@@ -368,6 +387,10 @@ impl Keeper {
         }
         if zone.ttl != change.ttl {
             tracing::warn!(was = change.ttl, is = zone.ttl, "the zone's TTL was changed by somebody else");
+            // Every call that adds says a TTL, and the provider takes it for the zone's.
+            if let Some(pending) = writer.ledger.pending.as_mut().filter(|pending| pending.order != Order::Replace) {
+                pending.ttl = zone.ttl;
+            }
         }
         let (gone, came) = (change.foreign.without(&seen.foreign), seen.foreign.without(&change.foreign));
         if gone.is_empty() && came.is_empty() {
@@ -398,6 +421,13 @@ impl Keeper {
 
     async fn keep_snapshot(&self, zone: &Zone, standing: &Standing, why: &str) -> Result<i64, Error> {
         let kept = Kept { zone: zone.clone(), ours: standing.ours.with(&standing.markers) };
+        // A change that is refused again and again must not push out what was kept of better days.
+        let newest = self.store.newest_dns_snapshot(&self.key).await?;
+        if let Some(row) = newest
+            && by_hand::read_kept(&row)?.is_but_for_markers(&kept, &self.names)
+        {
+            return Ok(row.id);
+        }
         let content = serde_json::to_string(&kept).map_err(|error| Error::bug(error.to_string()))?;
         Ok(self.store.add_dns_snapshot(&self.key, self.clock.now(), why, &content, self.rules.snapshots).await?)
     }

@@ -153,6 +153,11 @@ pub fn attribute(names: &Names, ledger: &Ledger, zone: &Zone) -> Standing {
     Standing { proof, ours, markers: known, foreign }
 }
 
+/// Whether the zone confirms the ledger.
+pub fn confirms(names: &Names, ledger: &Ledger, zone: &Zone) -> Proof {
+    proof(ledger, &markers(names, &Bag::of(zone)))
+}
+
 fn proof(ledger: &Ledger, found: &[(&ZoneRecord, Marker)]) -> Proof {
     if let Some((_, other)) = found.iter().find(|(_, marker)| marker.owner != ledger.owner) {
         return Proof::Other(other.owner.clone());

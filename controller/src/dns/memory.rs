@@ -23,6 +23,7 @@ pub struct Memory {
 struct State {
     zone: Zone,
     broken: bool,
+    keeping: bool,
 }
 
 impl Memory {
@@ -34,12 +35,17 @@ impl Memory {
     /// A zone that holds something already.
     pub fn holding(name: &str, mut zone: Zone) -> Self {
         zone.records.sort();
-        Self { name: name.to_owned(), state: Mutex::new(State { zone, broken: false }) }
+        Self { name: name.to_owned(), state: Mutex::new(State { zone, broken: false, keeping: false }) }
     }
 
     /// Answers nothing from now on, or again.
     pub fn set_broken(&self, broken: bool) {
         self.lock().broken = broken;
+    }
+
+    /// Refuses every removal from now on, or takes them again.
+    pub fn set_keeping(&self, keeping: bool) {
+        self.lock().keeping = keeping;
     }
 
     /// Changes the zone as somebody in a web panel would; returns what it holds then.
@@ -91,10 +97,17 @@ impl Provider for Memory {
     async fn remove(&self, records: &[ZoneRecord]) -> Result<Removed, ProviderError> {
         let mut state = self.usable()?;
         checks::remove(records).map_err(refused)?;
+        if state.keeping {
+            return Err(refused("it lets nothing go".to_owned()));
+        }
         let (gone, kept) = state.zone.records.iter().cloned().partition::<Vec<_>, _>(|record| records.contains(record));
         state.zone.records = kept;
         let apex = gone.iter().filter(|record| record.host.is_empty()).count();
         Ok(Removed { apex, sub: gone.len() - apex })
+    }
+
+    fn objection(&self, zone: &Zone) -> Option<String> {
+        checks::replace(&self.name, zone).err()
     }
 
     async fn replace(&self, zone: &Zone) -> Result<(), ProviderError> {

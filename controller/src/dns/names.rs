@@ -75,6 +75,13 @@ impl Names {
         (label == WILDCARD || !label.is_empty() && !label.starts_with('_') && !label.contains('.')).then_some(label)
     }
 
+    /// The tenant at whose name, or below it, a host is.
+    pub fn above<'a>(&self, host: &'a str) -> Option<&'a str> {
+        let labels = if self.under.is_empty() { host } else { host.strip_suffix(&format!(".{}", self.under))? };
+        let label = labels.rsplit('.').next().unwrap_or(labels);
+        (!label.is_empty() && label != WILDCARD && !label.starts_with('_')).then_some(label)
+    }
+
     /// An address record of the fleet as a record of the zone.
     pub fn record(&self, record: &Record) -> ZoneRecord {
         let kind = if matches!(record.address, IpAddr::V4(_)) { "a" } else { "aaaa" };
@@ -112,6 +119,9 @@ mod tests {
             (names.tenant("*.users"), names.tenant("al.users"), names.tenant("www")),
             (Some("*"), Some("al"), None)
         );
+        let above = ["bob.users", "a.b.bob.users", "*.bob.users", "*.users", "_feather.users", "users", "www"];
+        let bob = Some("bob");
+        assert_eq!(above.map(|host| names.above(host)), [bob, bob, bob, None, None, None, None]);
         assert_eq!(
             (names.tenant("_feather.users"), names.tenant("a.b.users"), names.tenant("users")),
             (None, None, None)

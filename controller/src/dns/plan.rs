@@ -26,18 +26,22 @@ pub struct Wanted {
     pub records: BTreeSet<Record>,
     /// Tenants away from the ingress without a record of their own; the ingress forwards them.
     pub over_budget: Vec<TenantName>,
+    /// Tenants at the ingress: the wildcard leads to them.
+    pub at_ingress: BTreeSet<TenantName>,
     /// Servers whose public address is no IP address, so that no record can lead to them.
     pub unaddressable: Vec<ServerName>,
 }
 
-/// The ingress: the settled one while it is a member, otherwise the server that holds most tenants.
+/// The ingress: the settled one while it is a member, otherwise the server that holds most tenants, of those that a record can lead to
+/// if there is one.
 pub fn ingress(settled: Option<&str>, members: &[ServerRow], tenants: &[TenantRow]) -> Option<ServerName> {
     if let Some(row) = members.iter().find(|row| Some(row.name.as_str()) == settled) {
         return Some(row.name.clone());
     }
     let count = |server: &ServerName| active(tenants).filter(|(_, at)| *at == server).count();
     // Of equals the first by name: `max_by_key` would take the last.
-    members.iter().rev().max_by_key(|row| count(&row.name)).map(|row| row.name.clone())
+    let reachable = |row: &ServerRow| row.public_address.parse::<IpAddr>().is_ok();
+    members.iter().rev().max_by_key(|row| (reachable(row), count(&row.name))).map(|row| row.name.clone())
 }
 
 fn active(tenants: &[TenantRow]) -> impl Iterator<Item = (&TenantName, &ServerName)> {
@@ -58,12 +62,15 @@ pub fn wanted(ingress: Option<ServerName>, members: &[ServerRow], tenants: &[Ten
         wanted.records.insert(Record { name: WILDCARD.into(), address: *address });
     }
     let mut own = 0;
-    for (tenant, server) in active(tenants).filter(|(_, server)| Some(*server) != ingress.as_ref()) {
+    for (tenant, server) in active(tenants) {
         match addresses.get(server) {
+            _ if Some(server) == ingress.as_ref() => drop(wanted.at_ingress.insert(tenant.clone())),
             Some(address) if own < budget => {
                 own += 1;
                 wanted.records.insert(Record { name: tenant.to_string(), address: *address });
             }
+            // Its server was declared lost: its name leads to nobody, whatever its record says.
+            None if !members.iter().any(|row| row.name == *server) => {}
             _ => wanted.over_budget.push(tenant.clone()),
         }
     }
@@ -82,6 +89,7 @@ mod tests {
     fn server(name: &str, address: &str) -> ServerRow {
         ServerRow {
             name: name.parse().unwrap(),
+            identity: name.parse().unwrap(),
             address: format!("{address}:7443"),
             public_address: address.into(),
             key_fingerprint: String::new(),
@@ -102,6 +110,7 @@ mod tests {
             created: OffsetDateTime::UNIX_EPOCH,
             version: 1,
             bounds: crate::placement::Bounds::default(),
+            limits: Default::default(),
         }
     }
 
@@ -144,6 +153,11 @@ mod tests {
 
     #[test]
     fn a_server_without_an_ip_address_is_said_so() {
+        // Nobody is made the ingress whom no record can lead to, however many live there.
+        let both = [server("fra", "192.0.2.2"), server("nyc", "nyc.example.com")];
+        let there = [tenant("alice", "nyc", TenantState::Active)];
+        assert_eq!(super::ingress(None, &both, &there), Some("fra".parse().unwrap()));
+        assert_eq!(super::ingress(Some("gone"), &both[1..], &there), Some("nyc".parse().unwrap()));
         let members = [server("nyc", "nyc.example.com")];
         let wanted = wanted(Some("nyc".parse().unwrap()), &members, &[], 2);
         assert!(wanted.records.is_empty());

@@ -164,6 +164,17 @@ pub fn has_shrunk(known: Option<usize>, found: usize) -> bool {
     known.is_some_and(|known| (found == 0 && known > 0) || (found * 2 < known && found + 3 <= known))
 }
 
+/// Of one tenant, and nobody else is led by it.
+fn is_an_address_of_its_own(record: &ZoneRecord) -> bool {
+    matches!(record.kind.as_str(), "a" | "aaaa") && !record.host.starts_with('*')
+}
+
+/// Somebody's record stands at this name or below it, so that no wildcard answers for it.
+fn exists_otherwise(host: &str, foreign: &Bag) -> bool {
+    let below = format!(".{host}");
+    foreign.records().any(|record| record.host == host || record.host.ends_with(&below))
+}
+
 /// The plan. `wanted` in the order of importance: what comes first gets a slot first.
 pub fn propose(ledger: &Ledger, standing: &Standing, zone: &Zone, wanted: &[ZoneRecord]) -> Proposal {
     let (ours, foreign) = (&standing.ours, &standing.foreign);
@@ -183,9 +194,9 @@ pub fn propose(ledger: &Ledger, standing: &Standing, zone: &Zone, wanted: &[Zone
         .filter(|record| ours.count(record) > 1 && foreign.count(record) == 0 && !record.host.starts_with('*'))
         .cloned()
         .collect();
-    create.extend(twice.iter().cloned());
+    create.splice(0..0, twice.iter().cloned());
     let blocked: BTreeSet<String> = conflicts.iter().map(|conflict| conflict.host().to_owned()).collect();
-    let mut remove = twice;
+    let mut remove = twice.clone();
     for record in ours.records().filter(|record| !wanted.contains(record)) {
         // A name whose new record cannot come keeps the old one: it leads to a server that forwards.
         if foreign.count(record) > 0 {
@@ -198,7 +209,20 @@ pub fn propose(ledger: &Ledger, standing: &Standing, zone: &Zone, wanted: &[Zone
     let removed: usize = remove.iter().map(|record| ours.count(record) as usize).sum();
     let settled = standing.markers.len().min(1);
     let room = (SUB_RECORDS_MAX + removed + standing.markers.len()).saturating_sub(sub.len() + 1);
-    let no_slot = create.split_off(room.min(create.len()));
+    let mut no_slot = create.split_off(room.min(create.len()));
+    // What many depend on, or what is there for an hour, takes the slots of tenants: the ingress forwards those.
+    let waiting = no_slot.iter().filter(|record| !is_an_address_of_its_own(record)).count();
+    let led = wanted.iter().any(|record| record.host.starts_with('*') && ours.with(foreign).count(record) > 0);
+    let gives_way = |record: &&ZoneRecord| {
+        let ours = ours.count(record) == 1 && foreign.count(record) == 0;
+        let led = led && !exists_otherwise(&record.host, foreign);
+        ours && led && is_an_address_of_its_own(record) && !blocked.contains(&record.host) && !twice.contains(record)
+    };
+    let displaced: Vec<_> = wanted.iter().rev().filter(gives_way).take(waiting).cloned().collect();
+    create.extend(no_slot.drain(..displaced.len()));
+    let removed = removed + displaced.len();
+    remove.extend(displaced.iter().cloned());
+    no_slot.extend(displaced);
     let marks = standing.proof == Proof::Unmarked || standing.markers.len() > settled;
     let after = (sub.len() + create.len()).saturating_sub(removed);
     let marker_more = usize::from(settled == 0 && !create.is_empty());
@@ -257,6 +281,7 @@ pub fn first_change(
         foreign: standing.foreign.clone(),
         ttl: zone.ttl,
         replace: None,
+        unproven: false,
         appends: 0,
         removes: 0,
         sent_ms: 0,

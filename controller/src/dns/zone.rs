@@ -80,4 +80,6 @@ pub trait Provider: Send + Sync {
     async fn remove(&self, records: &[ZoneRecord]) -> Result<Removed, ProviderError>;
     /// Makes the zone exactly this, whatever it holds: for restoring a snapshot that an operator has confirmed.
     async fn replace(&self, zone: &Zone) -> Result<(), ProviderError>;
+    /// Why [`Provider::replace`] would refuse this zone without asking anybody.
+    fn objection(&self, zone: &Zone) -> Option<String>;
 }

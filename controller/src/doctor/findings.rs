@@ -1,6 +1,12 @@
 //! What answers mean: one line each, and what to type next. Pure.
 
-use feather_proto::ids::ServerName;
+use std::collections::BTreeMap;
+
+use feather_proto::{
+    error::Error,
+    ids::ServerName,
+    version::{self, Age, Range},
+};
 use time::Duration;
 
 use super::{Answer, Answers, Zone};
@@ -63,13 +69,14 @@ pub fn findings(answers: &Answers, warnings: &[WarningRow]) -> Vec<Finding> {
             Ok(answer) => found.extend(of_server(server, answer)),
         }
     }
+    found.extend(of_protocols(&answers.servers));
     if let Some(zone) = &answers.zone {
         found.extend(of_zone(zone));
     }
     let raised = warnings.iter().filter(|row| row.raised.is_some());
     let new = raised.filter(|row| row.acknowledged.is_none());
     // What was just asked for is told by the answer.
-    let asked = ["unreachable", "clock", "dns-provider"];
+    let asked = ["unreachable", "clock", "protocol", "dns-provider"];
     found.extend(new.filter(|row| !asked.contains(&row.kind.as_str())).map(|row| {
         finding(Verdict::Warn, row.subject.trim_start_matches("server/"), "warning", row.message.clone())
             .then(format!("`featherctl warning show {}`", row.id))
@@ -117,6 +124,26 @@ fn of_server(server: &ServerName, answer: &Answer) -> Vec<Finding> {
     found
 }
 
+/// Servers whose agent is of another version of the protocol, and whose turn it is.
+fn of_protocols(servers: &BTreeMap<ServerName, Result<Answer, Error>>) -> Vec<Finding> {
+    let spoken = |(server, answer): (_, &Result<Answer, Error>)| Some((server, answer.as_ref().ok()?.protocol));
+    let spoken: Vec<(&ServerName, Range)> = servers.iter().filter_map(spoken).collect();
+    let newer = spoken.iter().any(|(_, spoken)| spoken.age(version::OURS) == Age::Newer);
+    let first = spoken.iter().find(|(_, spoken)| spoken.age(version::OURS) == Age::Older).map(|(server, _)| *server);
+    let found = spoken.iter().filter(|(_, spoken)| spoken.age(version::OURS) != Age::Same).map(|(server, spoken)| {
+        let said = format!("its agent speaks protocol {spoken}, the controller {}", version::OURS);
+        let next = match first {
+            // The controller is the first of all.
+            _ if newer => "upgrade the controller, then the agents one by one".to_owned(),
+            Some(first) if first == *server => format!("upgrade the agent of {server} next"),
+            Some(first) => format!("upgrade it when {first} is upgraded and ready"),
+            None => "upgrade the controller".to_owned(),
+        };
+        finding(Verdict::Warn, server, "protocol", said).then(next)
+    });
+    found.collect()
+}
+
 fn of_zone(zone: &Zone) -> Vec<Finding> {
     let key = &zone.key;
     let mut found = vec![match &zone.provider {
@@ -147,7 +174,10 @@ fn of_zone(zone: &Zone) -> Vec<Finding> {
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
-    use feather_proto::error::{Error, reason};
+    use feather_proto::{
+        error::{Error, reason},
+        version::{self, Range},
+    };
     use time::OffsetDateTime;
 
     use super::{Finding, Verdict, findings};
@@ -159,7 +189,8 @@ mod tests {
 
     fn answer(ahead_ms: i64, peers: Vec<Reached>) -> Answer {
         let probed = Probed { router_problem: None, peers };
-        Answer { probed, took: Duration::from_millis(3), ahead: time::Duration::milliseconds(ahead_ms) }
+        let (protocol, took) = (version::OURS, Duration::from_millis(3));
+        Answer { probed, protocol, took, ahead: time::Duration::milliseconds(ahead_ms) }
     }
 
     fn reached(server: &str, problem: Option<&str>) -> Reached {
@@ -216,6 +247,25 @@ mod tests {
                 "fail dns name-server: 192.0.2.54:53 does not answer: timed out",
             ]
         );
+    }
+
+    #[test]
+    fn agents_of_another_version_are_upgraded_one_by_one_and_behind_the_controller() {
+        let speaking =
+            |oldest, newest| Ok(Answer { protocol: Range::new(oldest, newest).unwrap(), ..answer(0, vec![]) });
+        let next = |servers: &[(&str, u32, u32)]| {
+            let servers =
+                servers.iter().map(|(name, oldest, newest)| (name.parse().unwrap(), speaking(*oldest, *newest)));
+            let found = findings(&Answers { store: Ok(()), servers: servers.collect(), zone: None }, &[]);
+            let of = found.into_iter().filter(|one| one.check == "protocol");
+            of.map(|one| format!("{}: {}", one.subject, one.next)).collect::<Vec<_>>()
+        };
+        assert!(next(&[("ams", 1, 2), ("nyc", 1, 2)]).is_empty());
+        let mixed = [("ams", 1, 2), ("fra", 1, 1), ("nyc", 1, 1)];
+        let wanted = ["fra: upgrade the agent of fra next", "nyc: upgrade it when fra is upgraded and ready"];
+        assert_eq!(next(&mixed), wanted);
+        let wanted = "upgrade the controller, then the agents one by one";
+        assert_eq!(next(&[("fra", 1, 1), ("nyc", 2, 3)]), [format!("fra: {wanted}"), format!("nyc: {wanted}")]);
     }
 
     #[test]

@@ -37,6 +37,7 @@ fn alice() -> TenantRow {
         created: at(0),
         version: 1,
         bounds: Default::default(),
+        limits: Default::default(),
     }
 }
 
@@ -74,6 +75,9 @@ fn report(residence: Residence, forward_to: Option<&str>) -> TenantReport {
         forward_to: forward_to.map(ToOwned::to_owned),
         problem: None,
         watch: Default::default(),
+        limits: Default::default(),
+        limits_pending: false,
+        forward_idle: forward_to.map(|_| std::time::Duration::from_secs(150)),
     }
 }
 
@@ -87,7 +91,7 @@ fn observed(server: &str, report: TenantReport, copy: bool) -> (ServerName, Obse
     };
     let volumes = if copy { vec![volume] } else { vec![] };
     let snapshot = ServerSnapshot { tenants: vec![report], volumes, ..ServerSnapshot::empty(name(server)) };
-    let seen = Observed { snapshot: Some(snapshot), last_seen: Some(at(3)), reachability: Reachability::Alive };
+    let seen = Observed { snapshot: Some(snapshot.into()), last_seen: Some(at(3)), reachability: Reachability::Alive };
     (name(server), seen)
 }
 
@@ -101,6 +105,7 @@ fn servers() -> BTreeMap<ServerName, Observed> {
 fn explain(row: &TenantRow, operations: &[OperationRow], seen: &BTreeMap<ServerName, Observed>) -> Explanation {
     explain_tenant(&TenantView {
         row,
+        lost: false,
         operations,
         plan: Some("fra: chosen (9 free slots); nyc: where it lives now".into()),
         observed: seen,
@@ -132,7 +137,8 @@ fn a_tenant_that_was_moved_says_by_whom_why_and_what_is_left_of_the_move() {
             "why: fra: chosen (9 free slots)".into(),
             "why: nyc: where it lives now".into(),
             "before: it lived on nyc".into(),
-            "forward: nyc forwards its requests to 192.0.2.2:80: until every name server has led elsewhere for twice the zone's TTL"
+            "forward: nyc forwards its requests to 192.0.2.2:80: until every name server has led elsewhere, and nobody has come here, for \
+             twice the zone's TTL; the last came 2m ago"
                 .into(),
             "copy: nyc keeps a copy of its data from before the move, to move back quickly".into(),
             "dns: alice.example.com leads to 192.0.2.2 by a record of its own; not every name server says so yet".into(),
@@ -184,6 +190,7 @@ fn silence_and_removal_are_no_absence() {
 fn a_server_says_who_lives_there_and_what_it_holds_for_others() {
     let row = ServerRow {
         name: name("nyc"),
+        identity: name("nyc"),
         address: "nyc:7443".into(),
         public_address: "192.0.2.1".into(),
         key_fingerprint: String::new(),

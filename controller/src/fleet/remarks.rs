@@ -12,7 +12,7 @@ pub fn told(server: &ServerName, observed: &BTreeMap<ServerName, Observed>, name
     let seen = observed.get(server);
     let mut told = adoption::conflicts(server, observed, names);
     told.extend(seen.and_then(|seen| without_image(server, seen)));
-    told.extend(seen.and_then(|seen| seen.snapshot.as_ref()).and_then(sick_admin));
+    told.extend(seen.and_then(|seen| seen.snapshot.as_deref()).and_then(sick_admin));
     told
 }
 

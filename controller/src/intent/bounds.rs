@@ -24,8 +24,9 @@ impl Intent {
         }
         let unmet = match &row.server {
             Some(home) => {
-                let labels = store.server(home).await?.ok_or_else(|| server_not_found(home))?.upkeep.labels;
-                bounds.unmet(home, &labels)
+                let there = self.candidates().await?.into_iter().find(|candidate| candidate.server == *home);
+                let there = there.ok_or_else(|| server_not_found(home))?;
+                bounds.unmet(Some(tenant), home, &there.labels, &there.groups)
             }
             None => Vec::new(),
         };

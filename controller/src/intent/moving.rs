@@ -6,6 +6,7 @@ use feather_proto::{
     labels::Labels,
     model::invalid_field,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::MutexGuard;
 
@@ -15,10 +16,11 @@ use crate::{
     fleet,
     operations::{
         Kind,
-        migrate::{Ahead, Measured, Plan, Prediction, predict},
+        migrate::{Ahead, Measured, Past, Plan, Prediction, predict},
     },
     placement::{self, Bounds, Candidate, Decision, Promise},
-    store::TenantRow,
+    rename,
+    store::{OperationRow, TenantRow},
 };
 
 /// How long a move's source copy is kept unless the caller says otherwise.
@@ -63,6 +65,24 @@ pub struct Part {
     pub sends_away: bool,
 }
 
+/// The way that the data of a move takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// What goes between both servers in a second at most.
+    pub bytes_per_second_max: Option<u64>,
+    /// The controller stands between both agents.
+    pub relayed: bool,
+}
+
+impl Flow {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.bytes_per_second_max.is_some_and(|limit| limit < RATE_BYTES_MIN) {
+            return Err(invalid_field("bytes_per_second_max", "0 for no limit, or at least 16 KiB"));
+        }
+        Ok(())
+    }
+}
+
 /// How a tenant is to be moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
@@ -70,10 +90,8 @@ pub struct Move {
     pub to: Destination,
     /// How long the source's copy is kept; 0 for the usual time.
     pub keep_source_seconds: u64,
-    /// What goes between both servers in a second at most.
-    pub bytes_per_second_max: Option<u64>,
-    /// The controller stands between both agents.
-    pub relayed: bool,
+    /// The way that its data takes.
+    pub flow: Flow,
     /// Labels that the target must have, beside those that the tenant is bound to.
     pub on: Labels,
     /// Moves that a dry run planned before this one.
@@ -88,8 +106,7 @@ impl Move {
         Self {
             to,
             keep_source_seconds: 0,
-            bytes_per_second_max: None,
-            relayed: false,
+            flow: Flow::default(),
             on: Labels::default(),
             planned_before: Vec::new(),
             part: None,
@@ -102,8 +119,8 @@ impl Move {
             "migrate": tenant,
             "to": self.to.word(),
             "keep": self.keep_source_seconds,
-            "limit": self.bytes_per_second_max,
-            "relayed": self.relayed,
+            "limit": self.flow.bytes_per_second_max,
+            "relayed": self.flow.relayed,
         });
         if !self.on.is_empty() {
             asked["on"] = to_json(&self.on)?;
@@ -115,10 +132,7 @@ impl Move {
         if self.keep_source_seconds > KEEP_SOURCE_MAX_SECONDS {
             return Err(invalid_field("keep_source_seconds", "at most 315360000 (ten years)"));
         }
-        if self.bytes_per_second_max.is_some_and(|limit| limit < RATE_BYTES_MIN) {
-            return Err(invalid_field("bytes_per_second_max", "0 for no limit, or at least 16 KiB"));
-        }
-        Ok(())
+        self.flow.check()
     }
 }
 
@@ -161,11 +175,14 @@ impl Intent {
             only,
             except: Some(source.clone()),
             bounds: bounds(&row, wanted)?,
-            ..fleet::need(&self.world)
+            ..fleet::need(&self.world).of(&row.name, &row.limits)
         };
         let (Place { decision, target, prediction }, _placing) =
             self.place(&request.tenant, &row, &source, &volume, &need, wanted).await?;
-        let unmet = decision.verdicts.first().map(|(best, _)| row.bounds.unmet(&best.server, &best.labels));
+        let unmet = decision
+            .verdicts
+            .first()
+            .map(|(best, _)| row.bounds.unmet(Some(&row.name), &best.server, &best.labels, &best.groups));
         let left = decision.verdicts.first().map(|(best, _)| after(best, &need));
         let plan = Plan {
             source: source.clone(),
@@ -178,8 +195,8 @@ impl Intent {
                 0 => KEEP_SOURCE_DEFAULT_SECONDS,
                 seconds => seconds,
             },
-            bytes_per_second_max: wanted.bytes_per_second_max,
-            relayed: wanted.relayed,
+            bytes_per_second_max: wanted.flow.bytes_per_second_max,
+            relayed: wanted.flow.relayed,
             predicted: prediction.as_ref().ok().cloned(),
             sent_away_by: wanted.part.as_ref().filter(|part| part.sends_away).map(|part| part.operation.clone()),
         };
@@ -229,7 +246,7 @@ impl Intent {
     }
 
     async fn choose(&self, need: &placement::Need, wanted: &Move) -> Result<Decision, Error> {
-        let candidates = placement::without(self.candidates().await?, &wanted.planned_before, need.memory_bytes);
+        let candidates = placement::without(self.candidates().await?, &wanted.planned_before);
         Ok(placement::choose(candidates, need))
     }
 
@@ -249,8 +266,8 @@ impl Intent {
             files: volume.entries,
             bytes: volume.bytes,
             bytes_lacking: if there.as_ref().is_some_and(same) { volume.bytes_changed } else { volume.bytes },
-            bytes_per_second_max: wanted.bytes_per_second_max,
-            relayed: wanted.relayed,
+            bytes_per_second_max: wanted.flow.bytes_per_second_max,
+            relayed: wanted.flow.relayed,
             running,
         }
     }
@@ -261,7 +278,13 @@ impl Intent {
         target: &ServerName,
         ahead: &Ahead,
     ) -> Result<Result<Prediction, String>, Error> {
-        let past: Vec<_> = self.world.store.moves(PAST_MAX).await?.iter().filter_map(Measured::past).collect();
+        let renamings = self.world.store.renamings().await?;
+        let today = |row: &OperationRow| {
+            let past = Measured::past(row)?;
+            let called = |name| rename::called_now(name, row.created, &renamings);
+            Some(Past { source: called(&past.source)?, target: called(&past.target)?, ..past })
+        };
+        let past: Vec<_> = self.world.store.moves(PAST_MAX).await?.iter().filter_map(today).collect();
         Ok(predict(&past, source, target, ahead))
     }
 }
@@ -276,13 +299,12 @@ fn bounds(row: &TenantRow, wanted: &Move) -> Result<Bounds, Error> {
             row.name
         ))
     })?;
-    Ok(Bounds { on, pin: own.pin })
+    Ok(Bounds { on, ..own })
 }
 
 /// What a server has left when it has taken this.
 fn after(candidate: &Candidate, need: &placement::Need) -> Candidate {
-    let promise = Promise { target: candidate.server.clone(), volume_bytes: need.volume_bytes };
-    let mut left = placement::without(vec![candidate.clone()], &[promise], need.memory_bytes);
+    let mut left = placement::without(vec![candidate.clone()], &[need.promise(candidate.server.clone())]);
     left.pop().unwrap_or_else(|| candidate.clone())
 }
 

@@ -8,7 +8,7 @@ use feather_proto::{
 use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::json;
 
-use super::{Asker, Intent, Planned, Proposal, to_json};
+use super::{Asker, Flow, Intent, Planned, Proposal, to_json};
 use crate::{
     fleet,
     operations::{
@@ -41,6 +41,8 @@ pub struct Resettling {
     pub deadline_seconds: u64,
     /// Also when not everybody fits.
     pub partial: bool,
+    /// The way that the data of each move takes.
+    pub flow: Flow,
 }
 
 /// Where one of them would go.
@@ -106,9 +108,13 @@ impl Intent {
         if wanted.deadline_seconds > DEADLINE_MAX_SECONDS {
             return Err(invalid_field("deadline_seconds", "at most 2592000 (30 days), or 0 for none"));
         }
+        wanted.flow.check()?;
         let kind = if way == Way::Drain { Kind::Drain } else { Kind::Return };
         let mut asked = json!({ "to": wanted.to, "parallel": parallel, "deadline": wanted.deadline_seconds, "partial": wanted.partial });
         asked[kind.name()] = json!(server);
+        if wanted.flow != Flow::default() {
+            asked["flow"] = to_json(&wanted.flow)?;
+        }
         let subject = Subject::Residents(server.clone());
         if let Some(known) = self.known_on(&subject, request, &asked).await? {
             return Ok((known, Vec::new()));
@@ -137,6 +143,7 @@ impl Intent {
             tenants: foreseen.iter().map(|one| one.tenant.clone()).collect(),
             to: wanted.to.clone(),
             parallel,
+            flow: wanted.flow,
             deadline_ms: deadline.map(|at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
             cordoned_before: member.upkeep.cordoned,
             requested_by: request.requested_by.clone(),
@@ -200,7 +207,7 @@ impl Intent {
         placement::Need {
             volume_bytes: volume.map_or(0, |volume| volume.disk_bytes),
             image_digest: report.and_then(|report| report.image_digest),
-            ..fleet::need(&self.world)
+            ..fleet::need(&self.world).of(&row.name, &row.limits)
         }
     }
 }

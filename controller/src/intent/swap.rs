@@ -20,11 +20,10 @@ impl Intent {
         }
         self.member(server).await?;
         self.reachable(server)?;
-        let snapshot = self.world.agent(server).await?.snapshot().await.map_err(nothing_began)?;
+        let snapshot = self.world.look(server).await.map_err(nothing_began)?;
         let image = find(&snapshot, server, image)?;
         let digest = image.digest.clone();
         let explanation = vec![explain(&snapshot, server, &image)?];
-        self.world.fleet.saw(server, snapshot, self.world.clock.now());
         let plan = to_json(&swap::Plan { server: server.clone(), image: image.reference, image_digest: image.digest })?;
         let proposal = Proposal::on(Kind::Swap, asked, server.clone(), plan, explanation);
         Ok((self.begin_on(subject, request, proposal).await?, digest))

@@ -4,12 +4,16 @@ use async_trait::async_trait;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
+    limits::Limits,
     model::VolumeExpectation,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Outcome, Procedure, Step};
-use crate::store::{TenantState, TenantUpdate};
+use crate::{
+    agents::{Agent, Call},
+    store::{TenantState, TenantUpdate},
+};
 
 /// What is decided beforehand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +22,9 @@ pub struct Plan {
     pub server: ServerName,
     /// Its data was kept there and must be found.
     pub data_expected: bool,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// What the steps find out.
@@ -77,6 +84,7 @@ impl Procedure for Add {
                     previous_server: None,
                     running: Some(true),
                     sent_away: None,
+                    homeless: false,
                 }),
             }),
             Steps::Dns => super::engine::settle_dns(context.world).await,
@@ -112,11 +120,26 @@ impl Procedure for Add {
     }
 }
 
+/// Its server may still forward what came for it while it lived elsewhere. A reconciler ends that by and by, but for an agent it means that
+/// newer data is elsewhere, and whoever adds it knows that this is over.
+async fn no_forward(context: &Context<'_, Plan>, agent: &dyn Agent) -> Result<(), Error> {
+    let (world, tenant) = (context.world, context.tenant());
+    let report = world.fleet.tenant(&context.plan.server, tenant);
+    if report.is_none_or(|report| report.forward_to.is_none()) {
+        return Ok(());
+    }
+    // As the reconciler does it: under the placement in force.
+    let generation = world.store.require_tenant(tenant).await?.generation;
+    let call = Call { generation, ..context.call("forward") };
+    agent.hand_off(&call, None).await.map(drop)
+}
+
 async fn provision(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     let plan = context.plan;
     let expectation = if plan.data_expected { VolumeExpectation::Kept } else { VolumeExpectation::Any };
     let agent = context.world.agent(&plan.server).await?;
-    let added = agent.add_tenant(&context.call("provision"), expectation).await?;
+    no_forward(context, &*agent).await?;
+    let added = agent.add_tenant(&context.call("provision"), expectation, plan.limits).await?;
     facts.found_data = added.found_data;
     facts.port = added.tenant.port;
     context.world.volatile.keep_password(context.id, added.password);

@@ -216,6 +216,11 @@ impl Driver {
             if may_fail && (last || !error.code.retryable()) {
                 return Ok(Tried::Failed(error));
             }
+            // An operation begins on members only, and a member that it is about leaves the fleet in one way: it was declared lost. There is
+            // nothing to put back there, and nobody who would do it.
+            if !may_fail && error.is(reason::SERVER_NOT_FOUND) {
+                return Ok(Tried::Done(Outcome::note(format!("nothing more to do: {}", error.message))));
+            }
             if last && !run.stuck {
                 run.stuck = true;
                 let context = self.context(run);
@@ -347,7 +352,7 @@ impl Driver {
         self.world.store.append(append).await?;
         run.sequence += 1;
         run.progress = progress;
-        self.world.volatile.ring();
+        self.world.volatile.ring(&run.row.id);
         Ok(())
     }
 }

@@ -18,8 +18,10 @@ use super::{
     Context, Kind, Outcome,
     add::Add,
     driver::{Cancel, Driver},
+    lost::Lose,
     migrate::Migrate,
     power::{Restart, Start, Stop},
+    recover::Recover,
     remove::Remove,
     resettle::Resettle,
     swap::Swap,
@@ -133,9 +135,11 @@ impl Engine {
                 Kind::Restart => driver.run::<Restart>().await,
                 Kind::Swap => driver.run::<Swap>().await,
                 Kind::Drain | Kind::Return => driver.run::<Resettle>().await,
+                Kind::Lost => driver.run::<Lose>().await,
+                Kind::Recover => driver.run::<Recover>().await,
             }
             engine.lock().remove(&id);
-            engine.world.volatile.ring();
+            engine.world.volatile.ring(&id);
         });
     }
 

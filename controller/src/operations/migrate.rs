@@ -197,7 +197,11 @@ impl Procedure for Migrate {
             // stays until the source has said that it runs: if the source has lost its own, this is the only one.
             Steps::Start => abandon(context, "start", true).await,
             Steps::Stop => restart_source(context, facts).await,
-            Steps::Reserve => abandon(context, "reserve", false).await,
+            // A lost source has no data any more: what has come over of it, whole or not, is not deleted by this.
+            Steps::Reserve => {
+                let keeps = world_without(context, &context.plan.source).await?;
+                abandon(context, "reserve", keeps).await
+            }
             // What was received goes with the reservation, behind the source's restart: its users must not wait for a target
             // that may be gone.
             Steps::Precopy | Steps::Transfer | Steps::Verify => {
@@ -268,6 +272,7 @@ fn commit(context: &Context<'_, Plan>) -> Outcome {
                 operation,
                 at_ms: context.now_ms(),
             }),
+            homeless: false,
         }),
     }
 }
@@ -299,6 +304,11 @@ async fn abandon(context: &Context<'_, Plan>, step: &str, keep_data: bool) -> Re
     target.abandon(&context.call(&format!("abandon-{step}")), keep_data).await?;
     let left = if keep_data { "runs nothing of it" } else { "holds nothing of it" };
     Ok(Outcome::note(format!("{} {left}", context.plan.target)))
+}
+
+/// Was this server declared lost?
+async fn world_without(context: &Context<'_, Plan>, server: &ServerName) -> Result<bool, Error> {
+    Ok(context.world.store.server(server).await?.is_none())
 }
 
 async fn restart_source(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {

@@ -18,6 +18,9 @@ use crate::store::{TenantState, TenantUpdate};
 pub struct Plan {
     /// Where it lives.
     pub server: ServerName,
+    /// That server is lost, and the data with it: its name shall be free.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// What the steps find out.
@@ -64,9 +67,13 @@ impl Procedure for Remove {
                 message: "no longer wanted".into(),
                 tenant: Some(TenantUpdate {
                     state: Some(TenantState::Removed),
+                    homeless: context.plan.lost,
                     ..TenantUpdate::generation(context.tenant().clone(), context.fence.generation)
                 }),
             }),
+            Steps::Withdraw if context.plan.lost => {
+                Ok(Outcome::note(format!("{} is lost: nothing is left to be taken away", context.plan.server)))
+            }
             Steps::Withdraw => {
                 let agent = context.world.agent(&context.plan.server).await?;
                 agent.remove_tenant(&context.call("withdraw"), false).await?;

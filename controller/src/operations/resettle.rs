@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 use super::{Context, Kind, Outcome, Procedure, State, Step};
 use crate::{
     fleet::Reachability,
-    intent::{Destination, Move, Part, Request},
+    intent::{Destination, Flow, Move, Part, Request},
     store::{OperationRow, TenantState},
     upkeep::{self, Edit},
 };
@@ -30,6 +30,7 @@ use crate::{
 mod standing;
 
 pub use standing::{End, Next, Told, Way, next};
+pub(super) use standing::{ended, so_far as told_so_far};
 
 /// How long a move that is stuck is waited for when all others have ended and no deadline was given.
 const STUCK_PATIENCE: Duration = Duration::from_secs(600);
@@ -49,6 +50,9 @@ pub struct Plan {
     pub to: Option<ServerName>,
     /// Moves at once.
     pub parallel: u8,
+    /// The way that the data of each takes.
+    #[serde(default)]
+    pub flow: Flow,
     /// From then on no more moves begin, in milliseconds since 1970.
     pub deadline_ms: Option<i64>,
     /// Was it cordoned before?
@@ -286,7 +290,7 @@ async fn begin(context: &About<'_>, turn: &Mutex<()>, tenant: &TenantName) -> Re
         (Way::Return, _) => Destination::Server(plan.server.clone()),
     };
     let part = Part { operation: context.id.clone(), sends_away: plan.way == Way::Drain };
-    context.intent().migrate(&request, &Move { part: Some(part), ..Move::to(to) }).await.map(drop)
+    context.intent().migrate(&request, &Move { part: Some(part), flow: plan.flow, ..Move::to(to) }).await.map(drop)
 }
 
 /// Takes back what is under way, as far as it can be, and waits for its end.

@@ -6,7 +6,7 @@
 
 use feather_proto::ids::TenantName;
 
-use super::{Candidate, Decision, Need, Promise, Verdict, choose, judge, without};
+use super::{Candidate, Decision, Need, Verdict, choose, judge, without};
 
 /// One of several, with what was decided for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn choose_all(candidates: &[Candidate], wanted: Vec<(TenantName, Need)>) -> 
     for (_, tenant, need) in wanted {
         let decision = choose(left.clone(), &need);
         if let Some(target) = decision.chosen.clone() {
-            left = without(left, &[Promise { target, volume_bytes: need.volume_bytes }], need.memory_bytes);
+            left = without(left, &[need.promise(target)]);
         }
         seats.push(Seat { tenant, need, decision });
     }
@@ -53,6 +53,7 @@ mod tests {
             not_ready: None,
             cordoned: false,
             labels: Labels::new(labels.split_whitespace().map(|one| one.parse().unwrap())).unwrap(),
+            groups: Default::default(),
             slots_free: slots,
             memory_free_bytes: 1 << 40,
             disk_free_bytes: disk,
@@ -64,13 +65,14 @@ mod tests {
     fn need(volume_bytes: u64, on: &str) -> Need {
         let on = Labels::new(on.split_whitespace().map(|one| one.parse().unwrap())).unwrap();
         Need {
+            tenant: None,
             memory_bytes: 1,
             volume_bytes,
             disk_headroom_bytes: 0,
             image_digest: None,
             only: None,
             except: None,
-            bounds: Bounds { on, pin: None },
+            bounds: Bounds { on, ..Bounds::default() },
         }
     }
 
@@ -99,6 +101,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_two_of_a_group_are_seated_together(
+            slots in prop::collection::vec(0u32..5, 0..5),
+            groups in prop::collection::vec(0u8..4, 0..12),
+        ) {
+            let rest: Vec<_> =
+                slots.iter().enumerate().map(|(at, slots)| candidate(&format!("s{at}"), *slots, 1 << 30, "")).collect();
+            // Whoever is in group 0 is in none.
+            let group = |number: u8| (number > 0).then(|| format!("g{number}").parse().unwrap());
+            let wanted = groups.iter().enumerate().map(|(at, number)| {
+                let (tenant, base) = (name(&format!("t{at}")), need(10, ""));
+                let bounds = Bounds { spread: group(*number), ..base.bounds.clone() };
+                (tenant.clone(), Need { tenant: Some(tenant), bounds, ..base })
+            });
+            let seats = choose_all(&rest, wanted.collect());
+            let mut together = std::collections::BTreeSet::new();
+            for seat in &seats {
+                if let (Some(server), Some(group)) = (&seat.decision.chosen, &seat.need.bounds.spread) {
+                    prop_assert!(together.insert((server.clone(), group.clone())), "{:?}", told(&seats));
+                }
+            }
+        }
+
         #[test]
         fn nobody_is_seated_where_there_is_no_slot(
             slots in prop::collection::vec(0u32..4, 0..5),

@@ -28,6 +28,31 @@ fn row(row: &AnyRow) -> Result<Row> {
     })
 }
 
+/// Adds a row behind the last one; part of a larger change.
+pub(super) async fn append_in(connection: &mut sqlx::AnyConnection, entry: &Entry) -> Result<()> {
+    let last =
+        sqlx::query("SELECT * FROM audit ORDER BY sequence DESC LIMIT 1").fetch_optional(&mut *connection).await?;
+    let last = last.as_ref().map(row).transpose()?;
+    let (sequence, previous) = last.map_or((1, ORIGIN.to_owned()), |last| (last.sequence + 1, last.hash));
+    sqlx::query(
+        "INSERT INTO audit (sequence, at_ms, caller, address, rpc, arguments, code, reason, operation, hash) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(i64::try_from(sequence).map_err(corrupt)?)
+    .bind(to_ms(entry.at))
+    .bind(entry.caller.clone())
+    .bind(entry.address.clone())
+    .bind(entry.rpc.clone())
+    .bind(entry.arguments.clone())
+    .bind(entry.code.clone())
+    .bind(entry.reason.clone())
+    .bind(entry.operation.clone())
+    .bind(link(&previous, sequence, entry))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     /// Adds a row behind the last one.
     pub async fn append_audit(&self, entry: &Entry) -> Result<()> {
@@ -43,26 +68,7 @@ impl Store {
 
     async fn try_append_audit(&self, entry: &Entry) -> Result<()> {
         let mut transaction = self.begin().await?;
-        let last =
-            sqlx::query("SELECT * FROM audit ORDER BY sequence DESC LIMIT 1").fetch_optional(&mut *transaction).await?;
-        let last = last.as_ref().map(row).transpose()?;
-        let (sequence, previous) = last.map_or((1, ORIGIN.to_owned()), |last| (last.sequence + 1, last.hash));
-        sqlx::query(
-            "INSERT INTO audit (sequence, at_ms, caller, address, rpc, arguments, code, reason, operation, hash) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
-        .bind(i64::try_from(sequence).map_err(corrupt)?)
-        .bind(to_ms(entry.at))
-        .bind(entry.caller.clone())
-        .bind(entry.address.clone())
-        .bind(entry.rpc.clone())
-        .bind(entry.arguments.clone())
-        .bind(entry.code.clone())
-        .bind(entry.reason.clone())
-        .bind(entry.operation.clone())
-        .bind(link(&previous, sequence, entry))
-        .execute(&mut *transaction)
-        .await?;
+        append_in(&mut transaction, entry).await?;
         self.commit(transaction, "audit").await
     }
 

@@ -235,6 +235,15 @@ impl Store {
         Ok(id)
     }
 
+    /// The newest snapshot of a zone.
+    pub async fn newest_dns_snapshot(&self, zone: &str) -> Result<Option<SnapshotRow>> {
+        let row = sqlx::query("SELECT * FROM dns_snapshots WHERE zone = $1 ORDER BY id DESC LIMIT 1")
+            .bind(zone.to_owned())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(snapshot).transpose()
+    }
+
     /// Snapshots of a zone, the newest first.
     pub async fn dns_snapshots(&self, zone: &str) -> Result<Vec<SnapshotRow>> {
         let rows = sqlx::query("SELECT * FROM dns_snapshots WHERE zone = $1 ORDER BY id DESC")

@@ -192,7 +192,7 @@ impl Store {
         rows.iter().map(source).collect()
     }
 
-    /// Takes in what a server told, if nobody has done so since `before` was read.
+    /// Takes in what a member told, if nobody has done so since `before` was read.
     pub async fn take_in_events(
         &self,
         server: &ServerName,
@@ -205,7 +205,8 @@ impl Store {
         let (name, reachable) = (server.as_str().to_owned(), i64::from(now.reachable));
         let query = match before {
             None => sqlx::query(
-                "INSERT INTO event_sources (server, reachable, taken) VALUES ($1, $2, $3) ON CONFLICT (server) DO NOTHING",
+                "INSERT INTO event_sources (server, reachable, taken) SELECT name, $2, $3 FROM servers WHERE name = $1 \
+                 ON CONFLICT (server) DO NOTHING",
             )
             .bind(name)
             .bind(reachable)

@@ -2,7 +2,9 @@
 //!
 //! Times are the database's own, so that clocks of controllers need not agree.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
+
+use feather_proto::epoch::Epoch;
 
 use super::{Result, Store, column};
 
@@ -21,6 +23,11 @@ pub enum Stood {
 }
 
 impl Store {
+    /// The lead that this handle and its clones write under, for calls that say so.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch.clone()
+    }
+
     /// Does this store take several controllers, of which one leads?
     pub fn is_shared(&self) -> bool {
         !self.embedded
@@ -34,15 +41,38 @@ impl Store {
         }
     }
 
+    /// The number of the next lead.
+    fn next(&self) -> String {
+        let clock = self.clock();
+        format!("CASE WHEN {clock} / 1000 > epoch THEN {clock} / 1000 ELSE epoch + 1 END")
+    }
+
+    /// Takes the lead of a store that is this process's alone; whoever had it before has it no more. Returns its number.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn lead_alone(&self) -> Result<i64> {
+        let sql = format!(
+            "UPDATE turns SET taken = taken + 1, epoch = {}, holder = '', address = '', expires_ms = 0 WHERE name = 'write' RETURNING epoch",
+            self.next()
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&self.pool).await?;
+        let epoch = column(&row, "epoch")?;
+        self.epoch.set(epoch);
+        Ok(epoch)
+    }
+
     /// Takes the lead if nobody has it: from then on this handle and its clones write under the new number, and only as long as it is the
     /// newest. A holder that did not hear of its success finds it by standing again, under a higher number.
     ///
-    /// `holder` names one process and is never used by another one.
+    /// `holder` names one process and is never used by another one. Numbers are seconds since 1970 by the database's clock, unless that
+    /// would not be more than the last one: so the lead of a store that was brought back from a backup is above all that agents met before
+    /// they lost it, too.
     pub async fn stand(&self, holder: &str, address: &str, life: Duration) -> Result<Stood> {
         let life_ms = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
-        let clock = self.clock();
+        let (clock, next) = (self.clock(), self.next());
         let sql = format!(
-            "UPDATE turns SET taken = taken + 1, epoch = epoch + 1, holder = $1, address = $2, expires_ms = {clock} + $3 \
+            "UPDATE turns SET taken = taken + 1, epoch = {next}, holder = $1, address = $2, expires_ms = {clock} + $3 \
              WHERE name = 'write' AND (holder = $1 OR expires_ms <= {clock}) RETURNING epoch"
         );
         let won = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -53,7 +83,7 @@ impl Store {
             .await?;
         if let Some(row) = won {
             let epoch = column(&row, "epoch")?;
-            self.epoch.store(epoch, Ordering::SeqCst);
+            self.epoch.set(epoch);
             return Ok(Stood::Leads(epoch));
         }
         let sql = format!("SELECT address, expires_ms - {clock} AS left_ms FROM turns WHERE name = 'write'");

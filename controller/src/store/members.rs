@@ -1,9 +1,11 @@
 //! Servers, join tokens and settings.
 
+use std::sync::Arc;
+
 use feather_proto::{
     error::{Error as WireError, reason},
-    ids::ServerName,
-    tls::Principal,
+    ids::{ServerName, TenantName},
+    tls::{Principal, Role},
 };
 use sqlx::any::AnyRow;
 use time::OffsetDateTime;
@@ -14,13 +16,19 @@ use super::{
     from_ms, parse, to_ms,
     users::revoke_in,
 };
-use crate::{events, upkeep::Upkeep};
+use crate::{
+    dns::{self, FORMER_INGRESS, INGRESS},
+    events,
+    upkeep::Upkeep,
+};
 
 /// A member of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRow {
-    /// Its name.
+    /// What the fleet calls it.
     pub name: ServerName,
+    /// The name in its certificate: what it was called when it joined.
+    pub identity: ServerName,
     /// `host:port` of its agent.
     pub address: String,
     /// Where the world and other servers reach its Caddy.
@@ -33,9 +41,25 @@ pub struct ServerRow {
     pub upkeep: Upkeep,
 }
 
-fn server(row: &AnyRow) -> Result<ServerRow> {
+/// A membership: whose certificate, and since when. It stays the same when the server gets another name.
+pub type Membership = (ServerName, OffsetDateTime);
+
+impl ServerRow {
+    /// Who it is at the other end of a connection.
+    pub fn principal(&self) -> Principal {
+        Principal::agent(&self.identity)
+    }
+
+    /// By what it is known again whatever it is called.
+    pub fn membership(&self) -> Membership {
+        (self.identity.clone(), self.joined)
+    }
+}
+
+pub(super) fn server(row: &AnyRow) -> Result<ServerRow> {
     Ok(ServerRow {
         name: parse(&column::<String>(row, "name")?)?,
+        identity: parse(&column::<String>(row, "principal")?)?,
         address: column(row, "address")?,
         public_address: column(row, "public_address")?,
         key_fingerprint: column(row, "key_fingerprint")?,
@@ -58,14 +82,30 @@ fn token_refused() -> WireError {
 impl Store {
     /// All members in the order of their names.
     pub async fn servers(&self) -> Result<Vec<ServerRow>> {
-        let rows = sqlx::query("SELECT * FROM servers ORDER BY name").fetch_all(&self.pool).await?;
-        rows.iter().map(server).collect()
+        Ok(self.all_servers().await?.to_vec())
+    }
+
+    /// The same without a copy. They are read only when one has changed since the last time.
+    pub async fn all_servers(&self) -> Result<Arc<Vec<ServerRow>>> {
+        self.mirror.servers(&self.pool).await
     }
 
     /// One member.
     pub async fn server(&self, name: &ServerName) -> Result<Option<ServerRow>> {
         let row =
             sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(server).transpose()
+    }
+
+    /// The member whose certificate says this.
+    pub async fn server_of(&self, principal: &Principal) -> Result<Option<ServerRow>> {
+        if principal.role != Role::Agent {
+            return Ok(None);
+        }
+        let row = sqlx::query("SELECT * FROM servers WHERE principal = $1")
+            .bind(principal.name.clone())
+            .fetch_optional(&self.pool)
+            .await?;
         row.as_ref().map(server).transpose()
     }
 
@@ -112,13 +152,15 @@ impl Store {
         }
         let rejoin = column::<i64>(&token, "rejoin")? != 0;
         // A member of that name with another key is replaced only if an admin said so, or after it was removed.
-        let present = sqlx::query("SELECT key_fingerprint, joined_ms FROM servers WHERE name = $1")
+        let present = sqlx::query("SELECT * FROM servers WHERE name = $1")
             .bind(row.name.as_str())
             .fetch_optional(&mut *transaction)
             .await?;
+        let present = present.as_ref().map(server).transpose()?;
         if let Some(present) = present {
-            let same_key = column::<String>(&present, "key_fingerprint")? == row.key_fingerprint;
-            if !same_key && !rejoin {
+            // One that has another name in its certificate gets a new one.
+            let same = present.key_fingerprint == row.key_fingerprint && present.identity == row.identity;
+            if !same && !rejoin {
                 return Err(WireError::exists(
                     reason::SERVER_EXISTS,
                     format!(
@@ -129,33 +171,29 @@ impl Store {
                 .into());
             }
             // Certificates from before a rejoin are not renewed, so it counts from now.
-            let joined_ms = if same_key { column::<i64>(&present, "joined_ms")? } else { to_ms(row.joined) };
-            if !same_key {
-                revoke_in(&mut transaction, &Principal::agent(&row.name), row.joined).await?;
+            let joined_ms = to_ms(if same { present.joined } else { row.joined });
+            if !same {
+                revoke_in(&mut transaction, &present.principal(), row.joined).await?;
             }
-            sqlx::query("UPDATE servers SET address = $2, public_address = $3, key_fingerprint = $4, joined_ms = $5 WHERE name = $1")
+            sqlx::query("UPDATE servers SET address = $2, public_address = $3, key_fingerprint = $4, joined_ms = $5, principal = $6 WHERE name = $1")
                 .bind(row.name.as_str())
                 .bind(&row.address)
                 .bind(&row.public_address)
                 .bind(&row.key_fingerprint)
                 .bind(joined_ms)
+                .bind(row.identity.as_str())
                 .execute(&mut *transaction)
                 .await?;
         } else {
-            sqlx::query("INSERT INTO servers (name, address, public_address, key_fingerprint, joined_ms) VALUES ($1, $2, $3, $4, $5)")
-                .bind(row.name.as_str())
-                .bind(&row.address)
-                .bind(&row.public_address)
-                .bind(&row.key_fingerprint)
-                .bind(to_ms(row.joined))
-                .execute(&mut *transaction)
-                .await?;
+            may_begin(&mut transaction, &row.name).await?;
+            insert(&mut transaction, &row).await?;
         }
         sqlx::query("UPDATE join_tokens SET used_by = $2 WHERE secret_sha256 = $1")
             .bind(secret_sha256)
             .bind(&row.key_fingerprint)
             .execute(&mut *transaction)
             .await?;
+        members_changed(&mut transaction).await?;
         // One token was used; whoever holds an older one, used or not, must not take this member's place.
         sqlx::query("DELETE FROM join_tokens WHERE server = $1 AND secret_sha256 <> $2")
             .bind(row.name.as_str())
@@ -169,6 +207,15 @@ impl Store {
         Ok(row)
     }
 
+    /// Does a join token take a member's place, with its tenants? False for one that begins a new membership.
+    pub async fn takes_a_place(&self, secret_sha256: &str) -> Result<bool> {
+        let token = sqlx::query("SELECT rejoin FROM join_tokens WHERE secret_sha256 = $1")
+            .bind(secret_sha256)
+            .fetch_optional(&self.pool)
+            .await?;
+        token.map_or(Ok(false), |token| Ok(column::<i64>(&token, "rejoin")? != 0))
+    }
+
     /// A renewed certificate belongs to a new key.
     pub async fn set_server_key(&self, name: &ServerName, key_fingerprint: &str) -> Result<()> {
         let mut transaction = self.begin().await?;
@@ -177,6 +224,7 @@ impl Store {
             .bind(key_fingerprint)
             .execute(&mut *transaction)
             .await?;
+        members_changed(&mut transaction).await?;
         self.commit(transaction, "server key").await
     }
 
@@ -200,6 +248,7 @@ impl Store {
             .with("server", name)
             .into());
         }
+        members_changed(&mut transaction).await?;
         self.commit(transaction, "upkeep").await
     }
 
@@ -213,24 +262,73 @@ impl Store {
     pub async fn remove_server(&self, name: &ServerName, now: OffsetDateTime) -> Result<()> {
         let mut transaction = self.begin().await?;
         removable(&mut transaction, name).await?;
-        revoke_in(&mut transaction, &Principal::agent(name), now).await?;
+        let row = require_member(&mut transaction, name).await?;
+        revoke_in(&mut transaction, &row.principal(), now).await?;
         sqlx::query("DELETE FROM servers WHERE name = $1").bind(name.as_str()).execute(&mut *transaction).await?;
-        // Who was taken out does not come back by a token from before.
-        sqlx::query("DELETE FROM join_tokens WHERE server = $1").bind(name.as_str()).execute(&mut *transaction).await?;
-        // Nobody can come home there.
-        sqlx::query("DELETE FROM sent_away WHERE home = $1").bind(name.as_str()).execute(&mut *transaction).await?;
-        sqlx::query("DELETE FROM settings WHERE name = 'ingress' AND value = $1")
+        members_changed(&mut transaction).await?;
+        forget_in(&mut transaction, name).await?;
+        let message = format!("{name} was taken out of the fleet");
+        let event = record(&mut transaction, &events::of_server(name, "server-removed", message, now)).await?;
+        self.commit(transaction, "remove server").await?;
+        self.told(event);
+        Ok(())
+    }
+
+    /// Forgets a server that is dead, with whoever lives on it, and refuses its certificates. Their rows go on naming it, which nothing
+    /// else leaves behind, and their generations go up, but for those that an operation holds, which issues its own. False when it was no
+    /// member any more.
+    pub async fn lose_server(&self, name: &ServerName, now: OffsetDateTime) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let row = sqlx::query("DELETE FROM servers WHERE name = $1 RETURNING *")
             .bind(name.as_str())
-            .execute(&mut *transaction)
+            .fetch_optional(&mut *transaction)
             .await?;
-        self.commit(transaction, "remove server").await
+        let Some(row) = row.as_ref().map(server).transpose()? else { return Ok(false) };
+        sqlx::query(
+            "UPDATE tenants SET generation = generation_issued + 1, generation_issued = generation_issued + 1, version = version + 1, \
+             changed = (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants) WHERE server = $1 AND name NOT IN (SELECT subject FROM operation_holds)",
+        )
+        .bind(name.as_str())
+        .execute(&mut *transaction)
+        .await?;
+        members_changed(&mut transaction).await?;
+        revoke_in(&mut transaction, &row.principal(), now).await?;
+        forget_in(&mut transaction, name).await?;
+        let message =
+            format!("{name} was declared lost: it is out of the fleet, and who lived there is brought back elsewhere");
+        let event = record(&mut transaction, &events::of_server(name, "server-lost", message, now)).await?;
+        self.commit(transaction, "lose server").await?;
+        self.told(event);
+        Ok(true)
+    }
+
+    /// Whose rows name a server that is no member: it was declared lost, and they have no other home yet. In the order of names.
+    pub async fn stranded(&self, name: &ServerName) -> Result<Vec<TenantName>> {
+        let mut connection = self.pool.acquire().await?;
+        stranded_in(&mut connection, name).await
     }
 
     /// A setting, if it was ever written.
     pub async fn setting(&self, name: &str) -> Result<Option<String>> {
-        let row =
-            sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(&self.pool).await?;
-        row.as_ref().map(|row| column(row, "value")).transpose()
+        setting_in(&mut *self.pool.acquire().await?, name).await
+    }
+
+    /// Names without a record of their own lead to this member from now on, and led to `former` before, if that is said. `left`: nobody is
+    /// led any more to those that it was before that.
+    pub async fn set_ingress(&self, server: &ServerName, former: Option<&ServerName>, left: bool) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        // Either may have got another name since somebody looked.
+        require_member(&mut transaction, server).await?;
+        if let Some(former) = former {
+            require_member(&mut transaction, former).await?;
+            let kept = setting_in(&mut transaction, FORMER_INGRESS).await?.filter(|_| !left).unwrap_or_default();
+            let mut all = dns::listed(&kept)?;
+            all.insert(former.clone());
+            all.remove(server);
+            set_in(&mut transaction, FORMER_INGRESS, &dns::list(&all)).await?;
+        }
+        set_in(&mut transaction, INGRESS, server.as_str()).await?;
+        self.commit(transaction, "ingress").await
     }
 
     /// Writes a setting.
@@ -241,11 +339,7 @@ impl Store {
     /// The same, and what happened with it.
     pub async fn set_setting_telling(&self, name: &'static str, value: &str, event: Option<&NewEvent>) -> Result<()> {
         let mut transaction = self.begin().await?;
-        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
-            .bind(name)
-            .bind(value)
-            .execute(&mut *transaction)
-            .await?;
+        set_in(&mut transaction, name, value).await?;
         let told = match event {
             Some(event) => record(&mut transaction, event).await?,
             None => 0,
@@ -254,6 +348,42 @@ impl Store {
         self.told(told);
         Ok(())
     }
+}
+
+/// A member that is none yet.
+pub(super) async fn insert(connection: &mut sqlx::AnyConnection, row: &ServerRow) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO servers (name, address, public_address, key_fingerprint, joined_ms, principal) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(row.name.as_str())
+    .bind(&row.address)
+    .bind(&row.public_address)
+    .bind(&row.key_fingerprint)
+    .bind(to_ms(row.joined))
+    .bind(row.identity.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn setting_in(connection: &mut sqlx::AnyConnection, name: &str) -> Result<Option<String>> {
+    let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
+        .bind(name.to_owned())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(|row| column(row, "value")).transpose()
+}
+
+pub(super) async fn set_in(connection: &mut sqlx::AnyConnection, name: &'static str, value: &str) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(name)
+    .bind(value)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The error for a server that is no member.
@@ -265,10 +395,56 @@ pub(crate) fn server_not_found(name: &ServerName) -> WireError {
     .with("server", name)
 }
 
-pub(super) async fn require_member(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
-    let member =
-        sqlx::query("SELECT name FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(connection).await?;
-    member.map(drop).ok_or_else(|| server_not_found(name).into())
+/// What goes with a server.
+async fn forget_in(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
+    // Who was taken out does not come back by a token from before.
+    sqlx::query("DELETE FROM join_tokens WHERE server = $1").bind(name.as_str()).execute(&mut *connection).await?;
+    // Nobody can come home there.
+    sqlx::query("DELETE FROM sent_away WHERE home = $1").bind(name.as_str()).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM settings WHERE name = 'ingress' AND value = $1")
+        .bind(name.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn stranded_in(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<Vec<TenantName>> {
+    let rows = sqlx::query(
+        "SELECT name FROM tenants WHERE server = $1 AND NOT EXISTS (SELECT 1 FROM servers WHERE servers.name = $1) ORDER BY name",
+    )
+    .bind(name.as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| parse(&column::<String>(row, "name")?)).collect()
+}
+
+/// Says that members were written, in the transaction that wrote them.
+pub(super) async fn members_changed(connection: &mut sqlx::AnyConnection) -> Result<()> {
+    sqlx::query("UPDATE revisions SET number = number + 1 WHERE name = 'servers'").execute(connection).await?;
+    Ok(())
+}
+
+/// Another machine must not be taken for one that is lost, neither by its tenants' rows nor by operations that go on about it; nor for one
+/// that has another name now, and this one in its certificate.
+async fn may_begin(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
+    let renamed = sqlx::query("SELECT * FROM servers WHERE principal = $1")
+        .bind(name.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(renamed) = renamed.as_ref().map(server).transpose()? {
+        return Err(crate::rename::in_a_certificate(name, &renamed.name).into());
+    }
+    let stranded = stranded_in(&mut *connection, name).await?;
+    if !stranded.is_empty() {
+        return Err(crate::intent::still_named(name, &stranded).into());
+    }
+    no_operation(connection, name).await
+}
+
+pub(super) async fn require_member(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<ServerRow> {
+    let row =
+        sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(connection).await?;
+    row.as_ref().map(server).transpose()?.ok_or_else(|| server_not_found(name).into())
 }
 
 async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
@@ -285,6 +461,10 @@ async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> R
         );
         return Err(WireError::refused(reason::WRONG_STATE, message).into());
     }
+    no_operation(connection, name).await
+}
+
+async fn no_operation(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
     let running = sqlx::query("SELECT id FROM operations WHERE ended_ms IS NULL AND (source = $1 OR target = $1)")
         .bind(name.as_str())
         .fetch_optional(connection)

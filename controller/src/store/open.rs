@@ -7,6 +7,7 @@ use std::{str::FromStr as _, time::Duration};
 use sqlx::{
     AnyConnection, AnyPool, Connection as _,
     any::{AnyPoolOptions, AnyRow},
+    migrate::Migrator,
     postgres::PgConnectOptions,
 };
 
@@ -14,6 +15,8 @@ use super::{Error, Result, column};
 
 /// How long a database may take to answer the first time.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks whether another controller still leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Connections to PostgreSQL: one writes, the others read.
 const CONNECTIONS: u32 = 8;
 /// The oldest PostgreSQL that is good enough, as `server_version_num` counts.
@@ -186,6 +189,33 @@ pub(super) async fn postgres(url: &str) -> Result<AnyPool> {
         })
     });
     options.connect(url).await.map_err(refused)
+}
+
+/// Waits as long as another controller leads and the schema is older than this version's.
+pub(super) async fn until_changeable(pool: &AnyPool, schema: &Migrator) {
+    let mut told = false;
+    while !is_current(pool, schema).await && is_led(pool).await {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                "the store has the schema of an older version, whose controller leads; waiting until it is stopped"
+            );
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn is_current(pool: &AnyPool, schema: &Migrator) -> bool {
+    let done = sqlx::query("SELECT COUNT(*) AS done FROM _sqlx_migrations").fetch_one(pool).await;
+    // A database that is new has no such table.
+    let done = done.ok().and_then(|row| column::<i64>(&row, "done").ok());
+    done.and_then(|done| usize::try_from(done).ok()).is_some_and(|done| done >= schema.iter().count())
+}
+
+/// Also without the tables that say so: then nobody does.
+async fn is_led(pool: &AnyPool) -> bool {
+    let left = "SELECT expires_ms - CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS left_ms FROM turns WHERE name = 'write'";
+    let left = sqlx::query(left).fetch_one(pool).await.ok().and_then(|row| column::<i64>(&row, "left_ms").ok());
+    left.is_some_and(|left| left > 0)
 }
 
 /// Advice for a schema that could not be made, if there is any.

@@ -3,6 +3,7 @@
 use feather_proto::{
     error::{Error as WireError, reason},
     ids::{Generation, OperationId, ServerName, TenantName},
+    limits::Limits,
 };
 use serde_json::Value;
 use sqlx::any::AnyRow;
@@ -11,9 +12,8 @@ use time::OffsetDateTime;
 use super::{
     Result, Store, column, corrupt,
     events::record,
-    from_ms, from_word, is_unique_violation,
-    members::require_member,
-    parse, parse_option,
+    from_ms, from_word, is_unique_violation, parse, parse_option,
+    rename::require_as_planned,
     tenants::{TenantState, TenantUpdate, generation_column, tenant, tenant_not_found, update, world_changed},
     to_ms, word,
 };
@@ -52,6 +52,8 @@ pub struct NewOperation {
     pub tenant_state: Option<TenantState>,
     /// Where placement may put the tenant from now on, if that changes.
     pub bounds: Option<Bounds>,
+    /// What the tenant may use from now on, if that changes.
+    pub limits: Option<Limits>,
     /// A line for the log: why so.
     pub explanation: String,
     /// Highest generation that any server has seen of the tenant; those issued are higher.
@@ -165,7 +167,7 @@ pub struct Append<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End;
 
-fn operation(row: &AnyRow) -> Result<OperationRow> {
+pub(super) fn operation(row: &AnyRow) -> Result<OperationRow> {
     let json = |name| -> Result<Value> { serde_json::from_str(&column::<String>(row, name)?).map_err(corrupt) };
     let error: Option<String> = column(row, "error")?;
     let ended: Option<i64> = column(row, "ended_ms")?;
@@ -226,30 +228,33 @@ async fn issue(connection: &mut sqlx::AnyConnection, new: &NewOperation) -> Resu
     let Some(tenant_name) = new.subject.tenant() else { return Ok((Generation(0), Generation(0))) };
     let floor = generation_column(new.floor)?;
     let bounds = new.bounds.as_ref().map(serde_json::to_string).transpose().map_err(corrupt)?;
+    let limits = new.limits.as_ref().map(serde_json::to_string).transpose().map_err(corrupt)?;
     let row = match new.expected_version {
         Some(version) => {
             sqlx::query(
                 "UPDATE tenants SET generation_issued = CASE WHEN generation_issued < $4 THEN $4 ELSE generation_issued END + 2, state = COALESCE($3, state), \
-                 bounds = COALESCE($5, bounds), version = version + 1 WHERE name = $1 AND version = $2 RETURNING *",
+                 bounds = COALESCE($5, bounds), limits = COALESCE($6, limits), version = version + 1, changed = (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants) WHERE name = $1 AND version = $2 RETURNING *",
             )
             .bind(tenant_name.as_str())
             .bind(version)
             .bind(new.tenant_state.as_ref().map(word).transpose()?)
             .bind(floor)
             .bind(bounds)
+            .bind(limits)
             .fetch_optional(&mut *connection)
             .await?
         }
         None => {
             sqlx::query(
-                "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version, bounds) \
-             VALUES ($1, $2, 0, $4 + 2, 1, $3, 1, COALESCE($5, '{}')) ON CONFLICT (name) DO NOTHING RETURNING *",
+                "INSERT INTO tenants (name, state, generation, generation_issued, running, created_ms, version, bounds, limits, changed) \
+             VALUES ($1, $2, 0, $4 + 2, 1, $3, 1, COALESCE($5, '{}'), COALESCE($6, '{}'), (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants)) ON CONFLICT (name) DO NOTHING RETURNING *",
             )
             .bind(tenant_name.as_str())
             .bind(word(&new.tenant_state.unwrap_or(TenantState::Adding))?)
             .bind(to_ms(new.now))
             .bind(floor)
             .bind(bounds)
+            .bind(limits)
             .fetch_optional(&mut *connection)
             .await?
         }
@@ -318,7 +323,7 @@ impl Store {
         hold(&mut transaction, new).await?;
         // A server may have been removed since the plan was made; an operation on it could go neither on nor back.
         for server in new.source.iter().chain(&new.target) {
-            require_member(&mut transaction, server).await?;
+            require_as_planned(&mut transaction, server).await?;
         }
         let (generation, undo_generation) = issue(&mut transaction, new).await?;
         let mut plan = new.plan.clone();

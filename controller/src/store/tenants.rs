@@ -1,8 +1,11 @@
 //! Tenants: where each lives, under which generation, and what its operator wants.
 
+use std::sync::Arc;
+
 use feather_proto::{
     error::{Error as WireError, reason},
     ids::{Generation, OperationId, ServerName, TenantName},
+    limits::Limits,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -48,6 +51,8 @@ pub struct TenantRow {
     pub version: i64,
     /// Where placement may put it.
     pub bounds: Bounds,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// How a row changes at the end of a step. `None` leaves a column as it is.
@@ -67,6 +72,8 @@ pub struct TenantUpdate {
     pub running: Option<bool>,
     /// A drain sends it away from here, and a return shall find it.
     pub sent_away: Option<SentAway>,
+    /// Its data is nowhere any more, and nobody looks for it: the server is forgotten.
+    pub homeless: bool,
 }
 
 /// That a tenant left its server only because that was emptied.
@@ -83,7 +90,16 @@ pub struct SentAway {
 impl TenantUpdate {
     /// Changes the generation only.
     pub fn generation(tenant: TenantName, generation: Generation) -> Self {
-        Self { tenant, generation, state: None, server: None, previous_server: None, running: None, sent_away: None }
+        Self {
+            tenant,
+            generation,
+            state: None,
+            server: None,
+            previous_server: None,
+            running: None,
+            sent_away: None,
+            homeless: false,
+        }
     }
 }
 
@@ -101,6 +117,7 @@ pub(super) fn tenant(row: &AnyRow) -> Result<TenantRow> {
         created: from_ms(column(row, "created_ms")?)?,
         version: column(row, "version")?,
         bounds: serde_json::from_str(&column::<String>(row, "bounds")?).map_err(corrupt)?,
+        limits: serde_json::from_str(&column::<String>(row, "limits")?).map_err(corrupt)?,
     })
 }
 
@@ -110,8 +127,9 @@ pub(super) fn generation_column(generation: Generation) -> Result<i64> {
 
 pub(super) async fn update(connection: &mut sqlx::AnyConnection, change: &TenantUpdate) -> Result<()> {
     let changed = sqlx::query(
-        "UPDATE tenants SET generation = $2, state = COALESCE($3, state), server = COALESCE($4, server), \
-         previous_server = COALESCE($5, previous_server), running = COALESCE($6, running), version = version + 1 \
+        "UPDATE tenants SET generation = $2, state = COALESCE($3, state), server = CASE WHEN $7 = 1 THEN NULL ELSE COALESCE($4, server) END, \
+         previous_server = COALESCE($5, previous_server), running = COALESCE($6, running), version = version + 1, \
+         changed = (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants) \
          WHERE name = $1 AND generation <= $2 AND generation_issued >= $2",
     )
     .bind(change.tenant.as_str())
@@ -120,6 +138,7 @@ pub(super) async fn update(connection: &mut sqlx::AnyConnection, change: &Tenant
     .bind(change.server.as_ref().map(|server| server.as_str().to_owned()))
     .bind(change.previous_server.as_ref().map(|server| server.as_str().to_owned()))
     .bind(change.running.map(i64::from))
+    .bind(i64::from(change.homeless))
     .execute(&mut *connection)
     .await?;
     if changed.rows_affected() == 1 {
@@ -183,7 +202,7 @@ pub struct TakeIn {
 
 impl Store {
     /// Gives a name to a tenant that lives on a member, if nobody has it or ever had it with a home. True when it was given now.
-    /// Every later generation is higher than what the server has seen.
+    /// Every later generation is higher than what the server has seen. What was said of somebody who never came to be does not bind it.
     pub async fn take_in(&self, new: &TakeIn) -> Result<bool> {
         let mut transaction = self.begin().await?;
         require_member(&mut transaction, &new.server).await?;
@@ -195,12 +214,12 @@ impl Store {
             return Ok(false);
         }
         let taken = sqlx::query(
-            "INSERT INTO tenants (name, state, server, generation, generation_issued, running, created_ms, version) \
-             VALUES ($1, $2, $3, $4, $4, $5, $6, 1) ON CONFLICT (name) DO UPDATE SET state = excluded.state, \
-             server = excluded.server, running = excluded.running, created_ms = excluded.created_ms, \
+            "INSERT INTO tenants (name, state, server, generation, generation_issued, running, created_ms, version, changed) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, 1, (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants)) ON CONFLICT (name) DO UPDATE SET state = excluded.state, \
+             server = excluded.server, running = excluded.running, created_ms = excluded.created_ms, limits = '{}', bounds = '{}', \
              generation = CASE WHEN tenants.generation < excluded.generation THEN excluded.generation ELSE tenants.generation END, \
              generation_issued = CASE WHEN tenants.generation_issued < excluded.generation_issued \
-             THEN excluded.generation_issued ELSE tenants.generation_issued END, version = tenants.version + 1 \
+             THEN excluded.generation_issued ELSE tenants.generation_issued END, version = tenants.version + 1, changed = excluded.changed \
              WHERE tenants.server IS NULL AND tenants.state = $7",
         )
         .bind(new.tenant.as_str())
@@ -222,17 +241,44 @@ impl Store {
         if let Some(pin) = &bounds.pin {
             require_member(&mut transaction, pin).await?;
         }
-        let changed =
-            sqlx::query("UPDATE tenants SET bounds = $3, version = version + 1 WHERE name = $1 AND version = $2")
-                .bind(name.as_str())
-                .bind(version)
-                .bind(serde_json::to_string(bounds).map_err(corrupt)?)
-                .execute(&mut *transaction)
-                .await?;
+        let changed = sqlx::query(
+            "UPDATE tenants SET bounds = $3, version = version + 1, \
+             changed = (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants) WHERE name = $1 AND version = $2",
+        )
+        .bind(name.as_str())
+        .bind(version)
+        .bind(serde_json::to_string(bounds).map_err(corrupt)?)
+        .execute(&mut *transaction)
+        .await?;
         if changed.rows_affected() != 1 {
             return Err(world_changed(name).into());
         }
         self.commit(transaction, "bounds").await
+    }
+
+    /// Writes what a tenant may use, if its row is still at this version.
+    pub async fn set_limits(&self, name: &TenantName, version: i64, limits: &Limits) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        let changed = sqlx::query(
+            "UPDATE tenants SET limits = $3, version = version + 1, \
+             changed = (SELECT COALESCE(MAX(changed), 0) + 1 FROM tenants) WHERE name = $1 AND version = $2",
+        )
+        .bind(name.as_str())
+        .bind(version)
+        .bind(serde_json::to_string(limits).map_err(corrupt)?)
+        .execute(&mut *transaction)
+        .await?;
+        if changed.rows_affected() != 1 {
+            return Err(world_changed(name).into());
+        }
+        self.commit(transaction, "limits").await
+    }
+
+    /// Tenants of whose limits somebody has said something, in the order of their names, removed ones included.
+    pub async fn limited_tenants(&self) -> Result<Vec<TenantRow>> {
+        let rows =
+            sqlx::query("SELECT * FROM tenants WHERE limits <> '{}' ORDER BY name").fetch_all(&self.pool).await?;
+        rows.iter().map(tenant).collect()
     }
 
     /// Who was sent away from a server by a drain and has not been there since, in the order of names.
@@ -246,8 +292,12 @@ impl Store {
 
     /// All tenants in the order of their names, removed ones included.
     pub async fn tenants(&self) -> Result<Vec<TenantRow>> {
-        let rows = sqlx::query("SELECT * FROM tenants ORDER BY name").fetch_all(&self.pool).await?;
-        rows.iter().map(tenant).collect()
+        Ok(self.all_tenants().await?.to_vec())
+    }
+
+    /// The same without a copy. Only what has changed since the last time is read.
+    pub async fn all_tenants(&self) -> Result<Arc<Vec<TenantRow>>> {
+        self.mirror.tenants(&self.pool).await
     }
 
     /// One tenant.

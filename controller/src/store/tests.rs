@@ -2,7 +2,7 @@
 
 use feather_proto::{
     error::reason,
-    ids::{Generation, OperationId, TenantName},
+    ids::{Generation, OperationId, ServerName, TenantName},
 };
 use serde_json::json;
 use time::OffsetDateTime;
@@ -14,7 +14,9 @@ use super::{
 use crate::operations::{Event, Kind, State, Subject};
 
 mod lead;
+mod mirror;
 mod postgres;
+mod rename;
 mod together;
 mod ways;
 
@@ -88,7 +90,8 @@ async fn scratch(on: On) -> Scratch {
 async fn join(store: &Store, server: &str) {
     let later = now() + time::Duration::hours(1);
     store.add_join_token(server, &server.parse().unwrap(), later, false).await.unwrap();
-    let member = |name| ServerRow {
+    let member = |name: ServerName| ServerRow {
+        identity: name.clone(),
         name,
         address: format!("{server}:7443"),
         public_address: server.into(),
@@ -122,6 +125,7 @@ fn add(number: u128, expected_version: Option<i64>) -> NewOperation {
         expected_version,
         tenant_state: Some(TenantState::Adding),
         bounds: None,
+        limits: None,
         explanation: "because".into(),
         floor: Generation(0),
         trace: None,
@@ -268,7 +272,8 @@ async fn no_operation_begins_on_a_server_that_was_removed_since_its_plan(on: On)
 
 async fn an_expired_join_token_lets_nobody_in(on: On) {
     let Scratch { store, _place } = scratch(on).await;
-    let member = |name| ServerRow {
+    let member = |name: ServerName| ServerRow {
+        identity: name.clone(),
         name,
         address: "ams:7443".into(),
         public_address: "ams".into(),

@@ -77,12 +77,21 @@ pub(super) async fn revoke_in(
         .fetch_optional(&mut *connection)
         .await?;
     let newest = newest.as_ref().map(|row| column::<i64>(row, "valid_from_newest")).transpose()?;
+    refuse_in(connection, principal, last_of(now).max(newest.unwrap_or(i64::MIN))).await
+}
+
+/// Refuses a name's certificates that are valid from that second or an earlier one, and never less than before; part of a larger change.
+pub(super) async fn refuse_in(
+    connection: &mut sqlx::AnyConnection,
+    principal: &Principal,
+    valid_from_last: i64,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO revocations (principal, valid_from_last) VALUES ($1, $2) ON CONFLICT (principal) \
          DO UPDATE SET valid_from_last = excluded.valid_from_last WHERE revocations.valid_from_last < excluded.valid_from_last",
     )
     .bind(principal.uri())
-    .bind(last_of(now).max(newest.unwrap_or(i64::MIN)))
+    .bind(valid_from_last)
     .execute(connection)
     .await?;
     Ok(())

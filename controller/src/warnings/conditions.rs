@@ -9,6 +9,7 @@ use feather_proto::{
     error::reason,
     ids::ServerName,
     model::{Residence, ServerSnapshot},
+    version::{self, Age},
 };
 use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
@@ -47,6 +48,8 @@ pub enum Kind {
     Clock,
     /// A server's agent is of another version than most.
     Version,
+    /// A server's agent does not speak the controller's newest version of the protocol, or speaks a newer one.
+    Protocol,
     /// A server's certificate of the fleet ends soon, so it was not renewed.
     ServerCertificate,
     /// An operation can go neither on nor back.
@@ -55,6 +58,8 @@ pub enum Kind {
     Broken,
     /// A tenant is restarted again and again.
     CrashLoop,
+    /// A tenant's server was declared lost, and it was not brought back.
+    Lost,
     /// A server forwards for one that left it, long after that.
     Forward,
     /// No certificate of the tenants' names is obtained.
@@ -95,10 +100,12 @@ impl Kind {
             Kind::Memory => "memory",
             Kind::Clock => "clock",
             Kind::Version => "version",
+            Kind::Protocol => "protocol",
             Kind::ServerCertificate => "server-certificate",
             Kind::Stuck => "stuck",
             Kind::Broken => "broken",
             Kind::CrashLoop => "crash-loop",
+            Kind::Lost => "lost",
             Kind::Forward => "forward",
             Kind::Certificate => "certificate",
             Kind::CertificateEnd => "certificate-end",
@@ -115,6 +122,23 @@ impl Kind {
             Kind::BackupDamaged => "backup-damaged",
         }
     }
+}
+
+/// Whether what goes by this word is told apart by servers: in an id the name of one stands behind the word.
+pub fn is_about_servers(word: &str) -> bool {
+    let kinds = [
+        Kind::Unreachable,
+        Kind::Problem,
+        Kind::Disk,
+        Kind::Memory,
+        Kind::Clock,
+        Kind::Version,
+        Kind::Protocol,
+        Kind::ServerCertificate,
+        Kind::Forward,
+        Kind::DnsAddress,
+    ];
+    kinds.iter().any(|kind| kind.word() == word)
 }
 
 /// What has to be seen to know whether a condition holds.
@@ -196,7 +220,7 @@ pub struct View<'a> {
     /// Where the wildcard leads.
     pub ingress: Option<&'a ServerName>,
     /// Where it led before.
-    pub former: Option<&'a str>,
+    pub former: &'a BTreeSet<ServerName>,
     /// None when no zone is kept.
     pub zone: Option<&'a dns::Standing>,
     /// None when no certificate is obtained.
@@ -285,6 +309,7 @@ fn servers(view: &View<'_>, judgement: &mut Judgement) {
             (Kind::Memory, scarce_memory(view, server, snapshot)),
             (Kind::Clock, clock(server, observed, snapshot)),
             (Kind::Version, other_version(server, snapshot, version.as_deref())),
+            (Kind::Protocol, other_protocol(server, snapshot)),
             (Kind::ServerCertificate, own_certificate(view, server, snapshot)),
         ];
         let found = found.into_iter().filter_map(|(kind, message)| Some((kind, message?)));
@@ -325,6 +350,18 @@ fn other_version(server: &ServerName, snapshot: &ServerSnapshot, common: Option<
     Some(format!(
         "{server} runs version {} of the agent, and the fleet {common}; docs/operations.md says under \"Upgrades\" how to change that",
         snapshot.version
+    ))
+}
+
+fn other_protocol(server: &ServerName, snapshot: &ServerSnapshot) -> Option<String> {
+    let (spoken, ours) = (snapshot.protocol, version::OURS);
+    let next = match spoken.age(ours) {
+        Age::Same => return None,
+        Age::Older => format!("what is newer cannot be done there; upgrade the agent of {server}"),
+        Age::Newer => "upgrade the controller, which should be the first".to_owned(),
+    };
+    Some(format!(
+        "{server} speaks protocol {spoken} and the controller {ours}: {next} (docs/operations.md says how under \"Upgrades\")"
     ))
 }
 
@@ -388,7 +425,7 @@ fn forwards<'a>(
     server: &'a ServerName,
     snapshot: &'a ServerSnapshot,
 ) -> impl Iterator<Item = (String, String)> + 'a {
-    let led = view.ingress == Some(server) || view.former == Some(server.as_str());
+    let led = view.ingress == Some(server) || view.former.contains(server);
     let ends = view.zone.is_some_and(|zone| zone.forwards_end) && !led;
     let forwards = snapshot
         .tenants
@@ -427,6 +464,15 @@ fn tenants(view: &View<'_>) -> impl Iterator<Item = Condition> {
     view.tenants.iter().filter_map(|row| {
         let (tenant, server) = (&row.name, row.server.as_ref()?);
         let held = view.running.iter().any(|one| one.subject.tenant() == Some(tenant));
+        if !held && fleet::is_lost(row, |server| view.members.iter().any(|one| one.name == *server)) {
+            return Some(Condition {
+                kind: Kind::Lost,
+                about: tenant.to_string(),
+                subject: tenant.to_string(),
+                scope: Scope::Store,
+                message: format!("{tenant}: {}", fleet::told_lost(tenant.as_str(), server.as_str())),
+            });
+        }
         let observed = view.observed.get(server)?;
         let report = observed.alive().and_then(|snapshot| snapshot.tenant(tenant));
         let (kind, message) = match fleet::standing(row, held, observed) {

@@ -133,6 +133,7 @@ fn tenant(pb: pb::Tenant) -> Tenant {
         pb::TenantState::Removed => state(Mood::Idle, "removed"),
         pb::TenantState::Broken => state(Mood::Bad, "broken"),
         pb::TenantState::CrashLoop => state(Mood::Bad, "crash-loop"),
+        pb::TenantState::Lost => state(Mood::Bad, "lost"),
         pb::TenantState::Unknown | pb::TenantState::Unspecified => state(Mood::Doubtful, "unknown"),
     };
     Tenant {
@@ -163,6 +164,8 @@ fn operation(pb: pb::OperationUnderWay) -> Operation {
         pb::OperationKind::Swap => "swap",
         pb::OperationKind::Drain => "drain",
         pb::OperationKind::Return => "return",
+        pb::OperationKind::Lost => "lost",
+        pb::OperationKind::Recover => "recover",
         pb::OperationKind::Unspecified => "change",
     };
     let trouble = [pb.error, pb.hint].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");

@@ -203,7 +203,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// `45s`, `12m`, `3h`, `5d`
-pub(super) fn span(seconds: i64) -> String {
+pub(crate) fn span(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3600 => format!("{}m", seconds / 60),

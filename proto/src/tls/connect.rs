@@ -3,10 +3,12 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use futures::{FutureExt as _, future::BoxFuture};
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -15,7 +17,8 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
-use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
+use tonic::{body::Body, service::interceptor::InterceptedService, transport::Endpoint};
+use tower::Service;
 
 use super::{
     identity::{IdentityError, Principal, Rotating, provider, validity},
@@ -26,6 +29,7 @@ use super::{
 use crate::{
     error::{Error, reason},
     trace::Onward,
+    version::{Heard, Range},
 };
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -59,36 +63,98 @@ impl Dial for Tcp {
 /// How long one of several addresses may take, as long as others are left.
 const NEXT_AFTER: Duration = Duration::from_millis(1500);
 
-/// Connects to the first that answers of one or several addresses: `host:port`, `host:port,host:port`. Of several controllers one leads,
-/// and only that one listens.
+/// What a controller that leads says it speaks, and it is HTTP/2 all the same: a name for ALPN (RFC 7301), so that the handshake tells
+/// leaders from those that wait. Whoever does not know it, on either side, says `h2`.
+pub(super) const LEADER: &[u8] = b"feather-leader";
+
+/// The addresses in `host:port` or `host:port,host:port`.
+fn each(addresses: &str) -> Vec<String> {
+    addresses.split(',').map(|one| one.trim().to_owned()).collect()
+}
+
+/// Connects to the first that answers of one or several addresses: `host:port`, `host:port,host:port`. Whether it leads is not looked at.
 pub async fn dial_any(dial: &dyn Dial, addresses: &str) -> io::Result<BoxIo> {
-    let mut failed: Vec<String> = Vec::new();
-    let mut left = addresses.split(',').map(str::trim).peekable();
-    while let Some(address) = left.next() {
-        let dialling = dial.dial(address);
-        let dialled = match left.peek() {
-            None => dialling.await,
-            Some(_) => tokio::time::timeout(NEXT_AFTER, dialling)
+    let connect = |address: String| async move { dial.dial(&address).await }.boxed();
+    first(each(addresses), connect, |_| true).await
+}
+
+/// Connects to the one that `fits` of some addresses, else to the first that answered. All but the last have a short time each.
+async fn first<'a, T>(
+    addresses: Vec<String>,
+    connect: impl Fn(String) -> BoxFuture<'a, io::Result<T>>,
+    fits: impl Fn(&T) -> bool,
+) -> io::Result<T> {
+    if let [only] = &addresses[..] {
+        return connect(only.clone()).await;
+    }
+    let (mut answered, mut failed, last) = (None, Vec::new(), addresses.len() - 1);
+    for (number, address) in addresses.into_iter().enumerate() {
+        let connecting = connect(address.clone());
+        let connected = match number == last && answered.is_none() {
+            true => connecting.await,
+            false => tokio::time::timeout(NEXT_AFTER, connecting)
                 .await
                 .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))),
         };
-        match dialled {
-            Err(error) if left.peek().is_some() => failed.push(format!("{address}: {error}")),
-            Err(error) if !failed.is_empty() => {
-                failed.push(format!("{address}: {error}"));
-                return Err(io::Error::new(error.kind(), failed.join("; ")));
-            }
-            done => return done,
+        match connected {
+            Ok(one) if fits(&one) => return Ok(one),
+            Ok(one) => drop(answered.get_or_insert(one)),
+            Err(error) => failed.push((address, error)),
         }
     }
-    Err(io::Error::from(io::ErrorKind::InvalidInput))
+    answered.ok_or_else(|| all_failed(failed))
 }
 
-/// What calls are made over. Each of them says which trace it belongs to.
-pub type Channel = InterceptedService<tonic::transport::Channel, Onward>;
+/// What is wrong with an identity is said as it is; the rest says what each address did.
+fn all_failed(mut failed: Vec<(String, io::Error)>) -> io::Error {
+    let of_tls = failed.iter().position(|(_, error)| error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()));
+    if let Some(place) = of_tls {
+        return failed.swap_remove(place).1;
+    }
+    let kind = failed.last().map_or(io::ErrorKind::InvalidInput, |(_, error)| error.kind());
+    let all: Vec<String> = failed.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    io::Error::new(kind, all.join("; "))
+}
 
-/// A channel that connects when first used, and again when the connection broke, to the first that answers of one or several addresses
-/// with commas between them. The peer must prove to be `expected`.
+/// What calls are made over. Each of them says which trace it belongs to, and which versions of the protocol this process speaks.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    calls: InterceptedService<tonic::transport::Channel, Onward>,
+    heard: Heard,
+}
+
+impl Channel {
+    /// What is known of the versions that the other end speaks.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// The same way, for somebody of another release: one that speaks these versions, or that says nothing of any.
+    #[must_use]
+    pub fn saying(self, versions: Option<Range>) -> Self {
+        Self { heard: self.heard.saying(versions), ..self }
+    }
+}
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.calls, context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        self.heard.stamp(request.headers_mut());
+        let (heard, path) = (self.heard.clone(), request.uri().path().to_owned());
+        let answering = self.calls.call(request);
+        Box::pin(async move { Ok(heard.judge(&path, answering.await?.map(Body::new))) })
+    }
+}
+
+/// A channel that connects when first used, and again when the connection broke. Of several addresses with commas between them it is the
+/// one at which a controller leads, else the first that answers. The peer must prove to be `expected`.
 ///
 /// Without an identity the peer is checked against `ca_pem` alone; only a joining agent calls so.
 pub fn channel(
@@ -108,10 +174,12 @@ pub fn channel(
         let (dial, config, name, address) = (dial.clone(), config.clone(), name.clone(), address.clone());
         let revoked = revoked.clone();
         async move {
-            let connect = async {
-                let stream = dial_any(&*dial, &address).await?;
-                TlsConnector::from(config).connect(name, stream).await
+            let connector = TlsConnector::from(config);
+            let one = |address: String| {
+                let (dial, connector, name) = (dial.clone(), connector.clone(), name.clone());
+                async move { connector.connect(name, dial.dial(&address).await?).await }.boxed()
             };
+            let connect = first(each(&address), one, |stream| stream.get_ref().1.alpn_protocol() == Some(LEADER));
             let stream = tokio::time::timeout(CONNECT_MAX, connect).await.map_err(|_| {
                 io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_MAX.as_secs()))
             })??;
@@ -129,7 +197,7 @@ pub fn channel(
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .connect_with_connector_lazy(connector);
-    Ok(Channel::new(channel, Onward))
+    Ok(Channel { calls: InterceptedService::new(channel, Onward), heard: Heard::of(expected) })
 }
 
 /// What a dialling process trusts, and what it shows.
@@ -156,7 +224,7 @@ impl Trust {
                 builder.with_root_certificates(only_ca.roots()?).with_no_client_auth()
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![LEADER.to_vec(), b"h2".to_vec()];
         Ok(config)
     }
 }
@@ -169,8 +237,7 @@ fn met(session: &rustls::ClientConnection) -> Peer {
         principal: leaf.and_then(|leaf| Principal::from_certificate(leaf)),
         valid_from: validity.map(|(from, _)| from),
         valid_until: validity.map(|(_, until)| until),
-        address: None,
-        crowded: false,
+        ..Peer::default()
     }
 }
 
@@ -273,4 +340,49 @@ fn pem(der: &[u8]) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use futures::FutureExt as _;
+
+    use super::{each, first};
+
+    /// Says what is at each address: `leads`, `waits`, `silent`, or nothing.
+    async fn found(addresses: &str) -> io::Result<String> {
+        let connect = |address: String| {
+            async move {
+                match &address[..] {
+                    "silent" => std::future::pending().await,
+                    "gone" => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                    "other fleet" => Err(io::Error::other(rustls::Error::DecryptError)),
+                    _ => Ok(address),
+                }
+            }
+            .boxed()
+        };
+        first(each(addresses), connect, |one| one == "leads").await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_leads_is_found_among_all_that_answer() {
+        for (addresses, expected) in [
+            ("leads", "leads"),
+            ("waits", "waits"),
+            ("waits, leads", "leads"),
+            ("gone,silent,waits,leads,waits", "leads"),
+            ("gone,waits,also waits,silent", "waits"),
+            ("silent,waits", "waits"),
+        ] {
+            let found = tokio::time::timeout(Duration::from_secs(4), found(addresses)).await.expect("in time");
+            assert_eq!(found.unwrap(), expected, "{addresses}");
+        }
+        let error = found("gone,silent,gone").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(error.to_string().starts_with("gone: connection refused; silent: timed out; gone: "), "{error}");
+        let error = found("gone,other fleet,gone").await.unwrap_err();
+        assert!(error.get_ref().unwrap().is::<rustls::Error>(), "what a person can mend is said: {error}");
+    }
 }

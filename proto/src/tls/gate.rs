@@ -6,6 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -48,6 +49,9 @@ pub struct Gated<S> {
 /// A call under way.
 pub type Answering<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
+/// How long a call may still be about to answer when its caller's certificate is revoked.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// What ends a call before its time.
 type Ended = Pin<Box<dyn Future<Output = Error> + Send>>;
 
@@ -72,19 +76,35 @@ where
         }
         // The one that is ready is used up; its place takes a clone that is not.
         let clone = self.inner.clone();
-        let answer = std::mem::replace(&mut self.inner, clone).call(request);
+        let answer: Answering<S::Error> = Box::pin(std::mem::replace(&mut self.inner, clone).call(request));
         if peer.principal.is_none() {
-            return Box::pin(answer);
+            return answer;
         }
         let mut ended: Ended = Box::pin(self.revoked.ended(&peer));
         Box::pin(async move {
+            let mut answer = answer;
             tokio::select! {
                 biased;
                 // An answer that is there is given: whoever revokes its own certificate hears that it was done.
-                answer = answer => Ok(answer?.map(|body| Body::new(Ending { body, ended: Some(ended), begun: false }))),
-                error = &mut ended => Ok(refusal(error)),
+                answer = &mut answer => Ok(answer?.map(|body| Body::new(Ending { body, ended: Some(ended), begun: false }))),
+                error = &mut ended => Ok(last_word(answer, error).await?),
             }
         })
+    }
+}
+
+/// Whoever revokes its own certificate hears that it was done, also when the list came into force by another way than its call. A call that
+/// has nothing to say by then is refused; one that goes on says at most one message, as [`Ending`] has it.
+async fn last_word<E>(
+    answer: impl Future<Output = Result<Response<Body>, E>>,
+    error: Error,
+) -> Result<Response<Body>, E> {
+    match tokio::time::timeout(LAST_WORD, answer).await {
+        Ok(answer) => {
+            let ended: Ended = Box::pin(std::future::ready(error));
+            Ok(answer?.map(|body| Body::new(Ending { body, ended: Some(ended), begun: false })))
+        }
+        Err(_) => Ok(refusal(error)),
     }
 }
 
@@ -135,5 +155,47 @@ impl http_body::Body for Ending {
     fn size_hint(&self) -> SizeHint {
         // It may be less.
         SizeHint::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use http::{Request, Response};
+    use tokio::sync::Notify;
+    use tonic::{Status, body::Body};
+    use tower::{Layer as _, Service as _};
+
+    use super::{Gate, Revoked};
+    use crate::tls::{Peer, Principal, Revocation, Role};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_about_to_answer_does_and_one_that_is_not_is_refused() {
+        for answers in [true, false] {
+            let (revoked, speak) = (Revoked::default(), Arc::new(Notify::new()));
+            let spoken = speak.clone();
+            let service = tower::service_fn(move |_: Request<Body>| {
+                let spoken = spoken.clone();
+                async move {
+                    spoken.notified().await;
+                    Ok::<_, Infallible>(Response::new(Body::empty()))
+                }
+            });
+            let ada = Principal { role: Role::Admin, name: "ada".into() };
+            let mut request = Request::new(Body::empty());
+            let peer = Peer { principal: Some(ada.clone()), valid_from: Some(7), ..Peer::default() };
+            request.extensions_mut().insert(peer);
+            let mut gated = Gate::new(revoked.clone()).layer(service);
+            let mut call = gated.call(request);
+            assert!(futures::poll!(&mut call).is_pending());
+            revoked.replace([Revocation { principal: ada, valid_from_last: 7 }].into_iter().collect());
+            assert!(futures::poll!(&mut call).is_pending());
+            if answers {
+                speak.notify_one();
+            }
+            let answer = call.await.unwrap();
+            assert_eq!(Status::from_header_map(answer.headers()).is_none(), answers);
+        }
     }
 }

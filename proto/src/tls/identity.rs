@@ -69,6 +69,15 @@ impl fmt::Display for Principal {
 }
 
 impl Principal {
+    /// As people call it: `the agent of nyc`, `the controller`, `ada's featherctl`.
+    pub fn spoken(&self) -> String {
+        match self.role {
+            Role::Agent => format!("the agent of {}", self.name),
+            Role::Controller => "the controller".to_owned(),
+            Role::Admin | Role::Operator | Role::Viewer => format!("{}'s featherctl", self.name),
+        }
+    }
+
     /// An agent of a server.
     pub fn agent(server: impl fmt::Display) -> Self {
         Self { role: Role::Agent, name: server.to_string() }

@@ -20,8 +20,10 @@ use tokio::{
     time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Request, transport::server::Connected};
 
+use super::connect::LEADER;
 use super::identity::{IdentityError, Principal, Role, Rotating, provider, validity};
 use super::limits::{Seat, Seats};
 use crate::error::{Error, reason};
@@ -56,6 +58,8 @@ const STRANGERS_MAX: usize = 64;
 const CROWDED_MAX: usize = 32;
 /// Long enough to be told.
 const CROWDED_LIFE: Duration = Duration::from_secs(10);
+/// Likewise, for whoever is at the wrong controller.
+const HANG_UP_AFTER: Duration = Duration::from_millis(200);
 /// Who shows no certificate has one call to make.
 const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// Begins every connection of HTTP/2. A peer that has not said so much by then is cut off.
@@ -75,6 +79,27 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// It has more connections open than it may: its calls are refused.
     pub crowded: bool,
+    /// Ends its connection.
+    pub hanging_up: HangUp,
+}
+
+/// Of one connection; which one makes no difference between peers.
+#[derive(Debug, Clone, Default)]
+pub struct HangUp(CancellationToken);
+
+impl PartialEq for HangUp {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for HangUp {}
+
+impl Peer {
+    /// Ends its connection in a moment, which is long enough for the answer that is about to be given.
+    pub fn hang_up(&self) {
+        self.hanging_up.0.cancel();
+    }
 }
 
 /// After how long a connection is cut off, if ever. A person's lasts as long as its certificate: who wants to go on shows another one. A
@@ -97,6 +122,8 @@ pub struct Connection {
     /// Bytes that are still to come before `begins_by`.
     preface: usize,
     begins_by: Pin<Box<Sleep>>,
+    /// Somebody wants it to end; nothing, once that is known.
+    hanging_up: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _seat: Seat,
 }
 
@@ -104,9 +131,11 @@ impl Connection {
     fn new(stream: TlsStream<BoxIo>, peer: Peer, seat: Seat) -> Self {
         // By the clock that the handshake was checked with.
         let life = life(&peer, UnixTime::now().as_secs());
+        let hanging_up = peer.hanging_up.0.clone().cancelled_owned();
         Self {
             stream,
             peer,
+            hanging_up: Some(Box::pin(hanging_up)),
             ends: life.map(|life| Box::pin(tokio::time::sleep(life))),
             preface: PREFACE_BYTES,
             begins_by: Box::pin(tokio::time::sleep(PREFACE_MAX)),
@@ -116,6 +145,10 @@ impl Connection {
 
     /// Is its time over?
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        if self.hanging_up.as_mut().is_some_and(|asked| asked.as_mut().poll(context).is_ready()) {
+            self.hanging_up = None;
+            self.ends = Some(Box::pin(tokio::time::sleep(HANG_UP_AFTER)));
+        }
         let late = self.preface > 0 && self.begins_by.as_mut().poll(context).is_ready();
         late || self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(context).is_ready())
     }
@@ -184,13 +217,15 @@ pub enum ClientCertificate {
     Optional,
 }
 
-/// Connections after their handshake, ready for `tonic::transport::Server::serve_with_incoming`.
+/// Connections after their handshake, ready for `tonic::transport::Server::serve_with_incoming`. Whoever has several addresses to dial
+/// learns in the handshake whether this process `leads`.
 pub fn incoming(
     listener: Incoming,
     identity: &Rotating,
     clients: ClientCertificate,
+    leads: bool,
 ) -> Result<impl Stream<Item = io::Result<Connection>> + Send + use<>, IdentityError> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, clients)?));
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, clients, leads)?));
     Ok(futures::stream::unfold((listener, Handshakes::new(acceptor)), |(mut listener, mut handshakes)| async move {
         loop {
             tokio::select! {
@@ -283,10 +318,14 @@ async fn handshake(acceptor: TlsAcceptor, crowd: Crowd, stream: BoxIo) -> io::Re
     let Some((seat, crowded)) = crowd.let_in(&principal) else {
         return Err(io::Error::other("too many connections of one caller"));
     };
-    Ok(Connection::new(stream, Peer { principal, valid_from, valid_until, address, crowded }, seat))
+    Ok(Connection::new(
+        stream,
+        Peer { principal, valid_from, valid_until, address, crowded, hanging_up: HangUp::default() },
+        seat,
+    ))
 }
 
-fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<ServerConfig, IdentityError> {
+fn server_config(identity: &Rotating, clients: ClientCertificate, leads: bool) -> Result<ServerConfig, IdentityError> {
     let unusable = |error: &dyn std::fmt::Display| IdentityError::Unusable(error.to_string());
     let roots = Arc::new(identity.identity().roots()?);
     let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
@@ -299,7 +338,7 @@ fn server_config(identity: &Rotating, clients: ClientCertificate) -> Result<Serv
         .map_err(|error| unusable(&error))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(identity.clone()));
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = if leads { vec![LEADER.to_vec(), b"h2".to_vec()] } else { vec![b"h2".to_vec()] };
     Ok(config)
 }
 
@@ -381,7 +420,7 @@ mod tests {
         let server = issue(&issuer, &ca_pem, &Principal::controller());
         let (sender, receiver) = futures::channel::mpsc::unbounded();
         let listener: Incoming = Box::pin(receiver);
-        let connections = Box::pin(incoming(listener, &server, ClientCertificate::Optional).unwrap());
+        let connections = Box::pin(incoming(listener, &server, ClientCertificate::Optional, false).unwrap());
         let member = Trust::Mutual(issue(&issuer, &ca_pem, &Principal::agent("nyc")));
         Ends { sender, connections, member, stranger: Trust::CaOnly(ca_pem) }
     }

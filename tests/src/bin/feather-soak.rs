@@ -1,11 +1,11 @@
-//! `make soak MOVES=... SEED=...`: moves under load with faults on real Podman and Caddy, as many as one likes. One line for each
+//! `make soak MOVES=... SEED=... [STORE=postgres]`: moves under load with faults on real Podman and Caddy, as many as one likes. One line for each
 //! on standard error, and one line of JSON at the end on standard output. Fails when a promise was broken.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people and scripts")]
 
 use std::process::ExitCode;
 
-use feather_tests::real::soak;
+use feather_tests::real::{damage::Damage, soak};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -20,8 +20,18 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let two_controllers = match std::env::var("STORE").as_deref() {
+        Ok("postgres") => true,
+        Ok("" | "sqlite") | Err(_) => false,
+        Ok(other) => {
+            eprintln!("STORE is sqlite, for one controller, or postgres, for two of which one leads; not {other:?}");
+            return ExitCode::from(2);
+        }
+    };
     eprintln!("{moves} moves, seed {seed}; ctrl-c takes the fleet down");
-    let run = soak::run(usize::try_from(moves).unwrap_or(usize::MAX), seed, |line| eprintln!("{line}"));
+    let moves = usize::try_from(moves).unwrap_or(usize::MAX);
+    let course = soak::Course { moves, seed, faults: &Damage::ALL, two_controllers };
+    let run = soak::run(course, |line| eprintln!("{line}"));
     let report = tokio::select! {
         report = run => report,
         // The fleet goes with the future that is dropped here.

@@ -18,7 +18,7 @@ use feather_proto::{
 };
 use futures::StreamExt as _;
 
-use super::{CONTROLLER, Fleet, Outcome, agent_address, request_id, tenant};
+use super::{CONTROLLER, Fleet, Outcome, WAITING, agent_address, request_id, tenant};
 use crate::wait::{until, within};
 
 /// Longest that an operation may take in a test.
@@ -27,8 +27,22 @@ const OPERATION: std::time::Duration = std::time::Duration::from_secs(60);
 impl Fleet {
     /// A channel to the controller with an identity.
     pub fn channel(&self, identity: Identity) -> Channel {
+        self.channel_to(CONTROLLER, identity)
+    }
+
+    /// A channel to those of several controllers that answer, the one that waits first.
+    pub fn channel_to_all(&self, identity: Identity) -> Channel {
+        self.channel_to(&format!("{WAITING},{CONTROLLER}"), identity)
+    }
+
+    /// A channel to the controller that waits to lead.
+    pub fn channel_to_waiting(&self, identity: Identity) -> Channel {
+        self.channel_to(WAITING, identity)
+    }
+
+    fn channel_to(&self, addresses: &str, identity: Identity) -> Channel {
         let trust = Trust::Mutual(Rotating::new(identity).expect("a usable identity"));
-        tls::channel(self.network.from("person"), CONTROLLER, &Principal::controller(), &trust).expect("a channel")
+        tls::channel(self.network.from("person"), addresses, &Principal::controller(), &trust).expect("a channel")
     }
 
     /// A channel to an agent with an identity.
@@ -36,6 +50,12 @@ impl Fleet {
         let trust = Trust::Mutual(Rotating::new(identity).expect("a usable identity"));
         tls::channel(self.network.from("person"), &agent_address(name), &Principal::agent(name), &trust)
             .expect("a channel")
+    }
+
+    /// A channel to the controller for somebody without a certificate.
+    pub fn stranger(&self) -> Channel {
+        let trust = Trust::CaOnly(self.ca().ca_pem().to_owned());
+        tls::channel(self.network.from("person"), CONTROLLER, &Principal::controller(), &trust).expect("a channel")
     }
 
     /// A channel to the controller for somebody who may do everything.

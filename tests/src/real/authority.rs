@@ -10,7 +10,7 @@ use std::{
 
 use tokio::process::{Child, Command};
 
-use super::free_port;
+use feather_agent::router::caddy::contract::quiet_port;
 
 /// Where births find the authority's own root.
 const ROOT_IN_BIRTH: &str = "/etc/feather-acme-root.pem";
@@ -30,7 +30,7 @@ impl Authority {
     /// Starts both. `gateway` is this machine as births see it; every name leads to `leads_to`.
     pub async fn start(directory: &Path, gateway: Ipv4Addr, leads_to: Ipv4Addr) -> Self {
         let mut names = Command::new("pebble-challtestsrv");
-        let (names_port, names_management) = (free_udp_port(), format!("127.0.0.1:{}", free_port()));
+        let (names_port, names_management) = (free_udp_port(), format!("127.0.0.1:{}", quiet_port()));
         names.args(["-dns01", &format!("127.0.0.1:{names_port}"), "-management", &names_management]);
         names.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
         names.args(["-defaultIPv4", &leads_to.to_string(), "-defaultIPv6", ""]);
@@ -47,7 +47,7 @@ impl Authority {
         let own = own.expect("a certificate can be made");
         write(&directory.join("own.pem"), &own.cert.pem());
         write(&directory.join("own.key"), &own.signing_key.serialize_pem());
-        let [port, management] = [(); 2].map(|()| free_port());
+        let [port, management] = [(); 2].map(|()| quiet_port());
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("0.0.0.0:{port}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),

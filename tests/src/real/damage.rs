@@ -114,12 +114,14 @@ impl Real {
     }
 
     async fn hide_controller(&self, server: &str) {
-        let (gateway, port) = (self.ip(1), self.controller_port);
+        let gateway = self.ip(1);
+        let ports: Vec<_> = self.controllers.iter().map(|(_, port)| port.to_string()).collect();
+        let ports = ports.join(", ");
         let rules = [
             format!("in ip saddr {gateway} tcp dport {AGENT_PORT} drop"),
             format!("out ip daddr {gateway} tcp sport {AGENT_PORT} drop"),
-            format!("out ip daddr {gateway} tcp dport {port} drop"),
-            format!("in ip saddr {gateway} tcp sport {port} drop"),
+            format!("out ip daddr {gateway} tcp dport {{ {ports} }} drop"),
+            format!("in ip saddr {gateway} tcp sport {{ {ports} }} drop"),
         ];
         self.filter(server, &rules).await;
     }

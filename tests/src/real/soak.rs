@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Login, Real,
+    Login, Real, TWO_CONTROLLERS,
     damage::Damage,
     load::{Failure, Load, Seen},
 };
@@ -97,10 +97,26 @@ struct Soak<'a> {
     report: Report,
 }
 
-/// Carries out so many moves, in a new fleet that it takes down again. A line for each move goes to `tell`.
-pub async fn run(moves: usize, seed: u64, tell: impl Fn(String)) -> Report {
+/// What a soak is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Course {
+    /// How many moves.
+    pub moves: usize,
+    /// Seed of all choices.
+    pub seed: u64,
+    /// What happens during two of three moves.
+    pub faults: &'static [Damage],
+    /// Two controllers on one PostgreSQL; else one with the embedded store.
+    pub two_controllers: bool,
+}
+
+/// Carries out the moves, in a new fleet that it takes down again. A line for each move goes to `tell`.
+pub async fn run(course: Course, tell: impl Fn(String)) -> Report {
+    let Course { moves, seed, faults, two_controllers } = course;
     // Disks of their own, so that one can be full.
-    let fleet = Real::start(&SERVERS, &[("FEATHER_BIRTH_DISK_MIB", "1300")]).await;
+    let mut settings = vec![("FEATHER_BIRTH_DISK_MIB", "1300")];
+    settings.extend(two_controllers.then_some(TWO_CONTROLLERS));
+    let fleet = Real::start(&SERVERS, &settings).await;
     let login = fleet.add(TENANT, &["--server", "nyc"]).await;
     // Names in DNS may be old, so her users come through every server that she has ever lived on.
     fleet.migrate(TENANT, "fra").await;
@@ -118,7 +134,7 @@ pub async fn run(moves: usize, seed: u64, tell: impl Fn(String)) -> Report {
         usual: Duration::from_secs(2),
         report: Report { seed, ..Report::default() },
     };
-    for (number, damage) in plan(moves, &mut soak.random).into_iter().enumerate() {
+    for (number, damage) in plan(moves, faults, &mut soak.random).into_iter().enumerate() {
         let line = soak.one_move(damage, &load.seen).await;
         tell(format!("move {:>3}/{moves}: {line}", number + 1));
         if soak.report.stuck > 0 {
@@ -133,11 +149,11 @@ pub async fn run(moves: usize, seed: u64, tell: impl Fn(String)) -> Report {
 }
 
 /// First those without a fault, then every fault as often as every other, in an order of its own each time.
-fn plan(moves: usize, random: &mut StdRng) -> Vec<Option<Damage>> {
+fn plan(moves: usize, faults: &[Damage], random: &mut StdRng) -> Vec<Option<Damage>> {
     let plain = moves.div_ceil(PLAIN);
     let mut planned = vec![None; plain];
     while planned.len() < moves {
-        let mut round = Damage::ALL;
+        let mut round = faults.to_vec();
         round.shuffle(random);
         planned.extend(round.into_iter().map(Some).take(moves - planned.len()));
     }
@@ -417,7 +433,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_turn() {
-        let planned = plan(30, &mut StdRng::seed_from_u64(1));
+        let planned = plan(30, &Damage::ALL, &mut StdRng::seed_from_u64(1));
         assert_eq!(planned.len(), 30);
         assert!(planned[..10].iter().all(Option::is_none));
         for damage in Damage::ALL {

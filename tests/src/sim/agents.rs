@@ -137,7 +137,7 @@ impl Server {
         let joined = joined.into_inner();
         let identity = Identity { certificate_pem: joined.certificate_pem, key_pem, ca_pem: joined.ca_pem };
         let config = Config::new(&state);
-        let membership = Membership { controller: controller.into(), server: name.parse()? };
+        let membership = Membership::new(controller.into(), name.parse()?);
         std::fs::write(config.controller_file(), serde_json::to_vec(&membership)?)?;
         identity.save(&config.identity_file())?;
         let runtime = Arc::new(FakeRuntime::new(root.join("volumes")));

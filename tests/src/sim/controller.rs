@@ -109,8 +109,8 @@ async fn fleet(state: PathBuf, shutdown: CancellationToken) -> anyhow::Result<()
     let store = Store::open(&format!("sqlite://{}/controller.db", state.display())).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone()));
-    let seams = Seams { store, agents, dns: None, certificates: None, http: None, clock };
+    let agents = Arc::new(GrpcAgents::new(Arc::new(Tcp), identity.clone(), store.epoch()));
+    let seams = Seams { store, agents, dns: None, certificates: None, http: None, following: None, clock };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{address}")?;
     out.flush()?;

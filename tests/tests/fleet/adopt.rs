@@ -32,6 +32,7 @@ fn by_hand(fleet: &Fleet, server: &str, name: &str, port: u16, network: Network)
         environment: BTreeMap::from([("FEATHER_PASSWORD".into(), PASSWORD.into())]),
         dns: vec![],
         labels: BTreeMap::new(),
+        limits: Default::default(),
     };
     let server = &fleet.servers[server];
     server.runtime.run_by_hand(&spec, ByHand { network, ..ByHand::as_the_script(&spec) });
@@ -105,6 +106,7 @@ async fn added_by_itself(fleet: &Fleet, server: &str, name: &str, generation: u6
         generation,
         image: String::new(),
         volume: agent::VolumeExpectation::Any.into(),
+        limits: None,
     };
     agent.add_tenant(request).await.unwrap();
 }

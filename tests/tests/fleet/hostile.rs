@@ -283,7 +283,8 @@ impl TransferService for Evil {
 /// Lets an evil source listen, with the certificate of this agent.
 fn listen(fleet: &Fleet, as_agent: &str, says: impl Fn() -> Said + std::marker::Send + Sync + 'static) {
     let identity = Rotating::new(fleet.identity(Role::Agent, as_agent)).unwrap();
-    let incoming = tls::incoming(fleet.network.listen("evil:7443"), &identity, ClientCertificate::Required).unwrap();
+    let incoming =
+        tls::incoming(fleet.network.listen("evil:7443"), &identity, ClientCertificate::Required, false).unwrap();
     let service = TransferServiceServer::new(Evil { says: Arc::new(says) }).max_encoding_message_size(64 << 20);
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
 }
@@ -294,6 +295,7 @@ fn spec(fleet: &Fleet) -> pb::SendVolumeResponse {
         image: "localhost/feather-work:latest".into(),
         image_digest: image_digest(fleet),
         created: Some(feather_proto::model::to_timestamp(time::OffsetDateTime::UNIX_EPOCH)),
+        limits: None,
     };
     pb::SendVolumeResponse { event: Some(Send::Spec(spec)) }
 }

@@ -66,6 +66,7 @@ async fn a_full_fleet_says_which_filter_emptied_the_list() {
         memory_free_bytes: 2048 * MIB,
         disk_total_bytes: 9999 * MIB,
         disk_free_bytes: 9000 * MIB,
+        cores: 2,
     };
     fleet.servers["nyc"].runtime.set_capacity(Capacity { memory_free_bytes: MIB, ..roomy });
     fleet.servers["fra"].runtime.set_capacity(Capacity { disk_free_bytes: MIB, ..roomy });

@@ -418,7 +418,15 @@ fn discarded_generations(name: &str, operations: &[OperationRow]) -> BTreeSet<St
         let alone = match one.kind {
             Kind::Migrate => true,
             Kind::Add => one.plan["data_expected"] == false,
-            Kind::Remove | Kind::Start | Kind::Stop | Kind::Restart | Kind::Swap | Kind::Drain | Kind::Return => false,
+            Kind::Remove
+            | Kind::Start
+            | Kind::Stop
+            | Kind::Restart
+            | Kind::Swap
+            | Kind::Drain
+            | Kind::Return
+            | Kind::Lost
+            | Kind::Recover => false,
         };
         came_to_nothing && alone
     });

@@ -10,6 +10,7 @@ use feather_controller::{
         zone::{Zone, ZoneRecord},
     },
     seal::Seal,
+    store::Store,
 };
 use feather_proto::pb::controller::v1::{self as pb, cert_service_client::CertServiceClient};
 use feather_tests::{
@@ -162,6 +163,40 @@ async fn an_account_that_the_authority_has_lost_is_made_anew() {
     world.authority.forget_everything().await;
     world.renew().await;
     world.everybody_holds(&first.serial).await;
+    world.tidy().await;
+}
+
+/// Whoever is refused before has none to show.
+struct NoRecords;
+
+#[async_trait::async_trait]
+impl acme::Challenges for NoRecords {
+    async fn show(&self, name: &str, _values: &[String]) -> Result<(), String> {
+        Err(format!("the authority asks {name} for records"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_was_revoked_is_replaced_by_a_new_one() {
+    let mut world = World::new(&["nyc"], PATIENCE).await;
+    world.restart_controller().await;
+    let first = world.everybody_holds("").await;
+    let name = format!("acme/{}", world.authority.directory());
+    let store = Store::open(&world.fleet.store_url()).await.unwrap();
+    let seal = Seal::load_or_create(&world.fleet.state_dir()).unwrap();
+    let kept = store.sealed(&name).await.unwrap().unwrap();
+    let credentials = String::from_utf8(seal.open(&name, &kept).unwrap()).unwrap();
+    let (directory, root) = (world.authority.directory().to_owned(), world.authority.own_root());
+    let authority = acme::Authority::new(&directory, Some(&root), None).unwrap();
+    authority.restore(&credentials).await.unwrap().deactivate().await.unwrap();
+    // It is refused from now on, by the authority itself.
+    let account = authority.restore(&credentials).await.unwrap();
+    let refused = authority.issue(&account, &["users.inceptel.ai".to_owned()], &NoRecords).await.unwrap_err();
+    assert!(matches!(refused, acme::Failure::Account(_)), "{refused:?}");
+
+    world.renew().await;
+    world.everybody_holds(&first.serial).await;
+    assert_ne!(store.sealed(&name).await.unwrap().unwrap(), kept, "the new one is kept in the place of the old one");
     world.tidy().await;
 }
 

@@ -52,10 +52,12 @@ pub fn base(edge: &Edge, options: &CaddyOptions) -> Value {
     })
 }
 
+/// Full duplex: an answer may begin before its request has ended (decision 77).
 fn http_server(routes: [Value; 3]) -> Value {
     json!({
         "listen": [":80"],
         "protocols": ["h1", "h2c"],
+        "enable_full_duplex": true,
         "automatic_https": { "disable": true },
         "routes": routes,
     })
@@ -67,6 +69,7 @@ fn https_server(own: Vec<Value>, routes: [Value; 3]) -> Value {
     json!({
         "listen": [":80", ":443"],
         "listen_protocols": [["h1"], ["h1", "h2"]],
+        "enable_full_duplex": true,
         // Names come and go with tenants; the agent is asked about each instead.
         "automatic_https": { "disable": true },
         "tls_connection_policies": [{}],
@@ -223,6 +226,12 @@ mod tests {
         let fallback: Value =
             serde_json::from_str(include_str!("../../../../birth/rootfs/etc/caddy/feather.json")).unwrap();
         assert_eq!(base(&Edge::http())["admin"], fallback["admin"]);
+        let server = |config: &Value| {
+            let mut server = config["apps"]["http"]["servers"]["feather"].clone();
+            server["routes"].take();
+            server
+        };
+        assert_eq!(server(&base(&Edge::http())), server(&fallback));
         let options = CaddyOptions { admin: "http://127.0.0.1:2021".parse().unwrap(), ..options() };
         assert_eq!(super::base(&Edge::http(), &options)["admin"]["listen"], "127.0.0.1:2021");
     }

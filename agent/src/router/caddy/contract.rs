@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,7 @@ use crate::{
 };
 
 pub mod admin;
+pub mod bodies;
 
 const SUFFIX: &str = "users.example.com";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,8 +71,18 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A free loopback port that stays free while nobody listens at it: Linux gives outgoing connections the ports of
+/// `ip_local_port_range` (32768 to 60999 unless configured), and each time a server is away one of them may take its port. The
+/// numbers are from below that, each at most once per process, begun at a place that differs between processes.
+pub fn quiet_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 18_000;
+    (0..COUNT)
+        .map(|_| FIRST + (std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of many ports is free")
 }
 
 fn base_config(admin: &AdminAddress, public: u16) -> Value {
@@ -84,6 +98,8 @@ fn base_config(admin: &AdminAddress, public: u16) -> Value {
         "logging": { "logs": { "default": { "level": "ERROR" } } },
         "apps": { "http": { "servers": { "feather": {
             "listen": [format!("127.0.0.1:{public}")],
+            // As in a birth.
+            "enable_full_duplex": true,
             "automatic_https": { "disable": true },
             "routes": [other, catch_all],
         } } } },
@@ -93,7 +109,7 @@ fn base_config(admin: &AdminAddress, public: u16) -> Value {
 impl Process {
     /// Starts the binary with a base configuration in the directory.
     pub async fn start(binary: &Path, directory: &Path, admin: AdminBy) -> Self {
-        let [port, public, dead_port] = [(); 3].map(|()| free_port());
+        let [port, public, dead_port] = [(); 3].map(|()| quiet_port());
         let admin = match admin {
             AdminBy::Socket => AdminAddress::Socket(directory.join("admin.sock")),
             AdminBy::Port => AdminAddress::Tcp(format!("127.0.0.1:{port}")),
@@ -196,14 +212,24 @@ impl World for Process {
     async fn come_back(&self) {
         let mut command = Command::new(&self.binary);
         command.args(["run", "--config"]).arg(&self.config).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(Stdio::null()).kill_on_drop(true);
-        *self.child.lock().await = Some(command.spawn().unwrap());
+        // In a file: a pipe that nobody empties would stop it.
+        let said = self.config.with_extension("log");
+        command.stderr(std::fs::File::create(&said).unwrap()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
         let answers = async {
             while TcpStream::connect(self.public_address()).await.is_err() {
+                if let Some(status) = child.try_wait().unwrap() {
+                    return Err(format!("it ended at once, {status}"));
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            Ok(())
         };
-        tokio::time::timeout(PATIENCE, answers).await.unwrap();
+        let answers = tokio::time::timeout(PATIENCE, answers).await;
+        if let Err(why) = answers.unwrap_or_else(|_| Err(format!("it does not listen after {PATIENCE:?}"))) {
+            panic!("Caddy at {}: {why}; {}", self.public_address(), std::fs::read_to_string(said).unwrap());
+        }
+        *self.child.lock().await = Some(child);
     }
 
     async fn go_away(&self) {
@@ -241,7 +267,12 @@ async fn answer(mut stream: TcpStream, go_on: &Notify) -> std::io::Result<()> {
     if head.contains("x-slow:") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfirst").await?;
         go_on.notified().await;
-        return stream.write_all(b"second").await;
+        if !head.starts_with("post") {
+            return stream.write_all(b"second").await;
+        }
+        let mut body = [0; 10];
+        stream.read_exact(&mut body).await?;
+        return stream.write_all(&[b" body: ", &body[..]].concat()).await;
     }
     let length = head.len();
     let reply =
@@ -261,7 +292,9 @@ pub async fn all(world: &Process, keeps_streams: bool) {
     admin::kept_connections_end_with_a_change_and_new_ones_are_answered(world).await;
     admin::a_socket_that_was_left_behind_is_in_nobodys_way(world).await;
     no_request_is_lost_by_changes(world).await;
+    bodies::a_refused_request_with_a_body_is_answered(world).await;
     if keeps_streams {
+        bodies::an_answer_that_begins_before_its_request_has_ended_is_whole(world).await;
         a_slow_response_outlives_changes(world).await;
         what_is_under_way_is_counted_while_others_wait(world).await;
         open_streams_outlive_changes(world).await;

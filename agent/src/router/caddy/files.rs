@@ -77,6 +77,11 @@ fn name_of(route: &Route) -> Option<String> {
 }
 
 impl Files {
+    /// What Caddy lists for each request of a tenant.
+    pub(super) fn folder(&self, tenant: &TenantName) -> PathBuf {
+        self.tenants.join(tenant.host(&self.domain_suffix))
+    }
+
     /// Makes the files exactly these. Returns whether any was changed.
     pub(super) fn apply(&self, want: &BTreeMap<TenantName, Entry>) -> io::Result<bool> {
         let mut changed = false;

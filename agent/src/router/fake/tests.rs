@@ -32,6 +32,7 @@ impl Two {
             environment: BTreeMap::new(),
             dns: Vec::new(),
             labels: BTreeMap::new(),
+            limits: Default::default(),
         };
         runtime.ensure_container(&spec).await.unwrap();
         runtime.start("a").await.unwrap();

@@ -35,6 +35,8 @@ verbs! {
     EnsureContainer => "create a container",
     Start => "start a container",
     Stop => "stop a container",
+    Resources => "say what a container may use",
+    EnsureLimits => "limit a container",
     RemoveContainer => "remove a container",
     Logs => "read logs",
     Healthy => "ask for health",

@@ -17,6 +17,7 @@ fn spec(name: &str, port: u16) -> ContainerSpec {
         environment: [("FEATHER_PASSWORD".to_owned(), "x7k9m2".to_owned())].into(),
         dns: Vec::new(),
         labels: [("feather.generation".to_owned(), "3".to_owned())].into(),
+        limits: Default::default(),
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) const SPEC_LABEL: &str = "feather.spec";
 
 /// The label's value. Each part is preceded by its length, so that no two specifications run together.
 pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
-    let ContainerSpec { name, image, host_port, reach, volume, environment, dns, labels } = spec;
+    let ContainerSpec { name, image, host_port, reach, volume, environment, dns, labels, limits } = spec;
     let mut hasher = blake3::Hasher::new_keyed(key);
     let mut part = |text: &str| {
         hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
@@ -34,11 +34,23 @@ pub(super) fn spec_hash(spec: &ContainerSpec, key: &[u8; 32]) -> String {
     if *reach == Reach::Host {
         part("the network of the birth container");
     }
+    // As above: a container without limits has the label that it had before there were any.
+    for (name, value) in [
+        ("memory", limits.memory_bytes),
+        ("cpu", limits.cpu_millis.map(u64::from)),
+        ("pids", limits.pids.map(u64::from)),
+    ] {
+        if let Some(value) = value {
+            part(&format!("limit of {name}: {value}"));
+        }
+    }
     hasher.finalize().to_hex().to_string()
 }
 
 #[cfg(test)]
 mod tests {
+    use feather_proto::limits::Limits;
+
     use super::spec_hash;
     use crate::runtime::{ContainerSpec, Reach};
 
@@ -52,6 +64,7 @@ mod tests {
             environment: [("K".to_owned(), "v".to_owned())].into(),
             dns: vec!["192.0.2.1".into()],
             labels: [("l".to_owned(), "m".to_owned())].into(),
+            limits: Limits::default(),
         }
     }
 
@@ -69,6 +82,9 @@ mod tests {
             ContainerSpec { environment: [].into(), ..base.clone() },
             ContainerSpec { dns: vec![], ..base.clone() },
             ContainerSpec { labels: [(text("l"), text("n"))].into(), ..base.clone() },
+            ContainerSpec { limits: Limits { memory_bytes: Some(1), ..Limits::default() }, ..base.clone() },
+            ContainerSpec { limits: Limits { cpu_millis: Some(1), ..Limits::default() }, ..base.clone() },
+            ContainerSpec { limits: Limits { pids: Some(1), ..Limits::default() }, ..base.clone() },
             ContainerSpec { labels: base.environment.clone(), environment: base.labels.clone(), ..base.clone() },
         ];
         let hash = spec_hash(&base, &[1; 32]);
@@ -77,5 +93,7 @@ mod tests {
         for other in &others {
             assert_ne!(hash, spec_hash(other, &[1; 32]), "{other:?}");
         }
+        let counted = ContainerSpec { limits: Limits { revision: 7, ..Limits::default() }, ..base };
+        assert_eq!(hash, spec_hash(&counted, &[1; 32]), "what allows the same makes no other container");
     }
 }

@@ -61,6 +61,22 @@ pub(super) struct Made {
     pub(super) mounts: Vec<Mounted>,
     pub(super) config: MadeConfig,
     pub(super) host_config: MadeHostConfig,
+    #[serde(default)]
+    state: MadeState,
+}
+
+impl Made {
+    /// Its first process, if it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        Some(self.state.pid).filter(|pid| *pid > 0)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MadeState {
+    #[serde(default)]
+    pid: u32,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +176,12 @@ impl Libpod {
         self.bounded(self.send(Method::POST, &path, &[], Body::default())).await.map(drop)
     }
 
+    /// Gives a container that runs other limits. Several versions note what they could not apply: look what the kernel has.
+    pub(super) async fn update(&self, name: &str, resources: &serde_json::Value) -> Result<(), Failure> {
+        let (path, body) = (format!("containers/{name}/update"), Body::from(resources.to_string()));
+        self.bounded(self.send_as("application/json", Method::POST, &path, &[], body)).await.map(drop)
+    }
+
     /// Returns the names of what was loaded. Not bounded in time as a whole: the archive takes as long as it takes to come.
     pub(super) async fn load(&self, archive: Body) -> Result<Vec<String>, Failure> {
         let response = self.send(Method::POST, "images/load", &[], archive).await?;
@@ -191,13 +213,24 @@ impl Libpod {
         query: &[(&str, &str)],
         content: Body,
     ) -> Result<Response, Failure> {
+        // A form content type makes some versions answer success and do nothing.
+        self.send_as("application/x-tar", method, path, query, content).await
+    }
+
+    async fn send_as(
+        &self,
+        kind: &'static str,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        content: Body,
+    ) -> Result<Response, Failure> {
         let mut url =
             reqwest::Url::parse(&format!("{BASE}/{path}")).map_err(|error| Failure::Unreachable(error.into()))?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        // A form content type makes some versions answer success and do nothing.
-        let request = self.http.request(method, url).header("content-type", "application/x-tar").body(content);
+        let request = self.http.request(method, url).header("content-type", kind).body(content);
         let response = request.send().await.map_err(unreachable)?;
         let code = response.status().as_u16();
         // 304: it is so already.

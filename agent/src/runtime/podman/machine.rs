@@ -47,6 +47,11 @@ pub(super) fn memory(read: impl Fn(&str) -> Option<String>) -> Option<Room> {
     })
 }
 
+/// Cores that this process may use.
+pub(super) fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+}
+
 fn limited(cgroup: &Cgroup, read: &impl Fn(&str) -> Option<String>) -> Option<Room> {
     // `max`, like an absent file, means no limit.
     let total_bytes: u64 = read(cgroup.limit)?.trim().parse().ok()?;

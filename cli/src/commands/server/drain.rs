@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     arguments::Context,
-    commands::{finish, request_id, server_name},
+    commands::{finish, request_id, server_name, tenant::migrate::flow::Flow},
     confirm::NothingToConfirm,
     error::Failure,
     follow::Wait,
@@ -48,6 +48,8 @@ pub(super) struct Several {
     /// Also when not everybody fits.
     #[arg(long)]
     pub(super) partial: bool,
+    #[command(flatten)]
+    pub(super) flow: Flow,
     /// Only print who would go where.
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -77,6 +79,8 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         deadline_seconds: several.deadline_seconds(),
         partial: several.partial,
         dry_run: several.dry_run,
+        bytes_per_second_max: several.flow.bytes_per_second_max(),
+        route: several.flow.route().into(),
     };
     let response = connection.change(async || connection.servers().drain_server(request.clone()).await).await?;
     if several.dry_run {

@@ -65,6 +65,17 @@ fn command(token: &str, work_image: &str) -> String {
     )
 }
 
+/// What to type where a birth runs already. One that was a member gives its old identity up first, and its agent takes the new one when
+/// it is started again.
+fn typed_in_a_birth(rejoin: bool) -> String {
+    let read = "read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token";
+    let join = "podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join";
+    let forget = "podman exec feather-birth rm -f /var/lib/feather/agent/agent.identity";
+    let restart = "podman exec feather-birth s6-svc -r /run/service/agent";
+    let lines: &[&str] = if rejoin { &[read, forget, join, restart] } else { &[read, join] };
+    lines.iter().map(|line| format!("\n    {line}")).collect::<String>() + "\n"
+}
+
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = units::parse_duration(text)?;
     if (TTL_MIN..=TTL_MAX).contains(&ttl) { Ok(ttl) } else { Err("it must be between 1m and 7d".into()) }
@@ -89,10 +100,9 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         "\nIt needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work \
          image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from \
          there to the controller is not the way back. Its last part has Podman start the birth again when the machine is rebooted. \
-         A birth that runs already joins by:\n\
-         \n    read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token\
-         \n    podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join\n\
-         \n`featherctl server list` shows {server} as ready once it has joined."
+         A birth that runs already joins by:\n{}\
+         \n`featherctl server list` shows {server} as ready once it has joined.",
+        typed_in_a_birth(arguments.rejoin)
     ));
     Ok(())
 }

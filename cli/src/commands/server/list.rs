@@ -7,7 +7,7 @@ use crate::{
     error::Failure,
     view::{
         server::{self, ServerView},
-        warning,
+        warning, wide,
     },
 };
 
@@ -19,7 +19,11 @@ pub(crate) async fn run(_: Args, context: &Context) -> Result<(), Failure> {
     let connection = context.connect()?;
     let response = connection.call(connection.servers().list_servers(pb::ListServersRequest {})).await?;
     let servers: Vec<ServerView> = response.servers.into_iter().map(ServerView::from).collect();
-    context.output.show(&servers, || if servers.is_empty() { String::new() } else { server::list(&servers) })?;
+    context.output.show(&servers, || match servers.is_empty() {
+        true => String::new(),
+        false if context.output.is_wide() => wide::servers(&servers),
+        false => server::list(&servers),
+    })?;
     if servers.is_empty() {
         context.output.note("The fleet has no servers yet; `featherctl server invite NAME` lets one join.");
     }

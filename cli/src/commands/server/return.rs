@@ -38,6 +38,8 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         deadline_seconds: several.deadline_seconds(),
         partial: several.partial,
         dry_run: several.dry_run,
+        bytes_per_second_max: several.flow.bytes_per_second_max(),
+        route: several.flow.route().into(),
     };
     let response = connection.change(async || connection.servers().return_server(request.clone()).await).await?;
     if several.dry_run {

@@ -2,14 +2,15 @@
 
 use feather_proto::{
     ids::{ServerName, TenantName},
-    labels::Label,
+    labels::{Label, LabelName},
     pb::controller::v1 as pb,
 };
 use serde::Serialize;
 
+use super::set::LimitArgs;
 use crate::{
     arguments::Context,
-    commands::{finish, label, labels, plan, request_id, server_name, tenant_name},
+    commands::{finish, group, label, labels, plan, request_id, server_name, tenant_name},
     error::Failure,
     follow::Wait,
 };
@@ -32,6 +33,11 @@ pub(crate) struct Args {
     /// The server to put it on and leave it on: it is moved away only by name. Kept with the tenant.
     #[arg(long, value_name = "SERVER", value_parser = server_name, conflicts_with = "server")]
     pin: Option<ServerName>,
+    /// A group, of which no two are put on one server. Kept with the tenant.
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    spread: Option<LabelName>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Only print where it would go, and why.
     #[arg(long)]
     dry_run: bool,
@@ -59,6 +65,8 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         dry_run: arguments.dry_run,
         on: labels(&arguments.on),
         pin: arguments.pin.map(String::from).unwrap_or_default(),
+        limits: arguments.limits.change(),
+        spread: arguments.spread.map(String::from).unwrap_or_default(),
     };
     let response = connection.change(async || connection.tenants().add_tenant(request.clone()).await).await?;
     if arguments.dry_run {

@@ -6,10 +6,15 @@ use crate::{
     arguments::Context,
     commands::server_name,
     error::Failure,
-    view::tenant::{self, TenantView},
+    view::{
+        tenant::{self, TenantView},
+        wide,
+    },
 };
 
 /// Show all tenants, and where they live.
+///
+/// With `--output wide` also what each may use, what it runs, and how old its newest verified backup is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also removed tenants whose data is kept.
@@ -29,7 +34,11 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
     let on_server = if request.server.is_empty() { String::new() } else { format!(" on {}", request.server) };
     let response = connection.call(connection.tenants().list_tenants(request)).await?;
     let tenants: Vec<TenantView> = response.tenants.into_iter().map(TenantView::from).collect();
-    context.output.show(&tenants, || if tenants.is_empty() { String::new() } else { tenant::list(&tenants) })?;
+    context.output.show(&tenants, || match tenants.is_empty() {
+        true => String::new(),
+        false if context.output.is_wide() => wide::tenants(&tenants),
+        false => tenant::list(&tenants),
+    })?;
     if tenants.is_empty() {
         context.output.note(&format!("There are no tenants{on_server}; `featherctl tenant add NAME` adds one."));
     }

@@ -9,6 +9,8 @@ use feather_proto::{
 };
 use serde::Serialize;
 
+use flow::Flow;
+
 use crate::{
     arguments::Context,
     commands::{finish, label, labels, plan, request_id, server_name, tenant_name},
@@ -18,6 +20,7 @@ use crate::{
     view::migration::{PredictionView, RoomView},
 };
 
+pub(in crate::commands) mod flow;
 mod several;
 
 /// Move tenants with all their data to another server.
@@ -45,12 +48,8 @@ pub(crate) struct Args {
     /// Moves at once, of several.
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = at_once)]
     parallel: u8,
-    /// Bytes per second to send at most, as 20MiB; also while requests wait, which may take longer then.
-    #[arg(long, value_name = "RATE", value_parser = units::parse_rate)]
-    bwlimit: Option<u64>,
-    /// Data goes from server to server, or through the controller if they do not reach each other.
-    #[arg(long, value_name = "direct|controller", value_enum, default_value = "direct", hide_possible_values = true)]
-    via: Via,
+    #[command(flatten)]
+    flow: Flow,
     /// How long the old server keeps its copy.
     #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = units::parse_duration)]
     keep_source: Duration,
@@ -66,15 +65,6 @@ pub(crate) struct Args {
 fn at_once(text: &str) -> Result<u8, String> {
     let count = text.parse().ok().filter(|count| (1..=16).contains(count));
     count.ok_or_else(|| format!("{text:?} is not a number of moves at once: write 1 to 16"))
-}
-
-/// Which way the data takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Via {
-    // From agent to agent.
-    Direct,
-    // The controller passes it on.
-    Controller,
 }
 
 /// What a dry run finds.
@@ -120,10 +110,6 @@ impl PlanView {
 
 impl Args {
     fn request(&self, tenant: &TenantName) -> pb::MigrateTenantRequest {
-        let route = match self.via {
-            Via::Direct => pb::TransferRoute::Direct,
-            Via::Controller => pb::TransferRoute::Controller,
-        };
         pb::MigrateTenantRequest {
             request_id: request_id(),
             tenant: tenant.to_string(),
@@ -131,8 +117,8 @@ impl Args {
             dry_run: self.dry_run,
             undo: self.undo,
             keep_source_seconds: self.keep_source.as_secs(),
-            bytes_per_second_max: self.bwlimit.unwrap_or(0),
-            route: route.into(),
+            bytes_per_second_max: self.flow.bytes_per_second_max(),
+            route: self.flow.route().into(),
             planned_before: Vec::new(),
             on: labels(&self.on),
         }

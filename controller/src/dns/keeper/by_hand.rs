@@ -89,6 +89,10 @@ impl Keeper {
             ttl: (zone.ttl, target.ttl),
             zone_hash: hash(&zone),
         };
+        if let Some(why) = self.provider.objection(&target) {
+            let message = format!("the provider does not take the zone as snapshot {snapshot} has it: {why}");
+            return Err(Error::refused(reason::DNS, message));
+        }
         let Some(confirmed) = confirmed else { return Ok(restoration) };
         if confirmed != restoration.zone_hash {
             let message = "the zone has changed since this was shown; nothing was changed. Look again with `featherctl dns restore --dry-run`";
@@ -124,7 +128,7 @@ impl Keeper {
     }
 }
 
-fn read_kept(row: &SnapshotRow) -> Result<Kept, Error> {
+pub(super) fn read_kept(row: &SnapshotRow) -> Result<Kept, Error> {
     serde_json::from_str(&row.content).map_err(|error| Error::bug(format!("snapshot {}: {error}", row.id)))
 }
 
@@ -195,6 +199,7 @@ fn plan_adoption(
         after,
         ttl: zone.ttl,
         replace: None,
+        unproven: !standing.proof.holds(),
         appends: 0,
         removes: 0,
         sent_ms: 0,
@@ -204,7 +209,8 @@ fn plan_adoption(
 /// Theirs as they were, ours as they are. A zone that lost our records too gets those of the ledger.
 fn plan_restoration(names: &Names, ledger: &Ledger, zone: &Zone, kept: &Kept) -> Change {
     let generation = ledger.generation + 1;
-    let foreign = Bag::of(&kept.zone).without(&kept.ours);
+    // What was adopted since the snapshot is ours now, and must not come twice.
+    let foreign = Bag::of(&kept.zone).without(&kept.ours).without(&ledger.owned);
     let marker = marker(names, &ledger.owner, generation, &ledger.owned);
     let standing = attribute(names, ledger, zone);
     let mut target = foreign.with(&ledger.owned).listed();
@@ -235,6 +241,7 @@ fn plan_restoration(names: &Names, ledger: &Ledger, zone: &Zone, kept: &Kept) ->
         foreign: theirs,
         ttl: kept.zone.ttl,
         replace: Some(Zone { ttl: kept.zone.ttl, records: target }),
+        unproven: !standing.proof.holds(),
         appends: 0,
         removes: 0,
         sent_ms: 0,

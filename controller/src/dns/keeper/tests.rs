@@ -228,6 +228,81 @@ async fn a_full_zone_is_changed_in_small_steps_and_says_what_does_not_fit() {
 }
 
 #[tokio::test]
+async fn a_challenge_comes_into_a_full_zone_and_the_last_tenants_give_way_for_its_time() {
+    let theirs: Vec<_> = (0..94).map(|number| a(&format!("h{number}"), 1)).collect();
+    let bench = bench(theirs.clone()).await;
+    let allow = Ask { cap: Cap::Count(100), ..Ask::default() };
+    let tenants: Vec<_> = ["*", "a", "b", "c", "d"].map(|name| a(&format!("{name}.users"), 1)).into();
+    bench.keeper.apply(&tenants, &allow).await.unwrap();
+    assert_eq!(bench.zone.edit(|_| {}).records.len(), 100, "and its marker");
+    let challenge = ["one", "two"].map(|value| record("_acme-challenge.users", "txt", value));
+    let wanted: Vec<_> = tenants[..1].iter().chain(&challenge).chain(&tenants[1..]).cloned().collect();
+    let done = bench.keeper.apply(&wanted, &allow).await.unwrap();
+    assert_eq!((done.created, done.removed), (2, 2));
+    assert_eq!(
+        done.found.no_slot,
+        [a("c.users", 1), a("d.users", 1)],
+        "said, so that the ingress is known to forward them"
+    );
+    let mut there: Vec<_> = tenants[..3].iter().chain(&challenge).cloned().collect();
+    there.sort();
+    assert_eq!((bench.beyond(&theirs), bench.markers()), (there, 1));
+    // It is as it should be, and nobody else gives way.
+    assert_eq!(bench.keeper.apply(&wanted, &allow).await.unwrap().removed, 0);
+    bench.keeper.apply(&tenants, &allow).await.unwrap();
+    assert_eq!(bench.beyond(&theirs), tenants);
+    // Whom the wildcard would not lead to keeps his: others have a record below his name, or the wildcard itself.
+    let below = record("_x.d.users", "txt", "hello");
+    bench.zone.edit(|zone| zone.records.retain(|one| one.host != "h0"));
+    bench.zone.edit(|zone| zone.records.push(below.clone()));
+    let done = bench.keeper.apply(&wanted, &allow).await.unwrap();
+    assert_eq!(done.found.no_slot, [a("b.users", 1), a("c.users", 1)]);
+    bench.keeper.apply(&tenants, &allow).await.unwrap();
+    let done = bench.keeper.apply(&wanted[1..], &allow).await.unwrap();
+    assert_eq!(
+        (done.found.no_slot.len(), bench.beyond(&theirs).len()),
+        (1, 6),
+        "one for the wildcard that goes, and no other"
+    );
+    bench.zone.edit(|zone| {
+        zone.records.retain(|one| *one != below);
+        zone.records.push(a("h0", 1));
+    });
+    // Nobody's record of others gives way.
+    bench.keeper.apply(&[], &allow).await.unwrap();
+    bench.zone.edit(|zone| zone.records.extend((94..99).map(|number| a(&format!("h{number}"), 1))));
+    assert_eq!(bench.keeper.apply(&challenge, &allow).await.unwrap().found.no_slot, challenge);
+    assert_eq!(bench.zone.edit(|_| {}).records.len(), 100);
+}
+
+#[tokio::test]
+async fn a_removal_that_is_refused_again_and_again_pushes_out_no_snapshot() {
+    let bench = bench(lived_in()).await;
+    bench.apply(&[a("*.users", 1), a("alice.users", 2)]).await.unwrap();
+    bench.zone.set_keeping(true);
+    for _ in 0..5 {
+        assert_eq!(why(bench.apply(&[a("*.users", 1)]).await), reason::DNS);
+    }
+    assert_eq!(bench.keeper.snapshots().await.unwrap().len(), 2);
+    assert_eq!(bench.beyond(&lived_in()), [a("*.users", 1), a("alice.users", 2)]);
+    bench.zone.set_keeping(false);
+    bench.apply(&[a("*.users", 1)]).await.unwrap();
+    assert_eq!((bench.beyond(&lived_in()), bench.markers()), (vec![a("*.users", 1)], 1));
+}
+
+#[tokio::test]
+async fn a_zone_that_the_provider_would_not_take_is_said_before_it_is_confirmed() {
+    let bench = bench(lived_in()).await;
+    bench.zone.edit(|zone| zone.records.extend((0..90).map(|number| a(&format!("h{number}"), 1))));
+    bench.apply(&[a("*.users", 1)]).await.unwrap();
+    bench.zone.edit(|zone| zone.records.retain(|one| !one.host.starts_with('h')));
+    let many: Vec<_> = (0..12).map(|number| a(&format!("t{number}.users"), 1)).collect();
+    bench.keeper.apply(&many, &Ask { cap: Cap::Count(100), accept_fewer: true, ..Ask::default() }).await.unwrap();
+    let refused = bench.keeper.restore(1, None).await.unwrap_err();
+    assert!(refused.reason == reason::DNS && refused.message.contains("100 is the most"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_snapshot_brings_back_what_others_had_and_keeps_what_is_ours() {
     let bench = bench(lived_in()).await;
     bench.apply(&[a("*.users", 1)]).await.unwrap();

@@ -49,8 +49,10 @@ async fn pass(context: &Context<'_, Plan>, pass: Pass, name: &str, round: u32) -
     let (world, plan) = (context.world, context.plan);
     let began = tokio::time::Instant::now();
     let ticket = new_ticket();
+    let member = async |name| world.store.server(name).await?.ok_or_else(|| crate::store::server_not_found(name));
+    let (from, to) = (member(&plan.source).await?, member(&plan.target).await?);
     let source = world.agent(&plan.source).await?;
-    source.grant_transfer(&context.call("grant"), &plan.target, &ticket, plan.relayed).await?;
+    source.grant_transfer(&context.call("grant"), &to.principal(), &ticket, plan.relayed).await?;
     let terms = Terms {
         tenant: context.tenant().clone(),
         generation: context.fence.generation,
@@ -59,10 +61,9 @@ async fn pass(context: &Context<'_, Plan>, pass: Pass, name: &str, round: u32) -
     };
     // Until this pass has ended, however it does.
     let _open = plan.relayed.then(|| world.relays.open(terms, &ticket));
-    let row = world.store.server(&plan.source).await?.ok_or_else(|| crate::store::server_not_found(&plan.source))?;
     let from = PullFrom {
-        server: plan.source.clone(),
-        address: if plan.relayed { world.advertise.clone() } else { row.address },
+        server: from.principal(),
+        address: if plan.relayed { world.advertise.clone() } else { from.address },
         relayed: plan.relayed,
         ticket,
         bytes_per_second_max: plan.bytes_per_second_max,

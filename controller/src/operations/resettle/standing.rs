@@ -34,8 +34,12 @@ pub enum End {
     Moved,
     /// Where it should be by somebody else's doing, or removed.
     Elsewhere,
-    /// Not moved.
+    /// Not moved, or not brought back.
     Left,
+    /// Brought back with what was left of its data, because its server is lost.
+    Recovered,
+    /// Its server is lost, and there is no data of it anywhere.
+    Lost,
 }
 
 /// What became of a tenant, with what there is to know.
@@ -128,7 +132,7 @@ fn left(now: &Now, why: &str) -> Told {
 }
 
 /// What became of a move, if it has come to an end or is stuck.
-pub(super) fn ended(child: OperationRow) -> Option<Told> {
+pub(in crate::operations) fn ended(child: OperationRow) -> Option<Told> {
     let why = |row: &OperationRow| row.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
     let (end, why) = match child.state {
         State::Running | State::Undoing => return None,
@@ -156,7 +160,11 @@ pub(super) fn verdict(told: &[Told]) -> Result<String, Error> {
 }
 
 /// What became of each so far: those that were planned, in their order, then those that came in between.
-pub(super) fn so_far(planned: Vec<TenantName>, told: Vec<Told>, children: Vec<OperationRow>) -> Vec<Told> {
+pub(in crate::operations) fn so_far(
+    planned: Vec<TenantName>,
+    told: Vec<Told>,
+    children: Vec<OperationRow>,
+) -> Vec<Told> {
     let mut all: BTreeMap<TenantName, Told> = BTreeMap::new();
     for child in children {
         let under_way = child.subject.tenant().cloned().map(|tenant| Told {

@@ -7,7 +7,7 @@ use crate::{
     operations::{Event, Kind, State, Subject},
     store::{Append, Begun, End, NewOperation, SentAway, Store, TenantState, TenantUpdate},
 };
-use feather_proto::{error::reason, ids::OperationId};
+use feather_proto::{error::reason, ids::OperationId, limits::Limits};
 
 on_both!(
     a_part_begins_only_while_its_whole_runs,
@@ -128,7 +128,11 @@ async fn a_store_from_before_cordons_and_bounds_opens_with_none(on: On) {
     let server = store.server(&"nyc".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(server.upkeep, crate::upkeep::Upkeep::default());
     let row = store.tenant(&alice()).await.unwrap().unwrap();
-    assert!(row.bounds.is_empty() && row.version == 3, "{row:?}");
+    assert!(row.bounds.is_empty() && !row.limits.is_said() && row.version == 3, "{row:?}");
+    let limits = Limits { memory_bytes: Some(1 << 30), revision: 1, ..Limits::default() };
+    store.set_limits(&alice(), 3, &limits).await.unwrap();
+    assert_eq!(refusal(store.set_limits(&alice(), 3, &limits).await), reason::WORLD_CHANGED);
+    assert_eq!(store.limited_tenants().await.unwrap().iter().map(|row| row.limits).collect::<Vec<_>>(), [limits]);
     assert_eq!(store.unfinished_operations().await.unwrap()[0].parent, None);
     let edited = crate::upkeep::Upkeep { cordoned: true, version: 2, ..server.upkeep };
     store.set_upkeep(&"nyc".parse().unwrap(), 1, &edited).await.unwrap();

@@ -1,11 +1,15 @@
 //! Every kind of condition: what makes it, what cures it, and what nobody can tell.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use feather_proto::{
     error::{Error, reason},
     ids::{Generation, OperationId, ServerName},
     model::{ContainerState, Image, Residence, ServerSnapshot, TenantReport},
+    version::{self, Range},
 };
 use time::{Duration, OffsetDateTime};
 
@@ -69,6 +73,9 @@ fn report(residence: Residence, container: ContainerState) -> TenantReport {
         forward_to: None,
         problem: None,
         watch: Default::default(),
+        limits: Default::default(),
+        limits_pending: false,
+        forward_idle: None,
     }
 }
 
@@ -76,6 +83,7 @@ impl Scene {
     fn new() -> Self {
         let member = |server: &str| ServerRow {
             name: name(server),
+            identity: name(server),
             address: format!("{server}:7443"),
             public_address: server.into(),
             key_fingerprint: String::new(),
@@ -93,6 +101,7 @@ impl Scene {
             created: OffsetDateTime::UNIX_EPOCH,
             version: 1,
             bounds: Default::default(),
+            limits: Default::default(),
         };
         let mut scene = Self {
             members: ["ams", "fra", "nyc"].map(member).to_vec(),
@@ -109,12 +118,13 @@ impl Scene {
     }
 
     fn sees(&mut self, server: &str, snapshot: ServerSnapshot) {
-        let observed = Observed { snapshot: Some(snapshot), last_seen: Some(now()), reachability: Reachability::Alive };
+        let observed =
+            Observed { snapshot: Some(snapshot.into()), last_seen: Some(now()), reachability: Reachability::Alive };
         self.observed.insert(name(server), observed);
     }
 
     fn on(&mut self, server: &str) -> &mut ServerSnapshot {
-        self.observed.get_mut(&name(server)).unwrap().snapshot.as_mut().unwrap()
+        Arc::make_mut(self.observed.get_mut(&name(server)).unwrap().snapshot.as_mut().unwrap())
     }
 
     fn is(&mut self, server: &str, reachability: Reachability) {
@@ -130,7 +140,7 @@ impl Scene {
             running: &self.running,
             observed: &self.observed,
             ingress: Some(&name("ams")),
-            former: None,
+            former: &BTreeSet::new(),
             zone: self.zone.as_ref(),
             certificate: self.certificate.as_ref(),
             disk_headroom_bytes: GIB,
@@ -225,6 +235,18 @@ fn little_room_is_told_until_there_is_clearly_more() {
     assert_eq!(scene.ids(), [""; 0]);
     // A size that is not known is no lack.
     assert!(!scarce(0, 0, GIB, false));
+}
+
+#[test]
+fn who_speaks_another_protocol_is_told_with_who_is_to_be_upgraded() {
+    let mut scene = Scene::new();
+    scene.on("fra").protocol = version::SILENT;
+    scene.on("nyc").protocol = Range::new(version::CURRENT, version::CURRENT + 1).unwrap();
+    let conditions = scene.judged().conditions;
+    let told: Vec<_> =
+        conditions.iter().map(|one| (one.id(), one.message.contains("upgrade the controller"))).collect();
+    assert_eq!(told, [("protocol/fra".to_owned(), false), ("protocol/nyc".to_owned(), true)]);
+    assert!(conditions[0].message.contains("upgrade the agent of fra"), "{}", conditions[0].message);
 }
 
 #[test]

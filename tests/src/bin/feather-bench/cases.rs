@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    SEED, dataset,
+    SEED, dataset, fleet,
     machine::{Machine, Moved, Side},
     outage::{self, Seen},
     report::{self, Judged, Row, median},
@@ -31,20 +31,21 @@ const BYTES_CASE_DISK: u64 = 26 << 30;
 
 type Case = fn(&mut Run<'_>) -> anyhow::Result<()>;
 
-const CASES: [(&str, Case); 6] = [
+const CASES: [(&str, Case); 7] = [
     ("tenant-add", tenant_add),
     ("s", small),
     ("l", large),
     ("outage", outage_small),
     ("outage-files", outage_files),
     ("outage-bytes", outage_bytes),
+    ("fleet", fleet::thousand),
 ];
 
 /// One run of the bench.
 pub(crate) struct Run<'a> {
-    machine: &'a Machine,
+    pub(crate) machine: &'a Machine,
     rounds: usize,
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// The outage of a live move of S, for those that are compared with it.
     outage_of_s: Option<f64>,
     /// Tenants so far: each has a name of its own.

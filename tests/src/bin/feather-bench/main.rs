@@ -7,6 +7,7 @@
 
 mod cases;
 mod dataset;
+mod fleet;
 mod machine;
 mod outage;
 mod report;
