@@ -20,7 +20,7 @@ mod transfer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
 };
 
 use feather_proto::{
@@ -95,6 +95,8 @@ pub(crate) struct Agent {
     pub(crate) clock: Arc<dyn Clock>,
     /// New at each start of the process.
     pub(crate) boot_id: String,
+    /// Snapshots that were begun since.
+    snapshots: AtomicU64,
     pub(crate) grants: Grants,
     pub(crate) gates: Gates,
     links: Links,
@@ -189,6 +191,7 @@ impl Agent {
             dial: seams.dial,
             clock: seams.clock,
             boot_id: uuid::Uuid::new_v4().to_string(),
+            snapshots: AtomicU64::default(),
             grants: Grants::default(),
             condition: watch::Sender::new(Condition::default()),
             wake: Notify::new(),

@@ -137,13 +137,21 @@ impl Fleet {
         self.changed.subscribe()
     }
 
-    /// Notes a snapshot, by what its server is called now.
+    /// Notes a snapshot, by what its server is called now. One that was overtaken by a newer one only shows that its server is there.
     pub fn saw(&self, row: &ServerRow, snapshot: ServerSnapshot, now: OffsetDateTime) {
         let mut seen = self.lock();
         let server = seen.name(row);
+        let known = seen.observed.get(&server).and_then(|one| one.snapshot.clone());
+        let overtaken = |known: &Arc<ServerSnapshot>| {
+            known.boot_id == snapshot.boot_id && snapshot.sequence != 0 && known.sequence > snapshot.sequence
+        };
         // An agent calls itself what its certificate says.
-        let snapshot = Some(Arc::new(ServerSnapshot { server: server.clone(), ..snapshot }));
-        seen.observed.insert(server, Observed { snapshot, last_seen: Some(now), reachability: Reachability::Alive });
+        let snapshot = known
+            .filter(overtaken)
+            .unwrap_or_else(|| Arc::new(ServerSnapshot { server: server.clone(), ..snapshot }));
+        let observed =
+            Observed { snapshot: Some(snapshot), last_seen: Some(now), reachability: Reachability::Alive };
+        seen.observed.insert(server, observed);
         drop(seen);
         self.changed.send_modify(|count| *count += 1);
     }

@@ -304,6 +304,8 @@ pub struct ServerSnapshot {
     pub identity_ends: Option<OffsetDateTime>,
     /// Names the list of revoked certificates that is in force on it.
     pub revocations_digest: String,
+    /// Counts the snapshots of this boot in the order in which their making began; 0 if its agent does not count.
+    pub sequence: u64,
     /// What its agent speaks. The head of the answer says so, not the message: whoever reads a message puts it here.
     pub protocol: version::Range,
 }
@@ -342,6 +344,7 @@ impl ServerSnapshot {
             certificate: None,
             identity_ends: None,
             revocations_digest: String::new(),
+            sequence: 0,
             protocol: version::OURS,
         }
     }
@@ -560,6 +563,7 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             certificate: snapshot.certificate.map(Into::into),
             identity_ends: snapshot.identity_ends.map(to_timestamp),
             revocations_digest: snapshot.revocations_digest,
+            sequence: snapshot.sequence,
             admin: snapshot.admin.map(Into::into),
             events: snapshot.events.into_iter().map(Into::into).collect(),
         }
@@ -591,6 +595,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             certificate: pb.certificate.map(TryInto::try_into).transpose()?,
             identity_ends: pb.identity_ends.as_ref().map(from_timestamp).transpose()?,
             revocations_digest: pb.revocations_digest,
+            sequence: pb.sequence,
             protocol: version::SILENT,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,

@@ -2,7 +2,7 @@
 //!
 //! Owns the translation of records into reports. No password has a place in a report.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use feather_proto::{
     ids::{ServerName, TenantName},
@@ -129,6 +129,8 @@ impl Agent {
 
     /// Everything that is known of this server, read now.
     pub(crate) async fn snapshot(&self, server: &ServerName) -> ServerSnapshot {
+        // Before anything is read: what was begun later has seen at least as much.
+        let sequence = self.snapshots.fetch_add(1, Ordering::Relaxed) + 1;
         let (tenants, engine) = tokio::join!(
             self.tenant_reports(),
             tokio::time::timeout(ENGINE_MAX, async {
@@ -158,6 +160,7 @@ impl Agent {
             server: server.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             boot_id: self.boot_id.clone(),
+            sequence,
             ports: self.config.ports.clone(),
             ports_used,
             memory_total_bytes: capacity.memory_total_bytes,

@@ -86,3 +86,37 @@ async fn nobody_decides_on_names_while_one_changes() {
     let now = waiting.await;
     assert!(fleet.holds(now) && !fleet.holds(before));
 }
+
+#[test]
+fn a_snapshot_that_was_overtaken_takes_nothing_back() {
+    let fleet = Fleet::default();
+    let nyc = row("nyc", "nyc", 1);
+    fleet.called(std::slice::from_ref(&nyc));
+    let numbered = |boot: &str, sequence: u64| ServerSnapshot {
+        boot_id: boot.into(),
+        sequence,
+        version: format!("{boot} {sequence}"),
+        ..snapshot("nyc")
+    };
+    let later = |seconds| NOW + Duration::seconds(seconds);
+    let held = || {
+        let observed = fleet.observed(&nyc.name);
+        (observed.snapshot.unwrap().version.clone(), observed.last_seen.unwrap())
+    };
+    for (second, boot, sequence, holds) in [
+        (1, "a", 2, "a 2"),
+        // Its making began earlier.
+        (2, "a", 1, "a 2"),
+        (3, "a", 3, "a 3"),
+        // The same one, and an agent that was started again.
+        (4, "a", 3, "a 3"),
+        (5, "b", 1, "b 1"),
+        // One that does not count: what comes last is believed.
+        (6, "c", 0, "c 0"),
+        (7, "c", 0, "c 0"),
+    ] {
+        fleet.saw(&nyc, numbered(boot, sequence), later(second));
+        assert_eq!(held(), (holds.to_owned(), later(second)), "after {boot} {sequence}");
+        assert_eq!(fleet.observed(&nyc.name).reachability, Reachability::Alive);
+    }
+}

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Context, Event, Fence, Named as _, Outcome, Procedure, State, Step,
+    Context, Event, Fence, Named as _, Outcome, Procedure, State, Step, Subject,
     engine::Engine,
     log::{Next, Progress, next},
 };
 use crate::{
+    fleet::Reachability,
     store::{self, Append, End, OperationRow, TenantUpdate},
     world::World,
 };
@@ -314,13 +315,27 @@ impl Driver {
         if state == State::Cancelled {
             run.row.error = None;
         }
+        self.look_at_what_it_led_to(&run.row.subject).await?;
         let line = Line { tenant, end: Some(state), ..Line::new("", Event::End, "") };
         self.write(run, line).await?;
         self.world.ring_desired();
-        let facts = serde_json::to_value(&run.facts).unwrap_or_default();
-        let row = OperationRow { facts, ..run.row.clone() };
-        self.world.metrics.operation_ended(&row, state, self.world.clock.now());
         tracing::info!(operation = %self.id, subject = %run.row.subject, ?state, "operation ended");
+        Ok(())
+    }
+
+    /// Whoever hears that it has ended and looks at the tenant must not be shown what was reported before its last step: that the new
+    /// server does not know it, say. A server that does not answer keeps nobody waiting.
+    async fn look_at_what_it_led_to(&self, subject: &Subject) -> store::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let server = match subject {
+            Subject::Tenant(tenant) => self.world.store.tenant(tenant).await?.and_then(|row| row.server),
+            Subject::Server(server) => Some(server.clone()),
+            Subject::Residents(_) => None,
+        };
+        let Some(server) = server else { return Ok(()) };
+        if self.world.fleet.observed(&server).reachability == Reachability::Alive {
+            let _late = tokio::time::timeout(PATIENCE, self.world.look_again(&server)).await;
+        }
         Ok(())
     }
 
@@ -341,7 +356,7 @@ impl Driver {
             event: line.event,
             message: line.message,
             state,
-            facts: Some(facts),
+            facts: Some(facts.clone()),
             error: run.row.error.as_ref(),
             // Also a stuck operation that was resumed, and writes other lines, goes on saying what to type.
             hint: run.row.hint.as_deref().filter(|_| run.stuck),
@@ -352,6 +367,11 @@ impl Driver {
         self.world.store.append(append).await?;
         run.sequence += 1;
         run.progress = progress;
+        if let Some(state) = line.end {
+            let row = OperationRow { facts, ..run.row.clone() };
+            // Before anybody hears of the end, who may look at the counters then.
+            self.world.metrics.operation_ended(&row, state, self.world.clock.now());
+        }
         self.world.volatile.ring(&run.row.id);
         Ok(())
     }
