@@ -57,7 +57,8 @@ impl Servers {
             }
         };
         let candidates = fleet::candidates(&members, &observed, &tenants, &running);
-        let names = Names::new(tenants.clone(), running.iter().filter_map(|one| one.subject.tenant().cloned()));
+        let held = running.iter().filter_map(|one| one.subject.tenant().cloned());
+        let names = Names::new(tenants.clone(), held, &members);
         let views = members.into_iter().zip(candidates).map(|(row, candidate)| {
             let living = |one: &&crate::store::TenantRow| {
                 one.state == TenantState::Active && one.server.as_ref() == Some(&row.name)
