@@ -3,7 +3,9 @@
 //! A member that was by itself has tenants in its ledger; one that the old script ran has things that could become such. What is
 //! in a ledger is a fact that the store has to learn, not a wish: so a reconciler takes it in, when its name is free. A name that
 //! the store has ever given a home is never taken in, however it looks on some server: only that keeps a copy from long ago from
-//! coming back as the tenant. Owns that judgement (pure) and the taking-in; what fits on a server is its agent's judgement.
+//! coming back as the tenant. One that stands still in a move which nobody remembers is taken in as stopped, once it is certain that nobody
+//! else serves it, and what such a move has left elsewhere is given back ([`sealed`], pure). Owns that judgement (pure) and the taking-in;
+//! what fits on a server is its agent's judgement.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +21,16 @@ use feather_proto::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    agents::Call,
+    events,
     fleet::Observed,
     pace,
-    store::{TakeIn, TenantRow, TenantState, server_not_found},
+    store::{ServerRow, TakeIn, TenantRow, TenantState, server_not_found},
     world::World,
 };
+use sealed::{Doubt, Half, doubt, half, is_sealed};
+
+mod sealed;
 
 /// What the store says to a tenant that a member holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,18 +50,35 @@ pub enum Claim {
 pub struct Names {
     rows: BTreeMap<TenantName, TenantRow>,
     held: BTreeSet<TenantName>,
+    /// Whoever may have a tenant.
+    members: Vec<ServerRow>,
 }
 
 impl Names {
-    /// Of these rows and running operations.
-    pub fn new(rows: Vec<TenantRow>, held: impl IntoIterator<Item = TenantName>) -> Self {
-        Self { rows: rows.into_iter().map(|row| (row.name.clone(), row)).collect(), held: held.into_iter().collect() }
+    /// Of these rows, running operations and members.
+    pub fn new(rows: Vec<TenantRow>, held: impl IntoIterator<Item = TenantName>, members: &[ServerRow]) -> Self {
+        let rows = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
+        Self { rows, held: held.into_iter().collect(), members: members.to_vec() }
     }
 
-    /// As the store has them now.
+    /// As the store has them now. Operations come first: what one of them has done is seen, or that it is under way.
     pub async fn read(world: &World) -> Result<Self, Error> {
-        let running = world.store.unfinished_operations().await?;
-        Ok(Self::new(world.store.tenants().await?, running.iter().filter_map(|one| one.subject.tenant().cloned())))
+        let store = &world.store;
+        let running = store.unfinished_operations().await?;
+        let held = running.iter().filter_map(|one| one.subject.tenant().cloned());
+        Ok(Self::new(store.tenants().await?, held, &store.servers().await?))
+    }
+
+    fn row(&self, tenant: &TenantName) -> Option<&TenantRow> {
+        self.rows.get(tenant)
+    }
+
+    fn is_held(&self, tenant: &TenantName) -> bool {
+        self.held.contains(tenant)
+    }
+
+    fn members(&self) -> &[ServerRow] {
+        &self.members
     }
 
     /// May this server's tenant have the name?
@@ -99,8 +123,14 @@ pub(crate) fn lives(report: &TenantReport) -> bool {
     matches!(report.residence, Residence::Running | Residence::Stopped)
 }
 
-/// What the fleet says to each finding of an agent, and to what else lives in its ledger.
-pub fn judge(server: &ServerName, found: Vec<Finding>, snapshot: &ServerSnapshot, names: &Names) -> Vec<Finding> {
+/// What the fleet says to each finding of an agent, and to what else lives, or stands still, in its ledger.
+pub fn judge(
+    server: &ServerName,
+    found: Vec<Finding>,
+    snapshot: &ServerSnapshot,
+    observed: &BTreeMap<ServerName, Observed>,
+    names: &Names,
+) -> Vec<Finding> {
     let mut judged: BTreeMap<String, Finding> = BTreeMap::new();
     for finding in found {
         let name = finding.name.clone();
@@ -122,7 +152,26 @@ pub fn judge(server: &ServerName, found: Vec<Finding>, snapshot: &ServerSnapshot
             judged.insert(name, known(of_ledger(report), claim));
         }
     }
+    for report in snapshot.tenants.iter().filter(|report| is_sealed(report)) {
+        let (claim, name) = (names.claim(server, &report.tenant), report.tenant.to_string());
+        if claim == Claim::Free {
+            judged.insert(name, still(report, doubt(server, report, observed, names)));
+        }
+    }
     judged.into_values().collect()
+}
+
+/// Of one that stands still in a move: whoever names the server chooses it where members only do not agree.
+fn still(report: &TenantReport, doubt: Option<Doubt>) -> Finding {
+    let (finding, tenant) = (of_ledger(report), &report.tenant);
+    let note = format!(
+        "it stands still in a move that no operation goes on with; as a tenant of the fleet it is a stopped one, and `featherctl tenant start \
+         {tenant}` starts it"
+    );
+    match doubt {
+        Some(doubt @ Doubt::Served(_)) => finding.misfit(doubt.why()),
+        Some(Doubt::Disputed(_)) | None => Finding { action: Action::Adopt, notes: vec![note], ..finding },
+    }
 }
 
 /// Of a tenant that the member's ledger has already.
@@ -158,7 +207,8 @@ fn of_ledger(report: &TenantReport) -> Finding {
     }
 }
 
-/// Whose tenants can be taken in without asking anybody: their name is free, and only one member claims it.
+/// Whose tenants can be taken in without asking anybody: their name is free, and only one member claims it; or they stand still there, and
+/// nobody else can serve them.
 pub fn unknown<'a>(
     observed: &'a BTreeMap<ServerName, Observed>,
     names: &Names,
@@ -166,8 +216,9 @@ pub fn unknown<'a>(
     let alive = observed.iter().filter_map(|(server, one)| Some((server, one.alive()?)));
     let mut claims: BTreeMap<&TenantName, Vec<_>> = BTreeMap::new();
     for (server, snapshot) in alive {
-        for report in snapshot.tenants.iter().filter(|report| lives(report)) {
-            if names.claim(server, &report.tenant) == Claim::Free {
+        for report in &snapshot.tenants {
+            let claims_it = lives(report) || (is_sealed(report) && doubt(server, report, observed, names).is_none());
+            if claims_it && names.claim(server, &report.tenant) == Claim::Free {
                 claims.entry(&report.tenant).or_default().push((server, report));
             }
         }
@@ -178,6 +229,15 @@ pub fn unknown<'a>(
 /// What a person should know about tenants of a member that the fleet does not take in, in sentences.
 pub fn conflicts(server: &ServerName, observed: &BTreeMap<ServerName, Observed>, names: &Names) -> Vec<String> {
     let Some(snapshot) = observed.get(server).and_then(Observed::alive) else { return vec![] };
+    let still = snapshot.tenants.iter().filter_map(|report| {
+        let unknown = is_sealed(report) && names.claim(server, &report.tenant) == Claim::Free;
+        let doubted = unknown.then(|| doubt(server, report, observed, names)).flatten().map(Doubt::why);
+        let waits = || match half(server, report, observed, names) {
+            Some(Half::Waits(why)) => Some(why),
+            Some(Half::Unwanted) | None => None,
+        };
+        Some(format!("{}: {}", report.tenant, doubted.or_else(waits)?))
+    });
     let living = snapshot.tenants.iter().filter(|report| lives(report));
     let told = living.filter_map(|report| {
         let tenant = &report.tenant;
@@ -196,31 +256,75 @@ pub fn conflicts(server: &ServerName, observed: &BTreeMap<ServerName, Observed>,
             Claim::Known | Claim::Busy => None,
         }
     });
-    told.collect()
+    told.chain(still).collect()
 }
 
-/// One pass: everybody who can be taken in is.
+/// One pass: everybody who can be taken in is, and what has come to members in moves that nobody goes on with is given back.
 pub async fn reconcile(world: &World) -> Result<usize, Error> {
     let observed = world.fleet.all();
-    if !observed.values().filter_map(Observed::alive).any(|snapshot| snapshot.tenants.iter().any(lives)) {
+    let concerns = |report: &TenantReport| lives(report) || is_sealed(report) || report.incoming.is_some();
+    if !observed.values().filter_map(Observed::alive).any(|snapshot| snapshot.tenants.iter().any(concerns)) {
         return Ok(0);
     }
+    // Behind what was observed: see `half`.
     let names = Names::read(world).await?;
     let mut taken = 0;
     for (server, report) in unknown(&observed, &names) {
         taken += usize::from(take_in(world, server, report).await?);
     }
+    for (server, report) in unwanted(&observed, &names) {
+        if let Err(error) = give_back(world, server, report).await {
+            tracing::warn!(%server, tenant = %report.tenant, %error, "what a forgotten move left is not given back; trying again");
+        }
+    }
     Ok(taken)
 }
 
+/// What has come to members in moves that nobody goes on with, and whose original is in sight.
+fn unwanted<'a>(
+    observed: &'a BTreeMap<ServerName, Observed>,
+    names: &Names,
+) -> Vec<(&'a ServerName, &'a TenantReport)> {
+    let alive = observed.iter().filter_map(|(server, one)| Some((server, one.alive()?)));
+    let all = alive.flat_map(|(server, snapshot)| snapshot.tenants.iter().map(move |report| (server, report)));
+    all.filter(|(server, report)| half(server, report, observed, names) == Some(Half::Unwanted)).collect()
+}
+
+/// Nothing of it runs any more, and its port is free; its data stays there, as incomplete, for the next move to begin with.
+async fn give_back(world: &World, server: &ServerName, report: &TenantReport) -> Result<(), Error> {
+    let (tenant, generation) = (&report.tenant, report.generation);
+    // What was observed may be older than the end of the operation that it was for.
+    let now = world.look(server).await?;
+    if !now.tenant(tenant).is_some_and(|now| now.incoming.is_some() && now.generation == generation) {
+        return Ok(());
+    }
+    let call = Call { request_id: uuid::Uuid::new_v4(), tenant: tenant.clone(), generation };
+    world.agent(server).await?.abandon(&call, true).await?;
+    world.look_again(server).await;
+    tracing::info!(%server, %tenant, %generation, "what had come in a move that no operation goes on with was given back");
+    let message =
+        format!("a move of {tenant} to {server} had begun, and no operation goes on with it: it was given back");
+    world.store.record(&events::of(tenant.as_str(), "move-given-back", message, world.clock.now())).await?;
+    world.ring_desired();
+    Ok(())
+}
+
 async fn take_in(world: &World, server: &ServerName, report: &TenantReport) -> Result<bool, Error> {
-    let now = world.clock.now();
+    let (now, tenant) = (world.clock.now(), &report.tenant);
+    let how = match is_sealed(report) {
+        true => format!(
+            ", where it stands still in a move that no operation goes on with: `featherctl tenant start {tenant}` starts it"
+        ),
+        false => String::new(),
+    };
+    let message = format!("{tenant} was taken in on {server}{how}");
     let tenant = TakeIn {
-        tenant: report.tenant.clone(),
+        tenant: tenant.clone(),
         server: server.clone(),
         generation: report.generation,
         running: report.residence == Residence::Running,
         created: report.created.unwrap_or(now),
+        event: events::of(tenant.as_str(), "tenant-taken-in", message, now),
     };
     let taken = world.store.take_in(&tenant).await?;
     if taken {
@@ -261,7 +365,8 @@ pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<
     let row = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?;
     let agent = world.agents.agent(&row.name, &row.principal(), &row.address)?;
     let (found, problems) = agent.plan_adoption().await?;
-    let findings = judge(server, found, &agent.snapshot().await?, &Names::read(world).await?);
+    let (snapshot, observed) = (agent.snapshot().await?, world.fleet.all());
+    let findings = judge(server, found, &snapshot, &observed, &Names::read(world).await?);
     if dry_run {
         return Ok(Adoption { findings, problems });
     }
@@ -280,7 +385,9 @@ pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<
         }
     }
     let snapshot = agent.snapshot().await?;
-    for report in snapshot.tenants.iter().filter(|report| wanted.contains(&report.tenant) && lives(report)) {
+    for report in
+        snapshot.tenants.iter().filter(|report| wanted.contains(&report.tenant) && (lives(report) || is_sealed(report)))
+    {
         let Some(finding) = findings.get_mut(report.tenant.as_str()) else { continue };
         // Somebody may have taken the name in between; the claim then says whose it is.
         if take_in(world, server, report).await? {

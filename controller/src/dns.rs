@@ -40,6 +40,7 @@ pub mod names;
 pub mod plan;
 pub mod propose;
 pub mod remarks;
+pub mod ttls;
 pub mod zone;
 
 /// One address record under the suffix.
@@ -252,7 +253,7 @@ async fn apply_wanted(
 ) -> Result<keeper::Done, Error> {
     let keeper = world.dns.keeper()?;
     let done = keeper.apply(&terms(world, keeper.names(), wanted).await?, ask).await?;
-    world.dns.tracker.provider_shows(done.unsettled.clone(), done.ttl);
+    shown(world, keeper, done.unsettled.clone(), done.ttl).await?;
     if done.created + done.removed > 0 {
         let over_budget = wanted.over_budget.len();
         tracing::info!(created = done.created, removed = done.removed, over_budget, "dns changed");
@@ -261,6 +262,17 @@ async fn apply_wanted(
         world.store.record(&NewEvent { who, ..events::of("dns", "dns-changed", message, world.clock.now()) }).await?;
     }
     Ok(done)
+}
+
+/// What the zone has shown, for whoever asks whether it has arrived.
+async fn shown(world: &World, keeper: &Keeper, unsettled: BTreeSet<String>, ttl: u32) -> Result<(), Error> {
+    let shown = converge::Shown { unsettled, ttl, now_ms: now_ms(world) };
+    world.dns.tracker.provider_shows(&world.store, keeper.key(), shown).await
+}
+
+/// Now, in milliseconds since 1970.
+pub(crate) fn now_ms(world: &World) -> i64 {
+    i64::try_from(world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// Looks, and in the mode [`Mode::Auto`] applies; returns a sentence about what was done, and what a person should know. No argument
@@ -280,7 +292,7 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
     }
     keeper.resume().await?;
     let (wanted, view) = view(world, keeper).await?;
-    world.dns.tracker.provider_shows(view.proposal.unsettled(), view.zone.ttl);
+    shown(world, keeper, view.proposal.unsettled(), view.zone.ttl).await?;
     if let Some(refused) = keeper::refusal(&view) {
         return Err(refused);
     }

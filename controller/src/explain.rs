@@ -207,7 +207,12 @@ fn stands(view: &TenantView<'_>, explanation: &mut Explanation) {
         Standing::CrashLoop | Standing::Starting => {
             explanation.next(format!("`featherctl tenant logs {name}` shows what it says"));
         }
-        Standing::Broken => explanation.next(format!("`featherctl tenant show {name}` shows all that is known of it")),
+        Standing::Broken => {
+            if report.is_some_and(|report| report.residence == Residence::Sealed) {
+                explanation.next(format!("`featherctl tenant start {name}` starts it where it stands still"));
+            }
+            explanation.next(format!("`featherctl tenant show {name}` shows all that is known of it"));
+        }
         Standing::Running | Standing::Changing | Standing::Removed => {}
     }
 }
@@ -293,8 +298,10 @@ fn elsewhere(view: &TenantView<'_>, explanation: &mut Explanation) {
         let Some(volume) = snapshot.volume(name) else { continue };
         let arriving = report.is_some_and(|report| report.incoming.is_some());
         let departed = report.is_some_and(|report| report.residence == Residence::Departed);
+        let held = view.operations.iter().any(|one| one.ended.is_none());
         let text = match (arriving, departed) {
-            (true, _) => format!("{server} receives its data"),
+            (true, _) if held => format!("{server} receives its data"),
+            (true, _) => format!("{server} holds what came of a move that no operation goes on with"),
             (false, true) => format!("{server} keeps a copy of its data from before the move, to move back quickly"),
             (false, false) => format!("{server} keeps data of that name"),
         };

@@ -146,11 +146,9 @@ impl Fleet {
             known.boot_id == snapshot.boot_id && snapshot.sequence != 0 && known.sequence > snapshot.sequence
         };
         // An agent calls itself what its certificate says.
-        let snapshot = known
-            .filter(overtaken)
-            .unwrap_or_else(|| Arc::new(ServerSnapshot { server: server.clone(), ..snapshot }));
-        let observed =
-            Observed { snapshot: Some(snapshot), last_seen: Some(now), reachability: Reachability::Alive };
+        let snapshot =
+            known.filter(overtaken).unwrap_or_else(|| Arc::new(ServerSnapshot { server: server.clone(), ..snapshot }));
+        let observed = Observed { snapshot: Some(snapshot), last_seen: Some(now), reachability: Reachability::Alive };
         seen.observed.insert(server, observed);
         drop(seen);
         self.changed.send_modify(|count| *count += 1);
@@ -490,5 +488,11 @@ pub fn told_lost(tenant: &str, server: &str) -> String {
 /// Why a tenant's server does not have it as it should, in words; none when it says nothing of that.
 pub fn trouble(report: Option<&TenantReport>) -> Option<String> {
     let Some(report) = report else { return Some("its server does not know it".to_owned()) };
+    if report.residence == Residence::Sealed && report.problem.is_none() {
+        let tenant = &report.tenant;
+        return Some(format!(
+            "it stands still there in a move that no operation goes on with; `featherctl tenant start {tenant}` starts it"
+        ));
+    }
     report.problem.clone().or_else(|| Some(format!("its server says: {:?}", report.residence).to_lowercase()))
 }

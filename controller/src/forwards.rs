@@ -252,13 +252,13 @@ pub(crate) async fn dns_knows(world: &World, tenants: &[TenantRow]) -> Result<Le
     let (names, known) = (keeper.names(), world.dns.known());
     let wanted = dns::wanted(world).await?;
     let now = dns::converge::questions(names, &dns::terms(world, names, &wanted).await?, tenants);
-    let now_ms = i64::try_from(world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+    let now_ms = dns::now_ms(world);
     let left = |host: &str| known.is_left(names, host, &now, now_ms);
     let gone = tenants.iter().map(|row| &row.name).filter(|name| left(&names.host(name.as_str()))).cloned().collect();
     if left(&names.host(dns::plan::WILDCARD)) {
         former.clear();
     }
-    Ok(Led { former, left: gone, quiet: known.quiet() })
+    Ok(Led { former, left: gone, quiet: known.quiet(now_ms) })
 }
 
 /// Ends a copy from before a move. The next pass of the reconciler tells its server where to forward.

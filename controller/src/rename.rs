@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::{
     operations::Subject,
-    store::{OperationRow, ServerRow, TenantRow, TenantState, server_not_found},
+    store::{OperationRow, ServerRow, TenantRow, TenantState, request_id_reused, server_not_found},
     world::World,
 };
 
@@ -49,6 +49,17 @@ pub struct Facts {
     pub sent_away: Vec<TenantName>,
     /// In the order in which they happened.
     pub renamings: Vec<Renaming>,
+    /// Which of them this request has made already.
+    pub done: Option<usize>,
+}
+
+/// Who asks for a new name.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// For the events.
+    pub by: &'a str,
+    /// Chosen by the caller for this change alone; older callers have none.
+    pub request: Option<uuid::Uuid>,
 }
 
 /// What a new name changes. All tenants in the order of their names.
@@ -96,8 +107,11 @@ pub(crate) fn in_a_certificate(name: &ServerName, holder: &ServerName) -> Error 
 ///
 /// # Errors
 /// No such server; somebody has the new name, in the fleet, in a certificate, in rows of tenants or by an invitation; or an operation that
-/// has not ended names the server, or the new name.
+/// has not ended names the server, or the new name. The request was another one before.
 pub fn plan(server: &ServerName, new: &ServerName, facts: &Facts) -> Result<Change, Error> {
+    if let Some(since) = facts.done.and_then(|done| facts.renamings.get(done..)) {
+        return repeated(server, new, since, facts);
+    }
     let member = |name: &ServerName| facts.members.iter().find(|row| row.name == *name);
     let Some(row) = member(server) else {
         let last = facts.renamings.iter().rev().find(|one| one.new == *new || one.old == *new);
@@ -133,6 +147,17 @@ pub fn plan(server: &ServerName, new: &ServerName, facts: &Facts) -> Result<Chan
         return Err(Error::refused(reason::OPERATION_RUNNING, message).with("operation", id));
     }
     Ok(change(row, facts, false))
+}
+
+/// A copy of a request that was carried out by the first of these renamings: it has done all that it was for, whatever the server was
+/// called since.
+fn repeated(server: &ServerName, new: &ServerName, since: &[Renaming], facts: &Facts) -> Result<Change, Error> {
+    if since.first().is_some_and(|done| done.old != *server || done.new != *new) {
+        return Err(request_id_reused());
+    }
+    let now = called_now(server, OffsetDateTime::UNIX_EPOCH, since);
+    let row = facts.members.iter().find(|row| now.as_ref() == Some(&row.name));
+    row.map(|row| change(row, facts, true)).ok_or_else(|| server_not_found(server))
 }
 
 /// Tenants' rows name servers that are no members any more: those must not be taken for this one.
@@ -251,7 +276,7 @@ pub async fn rename(
     world: &World,
     server: &ServerName,
     new: &ServerName,
-    by: &str,
+    asked: Asked<'_>,
     dry_run: bool,
 ) -> Result<Change, Error> {
     if dry_run {
@@ -262,7 +287,7 @@ pub async fn rename(
     let _turn = world.access.turn().await;
     let naming = world.fleet.renaming().await;
     world.fleet.called(&world.store.servers().await?);
-    let done = world.store.rename_server(server, new, by, world.clock.now()).await;
+    let done = world.store.rename_server(server, new, asked, world.clock.now()).await;
     // Also when the store did not say that it was done: it may have been.
     world.fleet.called(&world.store.servers().await?);
     drop(naming);

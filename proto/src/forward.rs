@@ -23,6 +23,12 @@ impl ForwardTarget {
         Self { address, server }
     }
 
+    /// The host of the address, without brackets.
+    pub fn host(&self) -> &str {
+        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
     /// Name that the certificate at the other end must have; `None` for plain HTTP.
     pub fn tls_name(&self) -> Option<String> {
         self.server.as_ref().map(|server| Principal::agent(server).dns_name())
@@ -71,6 +77,7 @@ mod tests {
             let target: ForwardTarget = text.parse().unwrap();
             assert_eq!(target.to_string(), text);
             assert_eq!(target.tls_name().is_some(), text.contains('@'));
+            assert!(["192.0.2.7", "fra.example.com", "2001:db8::1"].contains(&target.host()), "{}", target.host());
         }
         let fra = || Some("fra".parse().unwrap());
         assert_eq!(ForwardTarget::new("2001:db8::1", 443, fra()).to_string(), "fra@[2001:db8::1]:443");

@@ -136,9 +136,9 @@ async fn a_renaming_says_what_follows_and_what_does_not() {
     let shown = controller.run("server show ewr").await;
     assert!(shown.stdout.contains("nyc, the name in its certificate"), "{shown}");
     assert_snapshot!(controller.calls(), @r#"
-    RenameServer: RenameServerRequest { server: "nyc", name: "ewr", dry_run: true }
-    RenameServer: RenameServerRequest { server: "nyc", name: "ewr", dry_run: false }
-    RenameServer: RenameServerRequest { server: "nyc", name: "ewr", dry_run: false }
+    RenameServer: RenameServerRequest { server: "nyc", name: "ewr", dry_run: true, request_id: "id-0" }
+    RenameServer: RenameServerRequest { server: "nyc", name: "ewr", dry_run: false, request_id: "id-1" }
+    RenameServer: RenameServerRequest { server: "nyc", name: "ewr", dry_run: false, request_id: "id-2" }
     GetServer: GetServerRequest { server: "ewr" }
     "#);
     assert_snapshot!(controller.run("server rename nyc Ewr").await, @r#"

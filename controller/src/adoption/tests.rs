@@ -92,7 +92,7 @@ fn table() -> Vec<(Option<TenantRow>, bool, &'static str)> {
 fn a_name_that_ever_had_a_home_is_never_given_away() {
     for (row, held, wanted) in table() {
         let alice = "alice".parse().unwrap();
-        let names = Names::new(row.iter().cloned().collect(), held.then(|| "alice".parse().unwrap()));
+        let names = Names::new(row.iter().cloned().collect(), held.then(|| "alice".parse().unwrap()), &[]);
         let claim = names.claim(&server("nyc"), &alice);
         let told = match &claim {
             Claim::Known => "known".to_owned(),
@@ -107,7 +107,7 @@ fn a_name_that_ever_had_a_home_is_never_given_away() {
             let sentences = conflicts(&server("nyc"), &observed, &names);
             assert_eq!(sentences.len(), usize::from(wanted.starts_with("taken")), "{row:?}");
         }
-        for residence in [Residence::Absent, Residence::Sealed, Residence::Departed] {
+        for residence in [Residence::Absent, Residence::Departed] {
             assert!(unknown(&observed(&[("nyc", residence)]), &names).is_empty());
         }
     }
@@ -135,16 +135,16 @@ fn found(action: Action) -> Finding {
 #[test]
 fn what_an_agent_found_is_adopted_only_under_a_free_name() {
     for (row, held, wanted) in table() {
-        let names = Names::new(row.into_iter().collect(), held.then(|| "alice".parse().unwrap()));
-        let empty = snapshot("nyc", vec![]);
-        let judged = judge(&server("nyc"), vec![found(Action::Adopt)], &empty, &names);
+        let names = Names::new(row.into_iter().collect(), held.then(|| "alice".parse().unwrap()), &[]);
+        let (empty, nobody) = (snapshot("nyc", vec![]), BTreeMap::new());
+        let judged = judge(&server("nyc"), vec![found(Action::Adopt)], &empty, &nobody, &names);
         let fits = matches!(wanted, "free" | "known");
         assert_eq!(judged[0].action, if fits { Action::Adopt } else { Action::Misfit }, "{wanted}");
         assert_eq!(judged[0].why.is_none(), fits);
 
         let holds = snapshot("nyc", vec![report(Residence::Running)]);
-        let ledger = judge(&server("nyc"), vec![found(Action::Known)], &holds, &names);
-        let unlisted = judge(&server("nyc"), vec![], &holds, &names);
+        let ledger = judge(&server("nyc"), vec![found(Action::Known)], &holds, &nobody, &names);
+        let unlisted = judge(&server("nyc"), vec![], &holds, &nobody, &names);
         let action = match wanted {
             "free" => Action::Adopt,
             "known" => Action::Known,
@@ -156,6 +156,9 @@ fn what_an_agent_found_is_adopted_only_under_a_free_name() {
     }
     for action in [Action::Keep, Action::Misfit] {
         let names = Names::default();
-        assert_eq!(judge(&server("nyc"), vec![found(action)], &snapshot("nyc", vec![]), &names), [found(action)]);
+        assert_eq!(
+            judge(&server("nyc"), vec![found(action)], &snapshot("nyc", vec![]), &BTreeMap::new(), &names),
+            [found(action)]
+        );
     }
 }

@@ -6,7 +6,7 @@ use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
     labels::Labels,
-    model::to_timestamp,
+    model::{request_id, to_timestamp},
     pb::controller::v1::{self as pb, server_service_server::ServerService},
     tls::Principal,
 };
@@ -18,7 +18,7 @@ use crate::{
     fleet::{self, Observed, Reachability},
     intent::{Asker, Intent, Planned, Resettling},
     placement::Candidate,
-    rename::{self, Change},
+    rename::{self, Asked, Change},
     retirement::{self, GivenUp, KeptCopy},
     store::{ServerRow, TenantState, server_not_found},
     upkeep::{self, Edit},
@@ -57,7 +57,8 @@ impl Servers {
             }
         };
         let candidates = fleet::candidates(&members, &observed, &tenants, &running);
-        let names = Names::new(tenants.clone(), running.iter().filter_map(|one| one.subject.tenant().cloned()));
+        let held = running.iter().filter_map(|one| one.subject.tenant().cloned());
+        let names = Names::new(tenants.clone(), held, &members);
         let views = members.into_iter().zip(candidates).map(|(row, candidate)| {
             let living = |one: &&crate::store::TenantRow| {
                 one.state == TenantState::Active && one.server.as_ref() == Some(&row.name)
@@ -321,7 +322,10 @@ impl ServerService for Servers {
         let caller = if request.get_ref().dry_run { reader(&request)? } else { admin(&request)? };
         let message = request.into_inner();
         let (server, name): (ServerName, ServerName) = (message.server.parse()?, message.name.parse()?);
-        let change = rename::rename(&self.world, &server, &name, &caller.to_string(), message.dry_run).await?;
+        // Those of the version before have none.
+        let request = Some(message.request_id.as_str()).filter(|id| !id.is_empty()).map(request_id).transpose()?;
+        let asked = Asked { by: &caller.to_string(), request };
+        let change = rename::rename(&self.world, &server, &name, asked, message.dry_run).await?;
         if !message.dry_run && !change.already {
             tracing::info!(%server, %name, identity = change.identity, by = %caller, "server renamed");
         }

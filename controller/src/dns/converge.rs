@@ -1,7 +1,7 @@
 //! Whether what is wanted has arrived: the provider shows it, and every name server of the zone says it.
 //!
 //! Asks the name servers themselves, some at a time, and keeps since when each has said what is wanted. In memory only: a controller
-//! that starts knows nothing and waits once more, which is the safe side.
+//! that starts knows nothing and waits once more, which is the safe side. How long it has to wait is kept ([`ttls`](super::ttls)).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
+use feather_proto::error::Error;
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{Mode, names::Names, plan, zone::ZoneRecord};
+use super::{Mode, names::Names, plan, ttls::Ttls, zone::ZoneRecord};
 use crate::{
     dns::authority::Authorities,
-    store::{TenantRow, TenantState},
+    store::{Store, TenantRow, TenantState},
     world::World,
 };
 
@@ -65,13 +66,28 @@ pub struct Known {
     answers: BTreeMap<(Question, SocketAddr), Answer>,
     /// Hosts at which the provider does not show what is wanted; none before the first look.
     unsettled: Option<BTreeSet<String>>,
-    /// The longest TTL that the zone was seen with, in seconds.
-    ttl_max: u32,
+    /// TTLs that the zone was seen with; none before the store was asked for them.
+    ttls: Option<Ttls>,
+}
+
+/// What one look at the zone has shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Hosts that are not as wanted.
+    pub unsettled: BTreeSet<String>,
+    /// Of the zone, in seconds.
+    pub ttl: u32,
+    /// When, in milliseconds since 1970.
+    pub now_ms: i64,
 }
 
 /// Shared between the reconciler and whoever asks.
 #[derive(Debug, Default)]
-pub struct Tracker(Mutex<Known>);
+pub struct Tracker {
+    known: Mutex<Known>,
+    /// One look at a time says what it saw.
+    seen: tokio::sync::Mutex<()>,
+}
 
 impl Tracker {
     /// All of it, now.
@@ -79,15 +95,32 @@ impl Tracker {
         self.lock().clone()
     }
 
-    /// What the provider shows: hosts that are not as wanted, and the zone's TTL.
-    pub fn provider_shows(&self, unsettled: BTreeSet<String>, ttl: u32) {
+    /// What the provider shows: hosts that are not as wanted, and the zone's TTL. That is kept before anything follows from it.
+    ///
+    /// # Errors
+    /// The store does not answer; nothing is known to be as wanted on account of this look, then.
+    pub async fn provider_shows(&self, store: &Store, zone: &str, shown: Shown) -> Result<(), Error> {
+        let _turn = self.seen.lock().await;
+        let known = self.lock().ttls.clone();
+        let before = match known {
+            Some(known) => known,
+            None => match store.dns_ttls(zone).await? {
+                Some(text) => serde_json::from_str(&text).map_err(|error| Error::bug(format!("dns ttls: {error}")))?,
+                None => Ttls::default(),
+            },
+        };
+        let now = before.with(shown.ttl, shown.now_ms);
+        if now != before {
+            let text = serde_json::to_string(&now).map_err(|error| Error::bug(error.to_string()))?;
+            store.set_dns_ttls(zone, &text).await?;
+        }
         let mut known = self.lock();
-        known.unsettled = Some(unsettled);
-        known.ttl_max = known.ttl_max.max(ttl);
+        (known.unsettled, known.ttls) = (Some(shown.unsettled), Some(now));
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,13 +249,17 @@ impl Known {
 
     /// How long a name must have been as wanted, and nobody have come by an older address: twice the longest TTL that anybody may
     /// have been given.
-    pub fn quiet(&self) -> Duration {
-        Duration::from_secs(u64::from(self.ttl_max) * 2)
+    pub fn quiet(&self, now_ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(self.quiet_ms(now_ms)).unwrap_or_default())
+    }
+
+    fn quiet_ms(&self, now_ms: i64) -> i64 {
+        self.ttls.as_ref().map_or(0, |ttls| ttls.quiet_ms(now_ms))
     }
 
     /// A forward is no longer needed: it has been as wanted for the longest TTL that anybody may have been given, and as long again.
     pub fn is_settled(&self, names: &Names, host: &str, now_ms: i64) -> bool {
-        let quiet_ms = i64::try_from(self.quiet().as_millis()).unwrap_or(i64::MAX);
+        let quiet_ms = self.quiet_ms(now_ms);
         self.converged_ms(names, host).is_some_and(|since| now_ms >= since.saturating_add(quiet_ms))
     }
 }
@@ -254,14 +291,14 @@ pub fn questions(names: &Names, terms: &[ZoneRecord], tenants: &[TenantRow]) -> 
 }
 
 /// One round of questions. True when everything is as wanted.
-async fn round(world: &World, authorities: &dyn Authorities) -> Result<bool, feather_proto::error::Error> {
+async fn round(world: &World, authorities: &dyn Authorities) -> Result<bool, Error> {
     let keeper = world.dns.keeper()?;
     let names = keeper.names();
     let wanted = super::wanted(world).await?;
     let terms = super::terms(world, names, &wanted).await?;
     let questions = questions(names, &terms, &world.store.tenants().await?);
     let servers = authorities.servers(names.zone()).await;
-    let now_ms = || i64::try_from(world.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+    let now_ms = || super::now_ms(world);
     let again_ms = i64::try_from(world.settings.dns.interval.as_millis()).unwrap_or(i64::MAX);
     let tracker = &world.dns.tracker;
     let due = {
@@ -311,9 +348,9 @@ pub async fn keep(world: std::sync::Arc<World>, shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
-    use super::{Known, Names, Question, Tracker, Wanting, ZoneRecord, questions};
+    use super::{Known, Names, Question, Shown, Store, Tracker, Ttls, Wanting, ZoneRecord, questions};
 
     fn a(host: &str, value: &str) -> ZoneRecord {
         ZoneRecord { host: host.into(), kind: "a".into(), value: value.into(), extra: String::new() }
@@ -374,7 +411,8 @@ mod tests {
     #[test]
     fn what_is_good_is_asked_again_later_and_its_time_counts_from_the_first() {
         let one = "192.0.2.53:53";
-        let mut known = Known { unsettled: Some(BTreeSet::new()), ttl_max: 3, ..Known::default() };
+        let ttls = Some(Ttls::default().with(3, 0));
+        let mut known = Known { unsettled: Some(BTreeSet::new()), ttls, ..Known::default() };
         known.want(wanting("203.0.113.1"), Ok(vec![one.parse().unwrap()]));
         hear(&mut known, &[(one, "203.0.113.1")], 5);
         assert_eq!(known.due(1_004, 1_000), []);
@@ -383,5 +421,25 @@ mod tests {
         assert!(!known.is_settled(&names(), "alice.users", 6_004) && known.is_settled(&names(), "alice.users", 6_005));
         known.want(wanting("203.0.113.1"), Err("the name servers cannot be found".into()));
         assert!(!known.is_settled(&names(), "alice.users", 9_999));
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_starts_knows_the_ttls_that_the_one_before_it_saw() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("sqlite://{}", folder.path().join("store.db").display())).await.unwrap();
+        let one = Tracker::default();
+        one.provider_shows(&store, "memory/a", Shown { ttl: 600, now_ms: 1_000, ..Shown::default() }).await.unwrap();
+        let next = Tracker::default();
+        assert_eq!(next.known().quiet(2_000), Duration::ZERO);
+        next.provider_shows(&store, "memory/a", Shown { ttl: 1, now_ms: 2_000, ..Shown::default() }).await.unwrap();
+        assert_eq!(next.known().quiet(2_000), Duration::from_secs(1_200));
+        assert_eq!(next.known().quiet(1_202_000), Duration::from_secs(2));
+        let other = Tracker::default();
+        other.provider_shows(&store, "memory/b", Shown { ttl: 1, now_ms: 2_000, ..Shown::default() }).await.unwrap();
+        assert_eq!(other.known().quiet(2_000), Duration::from_secs(2));
+        // What cannot be kept is not known.
+        store.close().await;
+        let shown = Shown { ttl: 1, ..Shown::default() };
+        assert!(Tracker::default().provider_shows(&store, "memory/a", shown).await.is_err());
     }
 }

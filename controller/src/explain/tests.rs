@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use feather_proto::{
     error::{Error, reason},
     ids::{Generation, OperationId, ServerName},
-    model::{ContainerState, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
+    model::{ContainerState, IncomingStage, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
 };
 use time::{Duration, OffsetDateTime};
 
@@ -171,6 +171,22 @@ fn what_is_under_way_or_ended_badly_is_told_with_what_to_type() {
         assert!(told.next.iter().any(|line| line.starts_with(next)), "{told:?}");
         assert!(lines(&told)[1].starts_with("placed: admin/ann added it on fra"), "{told:?}");
     }
+}
+
+#[test]
+fn who_stands_still_in_a_move_that_nobody_remembers_can_be_started() {
+    let mut arriving = report(Residence::Absent, None);
+    arriving.incoming = Some(IncomingStage::Received);
+    let seen = [observed("fra", report(Residence::Sealed, None), true), observed("nyc", arriving, true)].into();
+    let told = explain(&alice(), &[], &seen);
+    let lines = lines(&told);
+    let now = "now: alice lives on fra and is broken: it stands still there in a move that no operation goes on with";
+    assert!(lines[0].starts_with(now), "{lines:?}");
+    assert!(
+        lines.contains(&"copy: nyc holds what came of a move that no operation goes on with".to_owned()),
+        "{lines:?}"
+    );
+    assert!(told.next[0].starts_with("`featherctl tenant start alice` starts it"), "{told:?}");
 }
 
 #[test]

@@ -16,11 +16,6 @@ pub(super) struct Ways<'a> {
     pub(super) unclear: BTreeMap<&'a ServerName, BTreeSet<String>>,
 }
 
-fn host_of(target: &ForwardTarget) -> &str {
-    let host = target.address.rsplit_once(':').map_or("", |(host, _)| host);
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
 impl<'a> Ways<'a> {
     /// What was said counts; then what forwards tell; then the host that the agent is reached at.
     pub(super) fn learn(said: &'a Said, seen: &Seen<'_>) -> Self {
@@ -29,7 +24,7 @@ impl<'a> Ways<'a> {
         let mut told: BTreeMap<&ServerName, BTreeSet<String>> = BTreeMap::new();
         for sighting in seen.values().flatten() {
             let Some(target) = sighting.forward() else { continue };
-            let host = host_of(&target);
+            let host = target.host();
             let whose = match &target.server {
                 Some(server) => Some(server),
                 // The address of another server that is known: a forward from before a move.
@@ -67,7 +62,7 @@ impl<'a> Ways<'a> {
         let target: ForwardTarget = forward.parse().ok()?;
         let (server, _) = match &target.server {
             Some(server) => self.hosts.get_key_value(server)?,
-            None => self.hosts.iter().find(|(_, host)| **host == host_of(&target))?,
+            None => self.hosts.iter().find(|(_, host)| **host == target.host())?,
         };
         Some(*server)
     }

@@ -219,6 +219,23 @@ fn a_name_of_an_earlier_time_is_followed_to_what_it_is_now() {
 }
 
 #[test]
+fn a_request_that_was_carried_out_is_over_whatever_came_after_it() {
+    let renamings = vec![renaming("nyc", "ewr", 10), renaming("ewr", "nyc", 10), renaming("nyc", "lga", 10)];
+    let after = |done, called: &str| {
+        let members = vec![member(called, "nyc")];
+        plan(&name("nyc"), &name("ewr"), &Facts { members, renamings: renamings.clone(), done, ..Facts::default() })
+    };
+    assert_eq!(
+        after(Some(0), "lga").unwrap(),
+        Change { already: true, identity: "nyc".into(), version: 1, ..Change::default() }
+    );
+    // Another machine has the name by now.
+    assert!(after(Some(0), "nyc").unwrap_err().is(reason::SERVER_NOT_FOUND));
+    assert!(after(Some(2), "lga").unwrap_err().is(reason::REQUEST_ID_REUSED));
+    assert!(!after(None, "nyc").unwrap().already);
+}
+
+#[test]
 fn warnings_about_the_server_follow_and_those_about_a_tenant_of_its_name_do_not() {
     let moved = |id: &str, subject: &str, scope: &str| {
         let about = is_about_servers(id.split('/').next().unwrap());

@@ -194,7 +194,7 @@ impl Store {
     /// Forgets everything about a zone that no longer exists.
     pub async fn forget_dns(&self, zone: &str) -> Result<()> {
         let mut transaction = self.begin().await?;
-        for table in ["dns_ledgers", "dns_leases", "dns_snapshots"] {
+        for table in ["dns_ledgers", "dns_leases", "dns_snapshots", "dns_ttls"] {
             sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE zone = $1")))
                 .bind(zone.to_owned())
                 .execute(&mut *transaction)
@@ -253,6 +253,28 @@ impl Store {
         rows.iter().map(snapshot).collect()
     }
 
+    /// Which TTLs a zone was seen with, as JSON; none before the first look.
+    pub async fn dns_ttls(&self, zone: &str) -> Result<Option<String>> {
+        let row = sqlx::query("SELECT ttls FROM dns_ttls WHERE zone = $1")
+            .bind(zone.to_owned())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| column(&row, "ttls")).transpose()
+    }
+
+    /// Writes which TTLs a zone was seen with.
+    pub async fn set_dns_ttls(&self, zone: &str, ttls: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO dns_ttls (zone, ttls) VALUES ($1, $2) ON CONFLICT (zone) DO UPDATE SET ttls = excluded.ttls",
+        )
+        .bind(zone.to_owned())
+        .bind(ttls.to_owned())
+        .execute(&mut *transaction)
+        .await?;
+        self.commit(transaction, "dns ttls").await
+    }
+
     /// Wants a record until a moment; wanting it again changes only the moment.
     pub async fn add_dns_wish(&self, wish: &Wish) -> Result<()> {
         let mut transaction = self.begin().await?;
@@ -296,5 +318,29 @@ impl Store {
             })
         };
         rows.iter().map(wish).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::{
+        Store,
+        tests::{On, on_both},
+    };
+
+    on_both!(the_ttls_of_a_zone_are_kept_until_it_is_forgotten);
+
+    async fn the_ttls_of_a_zone_are_kept_until_it_is_forgotten(on: On) {
+        let place = on.place().await;
+        let store = Store::open(&place.url).await.unwrap();
+        assert_eq!(store.dns_ttls("memory/a").await.unwrap(), None);
+        for text in ["first", "second"] {
+            store.set_dns_ttls("memory/a", text).await.unwrap();
+        }
+        store.set_dns_ttls("memory/b", "other").await.unwrap();
+        assert_eq!(store.dns_ttls("memory/a").await.unwrap().as_deref(), Some("second"));
+        store.forget_dns("memory/a").await.unwrap();
+        assert_eq!(store.dns_ttls("memory/a").await.unwrap(), None);
+        assert_eq!(store.dns_ttls("memory/b").await.unwrap().as_deref(), Some("other"));
     }
 }

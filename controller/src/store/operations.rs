@@ -213,13 +213,17 @@ async fn known(
     let Some(row) = row else { return Ok(None) };
     let asked: Value = serde_json::from_str(&column::<String>(&row, "request")?).map_err(corrupt)?;
     if asked != *request {
-        return Err(WireError::invalid(
-            reason::REQUEST_ID_REUSED,
-            "this request id was used for another request; choose a new one for each change",
-        )
-        .into());
+        return Err(request_id_reused().into());
     }
     Ok(Some(parse(&column::<String>(&row, "id")?)?))
+}
+
+/// The error for a request id that stands for something else already.
+pub(crate) fn request_id_reused() -> WireError {
+    WireError::invalid(
+        reason::REQUEST_ID_REUSED,
+        "this request id was used for another request; choose a new one for each change",
+    )
 }
 
 /// Issues the two generations of an operation, higher than any that was issued or seen, making the tenant's row if there is none.

@@ -8,6 +8,7 @@ use feather_proto::{
 };
 use sqlx::{AnyConnection, any::AnyRow};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
     Result, Store, column, corrupt,
@@ -23,7 +24,7 @@ use crate::{
     dns::{self, FORMER_INGRESS, INGRESS},
     events,
     placement::Bounds,
-    rename::{self, Change, Facts, Renaming},
+    rename::{self, Asked, Change, Facts, Renaming},
     store::events::NewEvent,
     warnings::conditions::is_about_servers,
 };
@@ -82,7 +83,18 @@ async fn facts(
         former_ingresses: dns::listed(&setting_in(connection, FORMER_INGRESS).await?.unwrap_or_default())?,
         sent_away: away.iter().map(|row| parse(&column::<String>(row, "tenant")?)).collect::<Result<_>>()?,
         renamings: renamings_in(connection).await?,
+        done: None,
     })
+}
+
+/// Which of all renamings a request has made: they are counted from 1.
+async fn done_by(connection: &mut AnyConnection, request: Option<Uuid>) -> Result<Option<usize>> {
+    let Some(request) = request else { return Ok(None) };
+    let row = sqlx::query("SELECT sequence FROM renamings WHERE request_id = $1")
+        .bind(request.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| usize::try_from(column::<i64>(&row, "sequence")? - 1).map_err(corrupt)).transpose()
 }
 
 impl Store {
@@ -101,7 +113,8 @@ impl Store {
         Ok(rename::plan(from, to, &facts(&mut transaction, from, to, now).await?)?)
     }
 
-    /// Gives a server another name. The look at what stands in the way is in the same transaction. Again changes nothing.
+    /// Gives a server another name. The look at what stands in the way is in the same transaction. Again changes nothing, and the same request
+    /// never does anything again.
     ///
     /// # Errors
     /// As for [`rename::plan`].
@@ -109,11 +122,12 @@ impl Store {
         &self,
         from: &ServerName,
         to: &ServerName,
-        by: &str,
+        asked: Asked<'_>,
         now: OffsetDateTime,
     ) -> Result<Change> {
         let mut transaction = self.begin().await?;
-        let facts = facts(&mut transaction, from, to, now).await?;
+        let done = done_by(&mut transaction, asked.request).await?;
+        let facts = Facts { done, ..facts(&mut transaction, from, to, now).await? };
         let change = rename::plan(from, to, &facts)?;
         if change.already {
             return Ok(change);
@@ -139,16 +153,18 @@ impl Store {
         set_in(&mut transaction, FORMER_INGRESS, &dns::list(&former)).await?;
         warnings_in(&mut transaction, from, to).await?;
         sqlx::query(
-            "INSERT INTO renamings (sequence, former, present, at_ms) \
-             VALUES ((SELECT COALESCE(MAX(sequence), 0) + 1 FROM renamings), $1, $2, $3)",
+            "INSERT INTO renamings (sequence, former, present, at_ms, request_id) \
+             VALUES ((SELECT COALESCE(MAX(sequence), 0) + 1 FROM renamings), $1, $2, $3, $4)",
         )
         .bind(from.as_str())
         .bind(to.as_str())
         .bind(to_ms(now))
+        .bind(asked.request.map(|request| request.to_string()))
         .execute(&mut *transaction)
         .await?;
         let message = format!("{from} is called {to} now; its certificate goes on saying {}", change.identity);
-        let event = NewEvent { who: Some(by.to_owned()), ..events::of_server(to, "server-renamed", message, now) };
+        let event =
+            NewEvent { who: Some(asked.by.to_owned()), ..events::of_server(to, "server-renamed", message, now) };
         let told = record(&mut transaction, &event).await?;
         self.commit(transaction, "rename server").await?;
         self.told(told);

@@ -12,7 +12,11 @@ use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 
 use super::{
-    Result, Store, column, corrupt, from_ms, from_word, members::require_member, parse, parse_option, to_ms, word,
+    Result, Store, column, corrupt,
+    events::{NewEvent, record},
+    from_ms, from_word,
+    members::require_member,
+    parse, parse_option, to_ms, word,
 };
 use crate::placement::Bounds;
 
@@ -198,6 +202,8 @@ pub struct TakeIn {
     pub running: bool,
     /// When it was added there.
     pub created: OffsetDateTime,
+    /// What is told of it.
+    pub event: NewEvent,
 }
 
 impl Store {
@@ -231,8 +237,13 @@ impl Store {
         .bind(word(&TenantState::Removed)?)
         .execute(&mut *transaction)
         .await?;
+        if taken.rows_affected() != 1 {
+            return Ok(false);
+        }
+        let event = record(&mut transaction, &new.event).await?;
         self.commit(transaction, "take in").await?;
-        Ok(taken.rows_affected() == 1)
+        self.told(event);
+        Ok(true)
     }
 
     /// Writes where placement may put a tenant, if its row is still at this version.

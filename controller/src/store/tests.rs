@@ -336,6 +336,7 @@ fn take_in(generation: u64) -> TakeIn {
         generation: Generation(generation),
         running: false,
         created: now(),
+        event: crate::events::of("alice", "tenant-taken-in", "alice was taken in on nyc".into(), now()),
     }
 }
 

@@ -274,7 +274,7 @@ fn merge(conditions: &mut Vec<Condition>) {
 
 fn servers(view: &View<'_>, judgement: &mut Judgement) {
     let held = view.running.iter().filter_map(|one| one.subject.tenant().cloned());
-    let names = Names::new(view.tenants.to_vec(), held);
+    let names = Names::new(view.tenants.to_vec(), held, view.members);
     let version = common_version(view);
     for row in view.members {
         let (server, scope) = (&row.name, Scope::Server(row.name.clone()));

@@ -17,6 +17,7 @@ mod faults;
 mod fenced;
 mod hostile;
 mod images;
+mod latecomers;
 mod layout;
 mod leadership;
 mod lifecycle;

@@ -25,7 +25,7 @@ use futures::StreamExt as _;
 use crate::fenced::{until_nobody_runs, until_out};
 
 fn asked(server: &str, name: &str) -> pb::RenameServerRequest {
-    pb::RenameServerRequest { server: server.into(), name: name.into(), dry_run: false }
+    pb::RenameServerRequest { server: server.into(), name: name.into(), dry_run: false, request_id: request_id() }
 }
 
 async fn rename(fleet: &Fleet, request: pb::RenameServerRequest) -> Result<pb::RenameServerResponse, Error> {
@@ -224,6 +224,33 @@ async fn a_controller_that_dies_behind_the_commit_knows_it_by_the_new_name() {
     undo(&fleet, "carol").await;
     at_home(&fleet, "carol", "nyc");
     assert_eq!(starts(&fleet)[..2], started[..2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_arrives_when_the_server_was_renamed_back_changes_nothing() {
+    let mut fleet = Fleet::start(&["nyc", "fra"]).await;
+    let first = asked("nyc", "ewr");
+    let done = rename(&fleet, first.clone()).await.unwrap();
+    let again = rename(&fleet, first.clone()).await.unwrap();
+    assert_eq!((done.changed, again.changed, again.version), (true, false, done.version));
+    let back = rename(&fleet, asked("ewr", "nyc")).await.unwrap();
+    // Also one that another controller hears, minutes later.
+    for _ in 0..2 {
+        let late = rename(&fleet, first.clone()).await.unwrap();
+        assert_eq!((late.changed, late.version), (false, back.version));
+        assert_eq!(called(&listed(&fleet).await), ["fra", "nyc"]);
+        fleet.stop_controller().await;
+        fleet.start_controller().await;
+    }
+    let reused = rename(&fleet, pb::RenameServerRequest { name: "lga".into(), ..first }).await.unwrap_err();
+    assert!(reused.is(reason::REQUEST_ID_REUSED), "{reused}");
+    let bad = pb::RenameServerRequest { request_id: "1".into(), ..asked("nyc", "lga") };
+    assert!(rename(&fleet, bad).await.unwrap_err().is(reason::INVALID_ID));
+    // A featherctl of the version before sends none, and is served as before.
+    let older = pb::RenameServerRequest { request_id: String::new(), ..asked("nyc", "ewr") };
+    assert!(rename(&fleet, older.clone()).await.unwrap().changed);
+    assert!(!rename(&fleet, older).await.unwrap().changed, "it is called so already");
+    assert_eq!(called(&listed(&fleet).await), ["ewr", "fra"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use feather_proto::{
 };
 use feather_tests::{
     Fleet,
-    dynadot::{Config, FakeDynadot, Publication},
+    dynadot::{Config, Edit, FakeDynadot, Publication},
     fleet::{ZONE, settings},
     wait::until,
 };
@@ -111,6 +111,40 @@ async fn a_name_follows_its_tenant_and_the_forward_ends_when_every_name_server_h
     assert!(status(&fleet).await.names.iter().all(|one| one.converged));
     // The ingress forwards as ever.
     assert_eq!(fleet.request("ams", "alice").served_by.as_deref(), Some("fra"));
+    assert_eq!(zone.violations(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_outlives_a_ttl_that_was_lowered_also_when_the_controller_was_restarted_meanwhile() {
+    let zone = zone(lived_in()).await;
+    zone.edit(&Edit::Ttl(600));
+    let mut fleet = fleet(&zone, settings()).await;
+    ingress(&fleet, "ams", false).await;
+    fleet.add("alice", "nyc").await;
+    leads(&zone, "alice.users", Some("192.0.2.3")).await;
+    // Whoever asked just now goes by nyc's address for ten minutes.
+    fleet.stop_controller().await;
+    zone.edit(&Edit::Ttl(1));
+    fleet.start_controller().await;
+    fleet.all_ready().await;
+    fleet.migrate("alice", "fra").await;
+    leads(&zone, "alice.users", Some("192.0.2.2")).await;
+    let forwards = async || {
+        let snapshot = fleet.agent_under(fleet.lead(), "nyc").snapshot().await.unwrap();
+        snapshot.tenant(&"alice".parse().unwrap()).unwrap().forward_to.is_some()
+    };
+    // By the new TTL two seconds would do.
+    until("every name server has said so for four seconds", async || {
+        assert!(forwards().await, "{:?}", status(&fleet).await);
+        let status = status(&fleet).await;
+        let alice = status.names.into_iter().find(|one| one.name == "alice.users.inceptel.ai").ok_or("no alice")?;
+        let since = alice.answers.iter().map(|answer| answer.since.map_or(i64::MAX, |since| since.seconds)).max();
+        let now = SystemClock.now().unix_timestamp();
+        if since.is_some_and(|since| now.saturating_sub(since) > 4) { Ok(()) } else { Err(format!("{alice:?}")) }
+    })
+    .await;
+    assert!(forwards().await && status(&fleet).await.names.iter().all(|one| one.converged));
+    assert_eq!(fleet.request("nyc", "alice").served_by.as_deref(), Some("fra"));
     assert_eq!(zone.violations(), [""; 0]);
 }
 

@@ -3,7 +3,13 @@
 use feather_proto::{ids::ServerName, pb::controller::v1 as pb};
 use serde::Serialize;
 
-use crate::{arguments::Context, commands::server_name, confirm::NothingToConfirm, error::Failure, output::table};
+use crate::{
+    arguments::Context,
+    commands::{request_id, server_name},
+    confirm::NothingToConfirm,
+    error::Failure,
+    output::table,
+};
 
 /// Give a server another name, while it serves.
 ///
@@ -46,7 +52,8 @@ struct RenamedView<'a> {
 pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
     let connection = context.connect()?;
     let (server, name, dry_run) = (arguments.server.as_str(), arguments.name.as_str(), arguments.dry_run);
-    let request = pb::RenameServerRequest { server: server.to_owned(), name: name.to_owned(), dry_run };
+    let request =
+        pb::RenameServerRequest { server: server.to_owned(), name: name.to_owned(), dry_run, request_id: request_id() };
     let response = connection.change(async || connection.servers().rename_server(request.clone()).await).await?;
     let view = RenamedView {
         server,

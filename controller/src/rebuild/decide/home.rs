@@ -239,7 +239,9 @@ pub(super) fn remark(tenant: &TenantName, all: &[Sighting<'_>], found: &Home<'_>
         if other.report.incoming.is_some() {
             let there = other.server;
             let what = match found {
-                Home::Away(_) => format!("a move to {there} had begun; what came over is left alone"),
+                Home::Away(_) => {
+                    format!("a move to {there} had begun; what came over is given back when the original answers")
+                }
                 _ => format!(
                     "a move to {there} had begun and is given back; what came over stays there and counts as incomplete"
                 ),
@@ -292,7 +294,7 @@ fn nowhere(tenant: &TenantName, all: &[Sighting<'_>], findings: &mut Findings) {
             tenant,
             format!(
                 "it was on its way to {arriving}, and nobody who answers has the original: what came is left alone, and the fleet does not know \
-                 it. If there is another server, name it with --agent"
+                 it until the server with the original answers. If that was not named, name it with --agent"
             ),
         );
     }

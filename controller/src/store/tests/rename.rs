@@ -10,6 +10,7 @@ use super::{
 use crate::{
     operations::{Event, State, Subject},
     placement::Bounds,
+    rename::Asked,
     store::{
         SentAway, Store,
         events::{Source, Wanted},
@@ -21,7 +22,10 @@ on_both!(
     everything_that_names_the_server_follows_and_history_does_not,
     a_name_in_a_certificate_is_nobody_elses_until_the_machine_joins_anew,
     a_dry_run_and_a_refusal_change_nothing,
+    a_copy_of_a_request_changes_nothing_however_late_it_comes,
 );
+
+const ADA: Asked<'static> = Asked { by: "admin/ada", request: None };
 
 fn name(text: &str) -> ServerName {
     text.parse().unwrap()
@@ -80,7 +84,7 @@ async fn everything_that_names_the_server_follows_and_history_does_not(on: On) {
     assert_eq!(store.tenants().await.unwrap(), std::slice::from_ref(&before));
 
     let later = now() + Duration::seconds(5);
-    let change = store.rename_server(&name("nyc"), &name("ewr"), "admin/ada", later).await.unwrap();
+    let change = store.rename_server(&name("nyc"), &name("ewr"), ADA, later).await.unwrap();
     assert_eq!((change.tenants.as_slice(), change.ingress, change.version), (&[alice()][..], true, 2));
     let members = store.servers().await.unwrap();
     let row = members.iter().find(|row| row.name == name("ewr")).unwrap();
@@ -107,14 +111,14 @@ async fn everything_that_names_the_server_follows_and_history_does_not(on: On) {
     assert_eq!(told, [("server-renamed".to_owned(), Some("admin/ada".to_owned()))]);
     let operations = store.operations(Some(&alice()), 10).await.unwrap();
     assert_eq!(operations[0].target, Some(name("nyc")), "it has ended");
-    let again = store.rename_server(&name("nyc"), &name("ewr"), "admin/ada", later).await.unwrap();
+    let again = store.rename_server(&name("nyc"), &name("ewr"), ADA, later).await.unwrap();
     assert!(again.already && store.renamings().await.unwrap().len() == 1);
 }
 
 async fn a_name_in_a_certificate_is_nobody_elses_until_the_machine_joins_anew(on: On) {
     let Scratch { store, _place } = scratch(on).await;
     store.add_join_token("unused", &name("nyc"), now() + Duration::hours(1), true).await.unwrap();
-    store.rename_server(&name("nyc"), &name("ewr"), "admin/ada", now()).await.unwrap();
+    store.rename_server(&name("nyc"), &name("ewr"), ADA, now()).await.unwrap();
     let as_member = |name: ServerName| crate::store::ServerRow {
         identity: name.clone(),
         name,
@@ -128,7 +132,7 @@ async fn a_name_in_a_certificate_is_nobody_elses_until_the_machine_joins_anew(on
     assert_eq!(refusal(late), reason::JOIN_TOKEN, "an invitation by the old name is void");
     store.add_join_token("fresh", &name("nyc"), now() + Duration::hours(1), false).await.unwrap();
     assert_eq!(refusal(store.join("fresh", as_member, now()).await), reason::SERVER_EXISTS);
-    let taken = store.rename_server(&name("ams"), &name("nyc"), "admin/ada", now()).await;
+    let taken = store.rename_server(&name("ams"), &name("nyc"), ADA, now()).await;
     assert_eq!(refusal(taken), reason::SERVER_NOT_FOUND, "there is no ams");
     // It joins anew by the name that it is called by: certificates with the old one are refused.
     store.add_join_token("rejoin", &name("ewr"), now() + Duration::hours(1), true).await.unwrap();
@@ -140,7 +144,7 @@ async fn a_name_in_a_certificate_is_nobody_elses_until_the_machine_joins_anew(on
     store.join("fresh", as_member, now()).await.unwrap();
     assert_eq!(store.server_of(&Principal::agent("nyc")).await.unwrap().unwrap().name, name("nyc"));
     // By its name of now, whatever is in its certificate.
-    store.rename_server(&name("nyc"), &name("lga"), "admin/ada", now()).await.unwrap();
+    store.rename_server(&name("nyc"), &name("lga"), ADA, now()).await.unwrap();
     store.remove_server(&name("lga"), now() + Duration::seconds(20)).await.unwrap();
     let later = (now() + Duration::seconds(15) - crate::ca::BACKDATE).unix_timestamp();
     let list = store.revocations().await.unwrap();
@@ -164,12 +168,12 @@ async fn a_dry_run_and_a_refusal_change_nothing(on: On) {
     assert_eq!((planned.pinned, planned.sent_away), (vec![alice()], vec![alice()]));
     store.add_join_token("open", &name("lhr"), now() + Duration::hours(1), false).await.unwrap();
     for (new, why) in [("fra", reason::SERVER_EXISTS), ("lhr", reason::WRONG_STATE)] {
-        assert_eq!(refusal(store.rename_server(&name("nyc"), &name(new), "admin/ada", now()).await), why);
+        assert_eq!(refusal(store.rename_server(&name("nyc"), &name(new), ADA, now()).await), why);
     }
     assert_eq!(world().await, before);
     // When the invitation has ended, the name is free.
     let later = now() + Duration::hours(2);
-    store.rename_server(&name("nyc"), &name("lhr"), "admin/ada", later).await.unwrap();
+    store.rename_server(&name("nyc"), &name("lhr"), ADA, later).await.unwrap();
     // A plan that was made on the old name is to be made anew; one on a server that is gone has nobody to go to.
     let planned = |target: &str| NewOperation {
         subject: Subject::Tenant("zoe".parse().unwrap()),
@@ -178,4 +182,24 @@ async fn a_dry_run_and_a_refusal_change_nothing(on: On) {
     };
     assert_eq!(refusal(store.begin_operation(&planned("nyc")).await), reason::WORLD_CHANGED);
     assert_eq!(refusal(store.begin_operation(&planned("gone")).await), reason::SERVER_NOT_FOUND);
+}
+
+async fn a_copy_of_a_request_changes_nothing_however_late_it_comes(on: On) {
+    let Scratch { store, _place } = scratch(on).await;
+    let asked = |number| Asked { request: Some(uuid::Uuid::from_u128(number)), ..ADA };
+    let called = async || store.servers().await.unwrap()[0].name.clone();
+    assert!(!store.rename_server(&name("nyc"), &name("ewr"), asked(1), now()).await.unwrap().already);
+    assert!(store.rename_server(&name("nyc"), &name("ewr"), asked(1), now()).await.unwrap().already);
+    store.rename_server(&name("ewr"), &name("nyc"), asked(2), now()).await.unwrap();
+    let late = store.rename_server(&name("nyc"), &name("ewr"), asked(1), now()).await.unwrap();
+    assert_eq!((late.already, late.version, late.identity.as_str()), (true, 3, "nyc"));
+    assert_eq!((called().await, store.renamings().await.unwrap().len()), (name("nyc"), 2));
+    let reused = store.rename_server(&name("nyc"), &name("lga"), asked(1), now()).await;
+    assert_eq!(refusal(reused), reason::REQUEST_ID_REUSED);
+    // Who has no request id is taken at their word, as ever.
+    store.rename_server(&name("nyc"), &name("ewr"), ADA, now()).await.unwrap();
+    assert_eq!(called().await, name("ewr"));
+    store.remove_server(&name("ewr"), now()).await.unwrap();
+    let gone = store.rename_server(&name("ewr"), &name("nyc"), asked(2), now()).await;
+    assert_eq!(refusal(gone), reason::SERVER_NOT_FOUND);
 }
