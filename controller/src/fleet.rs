@@ -146,11 +146,9 @@ impl Fleet {
             known.boot_id == snapshot.boot_id && snapshot.sequence != 0 && known.sequence > snapshot.sequence
         };
         // An agent calls itself what its certificate says.
-        let snapshot = known
-            .filter(overtaken)
-            .unwrap_or_else(|| Arc::new(ServerSnapshot { server: server.clone(), ..snapshot }));
-        let observed =
-            Observed { snapshot: Some(snapshot), last_seen: Some(now), reachability: Reachability::Alive };
+        let snapshot =
+            known.filter(overtaken).unwrap_or_else(|| Arc::new(ServerSnapshot { server: server.clone(), ..snapshot }));
+        let observed = Observed { snapshot: Some(snapshot), last_seen: Some(now), reachability: Reachability::Alive };
         seen.observed.insert(server, observed);
         drop(seen);
         self.changed.send_modify(|count| *count += 1);
