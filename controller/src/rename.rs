@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
+    model::rfc3339,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -115,7 +116,7 @@ pub fn plan(server: &ServerName, new: &ServerName, facts: &Facts) -> Result<Chan
         return Err(in_a_certificate(new, &other.name));
     }
     not_named(new, facts)?;
-    if let Some(until) = facts.invited_until {
+    if let Some(until) = facts.invited_until.map(rfc3339) {
         return Err(refused(
             new,
             format!(

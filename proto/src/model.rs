@@ -5,7 +5,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     error::{Error, reason},
@@ -397,6 +397,11 @@ pub fn from_timestamp(stamp: &prost_types::Timestamp) -> Result<OffsetDateTime, 
 fn text(option: Option<String>) -> String {
     option.unwrap_or_default()
 }
+/// A time in a sentence: RFC 3339 in UTC, to the second.
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    time.to_offset(time::UtcOffset::UTC).truncate_to_second().format(&Rfc3339).unwrap_or_default()
+}
+
 
 fn option(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
@@ -637,6 +642,13 @@ mod tests {
         let digest = RootDigest([0xab; 32]);
         assert_eq!(digest.to_string().parse::<RootDigest>().unwrap(), digest);
         for bad in ["", "ab", &"é".repeat(32), &"+f".repeat(32), &"zz".repeat(32)] {
+    #[test]
+    fn times_in_sentences_are_rfc_3339() {
+        let half = time::OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(1_500);
+        let elsewhere = half.to_offset(time::UtcOffset::from_hms(2, 0, 0).unwrap());
+        assert_eq!([super::rfc3339(half), super::rfc3339(elsewhere)], ["1970-01-01T00:00:01Z"; 2]);
+    }
+
             assert!(bad.parse::<RootDigest>().is_err(), "{bad:?} was accepted");
         }
     }

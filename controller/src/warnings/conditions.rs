@@ -8,7 +8,7 @@ use std::{
 use feather_proto::{
     error::reason,
     ids::ServerName,
-    model::{Residence, ServerSnapshot},
+    model::{Residence, ServerSnapshot, rfc3339},
     version::{self, Age},
 };
 use sha2::{Digest as _, Sha256};
@@ -433,6 +433,7 @@ fn forwards<'a>(
         .filter(move |report| ends && report.residence == Residence::Departed && report.forward_to.is_some());
     forwards.map(move |report| {
         let tenant = report.tenant.to_string();
+        let ends = rfc3339(ends);
         let message = format!(
             "{server} still forwards for {tenant}, which left it long ago: its name has not led elsewhere for long enough. \
              `featherctl dns status` shows which name server lags"
@@ -566,3 +567,4 @@ fn certificate(view: &View<'_>, judgement: &mut Judgement) {
 
 #[cfg(test)]
 mod tests;
+        let ends = rfc3339(ends);
