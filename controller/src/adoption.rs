@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fleet::Observed,
     pace,
-    store::{TakeIn, TenantRow, TenantState, server_not_found},
+    store::{TakeIn, TenantRow, TenantState},
     world::World,
 };
 
@@ -258,7 +258,7 @@ pub struct Adoption {
 
 /// Takes over a server: first its ledger, then the store. Cut off in between, the reconciler or the next call finishes it.
 pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<Adoption, Error> {
-    let row = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?;
+    let row = world.store.member(server).await?;
     let agent = world.agents.agent(&row.name, &row.principal(), &row.address)?;
     let (found, problems) = agent.plan_adoption().await?;
     let findings = judge(server, found, &agent.snapshot().await?, &Names::read(world).await?);

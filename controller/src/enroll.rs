@@ -88,14 +88,14 @@ impl Enroll {
         }
         // Nobody is renamed between the look and the invitation.
         let _turn = self.world.access.turn_of(caller).await?;
-        let member = self.world.store.server(&server).await?;
         let holder = self.world.store.server_of(&Principal::agent(&server)).await?;
         if let Some(holder) = holder.filter(|holder| holder.name != server) {
             return Err(crate::rename::in_a_certificate(&server, &holder.name));
         }
-        if member.is_none() && rejoin {
-            return Err(crate::store::server_not_found(&server));
-        }
+        let member = match rejoin {
+            true => Some(self.world.store.member(&server).await?),
+            false => self.world.store.server(&server).await?,
+        };
         if member.is_none() {
             let stranded = self.world.store.stranded(&server).await?;
             if !stranded.is_empty() {

@@ -7,7 +7,7 @@ use feather_proto::{
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{Change, Facts, Renaming, called_now, plan, today, warning};
+use super::{Change, Facts, Renaming, called_now, not_found, plan, today, warning};
 use crate::{
     operations::{Kind, State, Subject},
     placement::Bounds,
@@ -216,6 +216,37 @@ fn a_name_of_an_earlier_time_is_followed_to_what_it_is_now() {
     assert_eq!((row.source, row.target), (Some(name("lhr")), None));
     let gone = OperationRow { source: Some(name("nyc")), created: at(15), ..operation("alice", json!({})) };
     assert_eq!(today(gone, &renamings).source, None, "what it left behind is not on the server of that name");
+}
+
+#[test]
+fn who_types_a_former_name_is_told_what_its_server_is_called_now() {
+    let said = |typed: &str, members: &[(&str, i64)], renamings: &[Renaming]| {
+        let member = |(called, joined): &(&str, i64)| ServerRow { joined: at(*joined), ..member(called, called) };
+        let members: Vec<_> = members.iter().map(member).collect();
+        let error = not_found(&name(typed), &members, renamings);
+        assert!(error.is(reason::SERVER_NOT_FOUND) && error.metadata["server"] == typed, "{error:?}");
+        assert!(
+            error
+                .metadata
+                .get("called")
+                .is_none_or(|called| error.message.ends_with(&format!("is called {called} now")))
+        );
+        error.metadata.get("called").cloned()
+    };
+    let some = |called: &str| Some(called.to_owned());
+    let twice = [renaming("nyc", "ewr", 10), renaming("ewr", "lhr", 20)];
+    assert_eq!(said("nyc", &[("lhr", 5)], &twice), some("lhr"));
+    assert_eq!(said("ewr", &[("lhr", 5)], &twice), some("lhr"));
+    assert_eq!(said("ams", &[("lhr", 5)], &twice), None, "nobody was called so");
+    assert_eq!(said("nyc", &[], &twice), None, "it is out of the fleet");
+    assert_eq!(said("nyc", &[("lhr", 30)], &twice), None, "another one joined as lhr since");
+    // Two had the name: the second one is meant, and it is gone.
+    let two = [renaming("nyc", "ewr", 10), renaming("fra", "nyc", 20), renaming("nyc", "muc", 20)];
+    assert_eq!(said("nyc", &[("ewr", 5), ("muc", 5)], &two), some("muc"));
+    assert_eq!(said("nyc", &[("ewr", 5)], &two), None);
+    // It got its first name back.
+    let back = [renaming("nyc", "ewr", 10), renaming("ewr", "nyc", 20)];
+    assert_eq!((said("ewr", &[("nyc", 5)], &back), said("nyc", &[], &back)), (some("nyc"), None));
 }
 
 #[test]

@@ -13,12 +13,15 @@ use time::OffsetDateTime;
 use super::{
     Result, Store, column, corrupt,
     events::{NewEvent, record},
-    from_ms, parse, to_ms,
+    from_ms, parse,
+    rename::renamings_in,
+    tenants::{TenantRow, TenantState, tenant},
+    to_ms,
     users::revoke_in,
 };
 use crate::{
     dns::{self, FORMER_INGRESS, INGRESS},
-    events,
+    events, rename,
     upkeep::Upkeep,
 };
 
@@ -92,9 +95,15 @@ impl Store {
 
     /// One member.
     pub async fn server(&self, name: &ServerName) -> Result<Option<ServerRow>> {
-        let row =
-            sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(&self.pool).await?;
-        row.as_ref().map(server).transpose()
+        member_in(&mut *self.pool.acquire().await?, name).await
+    }
+
+    /// One member, where it must be one.
+    ///
+    /// # Errors
+    /// There is none of that name; what it is called now, if it had that one.
+    pub async fn member(&self, name: &ServerName) -> Result<ServerRow> {
+        require_member(&mut *self.pool.acquire().await?, name).await
     }
 
     /// The member whose certificate says this.
@@ -442,9 +451,18 @@ async fn may_begin(connection: &mut sqlx::AnyConnection, name: &ServerName) -> R
 }
 
 pub(super) async fn require_member(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<ServerRow> {
+    if let Some(row) = member_in(&mut *connection, name).await? {
+        return Ok(row);
+    }
+    let members = sqlx::query("SELECT * FROM servers").fetch_all(&mut *connection).await?;
+    let members: Vec<_> = members.iter().map(server).collect::<Result<_>>()?;
+    Err(rename::not_found(name, &members, &renamings_in(connection).await?).into())
+}
+
+async fn member_in(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<Option<ServerRow>> {
     let row =
         sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(connection).await?;
-    row.as_ref().map(server).transpose()?.ok_or_else(|| server_not_found(name).into())
+    row.as_ref().map(server).transpose()
 }
 
 async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
