@@ -74,6 +74,11 @@ impl Enroll {
         Self { world, ca, advertise }
     }
 
+    /// Behind the names of tenants.
+    pub fn domain_suffix(&self) -> &str {
+        &self.world.settings.domain_suffix
+    }
+
     /// A token for a server that is not a member yet, or (`rejoin`) for the member of that name.
     pub async fn invite(
         &self,
