@@ -25,6 +25,7 @@ use keeper::{Ask, Keeper, View};
 use names::Names;
 use propose::Cap;
 use remarks::Remark;
+use underway::Reconciler;
 use zone::{Provider, ZoneRecord};
 
 pub mod authority;
@@ -40,6 +41,7 @@ pub mod names;
 pub mod plan;
 pub mod propose;
 pub mod remarks;
+pub mod underway;
 pub mod zone;
 
 /// One address record under the suffix.
@@ -147,6 +149,8 @@ pub struct Standing {
 pub struct Passes {
     begun: u64,
     ended: u64,
+    /// When the newest began.
+    since: Option<OffsetDateTime>,
     /// The newest that has ended.
     pub last: Option<Pass>,
 }
@@ -210,6 +214,21 @@ impl Dns {
             authorities_problem: known.problem().cloned(),
             forwards_end: self.authorities.is_some(),
         })
+    }
+
+    /// What a read shows is not as wanted, and is expected to be so soon without anybody's doing.
+    pub fn is_on_its_way(&self, view: &View, rules: &Rules, now: OffsetDateTime) -> bool {
+        let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+        let passes = self.passes.borrow();
+        let well = passes.last.as_ref().is_none_or(|pass| pass.outcome.is_ok());
+        let reconciler = match (rules.mode, passes.since.filter(|_| well && passes.begun > passes.ended)) {
+            (Mode::Manual, _) => Reconciler::Absent,
+            (Mode::Auto, Some(since)) => Reconciler::Looking(ms(since)),
+            (Mode::Auto, None) => Reconciler::Resting,
+        };
+        let patience_ms = i64::try_from(rules.patience.as_millis()).unwrap_or(i64::MAX);
+        let late = view.proposal.unsettled();
+        underway::is_on_its_way(&late, &view.ledger.since, view.sent, reconciler, (ms(now), patience_ms))
     }
 
     /// The newest pass of the reconciler.
@@ -374,7 +393,8 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
     let mut failures = 0;
     loop {
         desired.mark_unchanged();
-        world.dns.passes.send_modify(|passes| passes.begun += 1);
+        let now = world.clock.now();
+        world.dns.passes.send_modify(|passes| (passes.begun, passes.since) = (passes.begun + 1, Some(now)));
         let outcome = reconcile(&world).await;
         let pause = pause(&world, &outcome, &mut failures);
         if let Err(error) = &outcome {
