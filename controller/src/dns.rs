@@ -293,7 +293,7 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
         let done = apply_wanted(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }, &wanted, None).await?;
         let message = match (done.created, done.removed) {
             (0, 0) => as_wanted(done.owned, &done.found),
-            (created, removed) => format!("records created: {created}, removed: {removed}"),
+            (created, removed) => format!("just changed (records created: {created}, removed: {removed})"),
         };
         return Ok((message, remarks::remarks(keeper.names(), &wanted, &done.found)));
     }
@@ -309,19 +309,21 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
     }
     let (create, remove) = (view.proposal.create.len(), view.proposal.remove.len());
     tracing::warn!(create, remove, "the zone is not as wanted, and is changed by hand");
-    let message = format!("planned: {create} to create, {remove} to remove; `featherctl dns apply` does it");
+    let message = format!("records to create: {create}, to remove: {remove}; `featherctl dns apply` does it");
     remarks.push(Remark {
         kind: crate::warnings::Kind::DnsByHand,
         about: String::new(),
         message: format!("the zone is not as wanted, and is changed by hand; {message}"),
     });
-    Ok((message, remarks))
+    Ok((format!("waits for you: {message}"), remarks))
 }
 
 fn as_wanted(records: usize, found: &remarks::Found) -> String {
     match found.no_slot.len() {
-        0 => format!("as wanted (records: {records})"),
-        without => format!("as wanted as far as the zone has slots (records: {records}, without a slot: {without})"),
+        0 => format!("up to date (records of the fleet: {records})"),
+        without => {
+            format!("up to date as far as the zone has room (records of the fleet: {records}, without room: {without})")
+        }
     }
 }
 
@@ -382,7 +384,7 @@ pub async fn settle(world: &World, patience: Duration) -> String {
     let last = ended.ok().and_then(Result::ok).and_then(|passes| passes.last.clone());
     match last.map(|pass| pass.outcome) {
         Some(Ok(message)) => message,
-        Some(Err(error)) => format!("not up to date yet ({error}); the reconciler keeps at it"),
+        Some(Err(error)) => format!("not up to date yet ({error}); the controller keeps at it"),
         None => "under way; `featherctl dns status` shows how far it is".to_owned(),
     }
 }
