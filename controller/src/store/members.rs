@@ -491,7 +491,7 @@ fn still_held(server: &ServerName, tenants: &[TenantRow]) -> Option<String> {
     }
     if let Some(first) = removed.first() {
         said.push(format!(
-            "{server} keeps the data of {}, removed; add each again (`featherctl tenant add {}`), so that a drain moves it too",
+            "{server} keeps data of removed tenants: {}; add each again (`featherctl tenant add {}`), so that a drain moves it too",
             names(&removed),
             first.name
         ));
@@ -543,7 +543,7 @@ mod tests {
         assert_eq!(said(&[]), "");
         let drain = "nyc holds the data of alice, bob; move all of it away first with `featherctl server drain nyc`";
         assert_eq!(said(&[alice.clone(), bob.clone()]), drain);
-        let again = "nyc keeps the data of zoe, removed; add each again (`featherctl tenant add zoe`), so that a drain moves it too";
+        let again = "nyc keeps data of removed tenants: zoe; add each again (`featherctl tenant add zoe`), so that a drain moves it too";
         assert_eq!(said(std::slice::from_ref(&zoe)), again);
         assert_eq!(said(&[alice, bob, zoe]), format!("{drain}. {again}"));
     }
