@@ -21,7 +21,7 @@ use feather_agent::{
 
 /// The agent of one server: runs the tenants of its ledger, and changes them when a controller says so.
 #[derive(Parser)]
-#[command(version, name = "feather-agent")]
+#[command(version = feather_proto::version::told(), name = "feather-agent")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,

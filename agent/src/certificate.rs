@@ -14,7 +14,7 @@ use std::{
 
 use feather_proto::{
     error::{Error, reason},
-    model::HeldCertificate,
+    model::{HeldCertificate, rfc3339},
     tls::{CertificateFacts, PublicCertificate},
 };
 use rand::{TryRng as _, rngs::SysRng};
@@ -41,7 +41,7 @@ fn verdict(
         return Err(format!("the certificate is for {}, not for {wildcard}", new.names.join(", ")));
     }
     if new.not_after <= now {
-        return Err(format!("the certificate ended at {}", new.not_after));
+        return Err(format!("the certificate ended at {}", rfc3339(new.not_after)));
     }
     // One that was held back on its way must not undo a renewal.
     let newer = held.is_some_and(|held| held.not_after > now && held.not_before > new.not_before);

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
-use feather_proto::trace::Tracing;
+use feather_proto::{trace::Tracing, version::told};
 use tracing::Instrument as _;
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 /// A tenant is one user's place: a work container with a home volume, a password and a web address. Tenants live on
 /// servers; the controller places them, and moves them with their data from one server to another.
 #[derive(Debug, Parser)]
-#[command(name = "featherctl", version, max_term_width = 100, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "featherctl", version = told(), max_term_width = 100, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -214,7 +214,10 @@ fn hint(error: &Error) -> String {
         reason::TENANT_EXISTS => format!("`featherctl tenant show {tenant}` shows where it lives"),
         reason::LIMIT_BELOW_USE => format!("`featherctl tenant show {tenant}` shows what it may use now"),
         reason::TENANT_NOT_FOUND => "`featherctl tenant list --all` shows the tenants there are".into(),
-        reason::SERVER_NOT_FOUND => "`featherctl server list` shows the servers there are".into(),
+        reason::SERVER_NOT_FOUND => match error.metadata.get("called") {
+            Some(called) => format!("repeat the command with {called}"),
+            None => "`featherctl server list` shows the servers there are".into(),
+        },
         reason::NO_CERTIFICATES => "docs/operations.md says how, under \"The tenants' certificate\"".into(),
         reason::SERVER_EXISTS => {
             "`featherctl server list` shows it; choose another name or remove that one first".into()

@@ -11,6 +11,7 @@ use std::{
 use feather_proto::{
     error::{Code, Error, reason},
     ids::ServerName,
+    model::rfc3339,
     tls::{Peer, Principal, Revoked},
 };
 use time::{Duration, OffsetDateTime};
@@ -225,8 +226,9 @@ impl World {
             return Err(Error::refused(
                 reason::WRONG_STATE,
                 format!(
-                    "{principal} had certificates that begin at {at}, by a clock that was wrong then or is now, and they are refused; a new one \
-                     would begin behind them. Look at the controller's clock; if it is right, use another name"
+                    "{principal} had certificates that begin at {}, by a clock that was wrong then or is now, and they are refused; a new one \
+                     would begin behind them. Look at the controller's clock; if it is right, use another name",
+                    rfc3339(at)
                 ),
             ));
         }

@@ -25,7 +25,7 @@ use crate::{
     events,
     fleet::Observed,
     pace,
-    store::{ServerRow, TakeIn, TenantRow, TenantState, server_not_found},
+    store::{ServerRow, TakeIn, TenantRow, TenantState},
     world::World,
 };
 use sealed::{Doubt, Half, doubt, half, is_sealed};
@@ -362,7 +362,7 @@ pub struct Adoption {
 
 /// Takes over a server: first its ledger, then the store. Cut off in between, the reconciler or the next call finishes it.
 pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<Adoption, Error> {
-    let row = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?;
+    let row = world.store.member(server).await?;
     let agent = world.agents.agent(&row.name, &row.principal(), &row.address)?;
     let (found, problems) = agent.plan_adoption().await?;
     let (snapshot, observed) = (agent.snapshot().await?, world.fleet.all());

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use feather_proto::{
     error::{Error, reason},
     ids::ServerName,
-    model::HeldCertificate,
+    model::{HeldCertificate, rfc3339},
     tls::{CertificateFacts, PublicCertificate},
 };
 use instant_acme::Account;
@@ -151,7 +151,7 @@ impl Certificates {
         let error = state.attempts.error.as_ref()?;
         let ends = state.held.as_ref().map_or_else(
             || "there is none".to_owned(),
-            |held| format!("the one in use ends at {}", held.facts.not_after),
+            |held| format!("the one in use ends at {}", rfc3339(held.facts.not_after)),
         );
         Some(format!("no new certificate for {}: {error} ({ends}); `featherctl cert status`", self.names.join(", ")))
     }
@@ -248,7 +248,8 @@ async fn note(world: &World, obtained: Result<Held, Failure>) {
     let attempts = match obtained {
         Ok(held) => {
             tracing::info!(not_after = %held.facts.not_after, issuer = held.facts.issuer, "certificate obtained");
-            let message = format!("a certificate for {} until {}", certificates.names.join(", "), held.facts.not_after);
+            let until = rfc3339(held.facts.not_after);
+            let message = format!("a certificate for {} until {until}", certificates.names.join(", "));
             certificates.state.send_modify(|state| state.held = Some(held));
             event = events::of("certificate", "certificate-obtained", message, world.clock.now());
             Attempts { ended: Some(world.clock.now()), ..Attempts::default() }

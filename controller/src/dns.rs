@@ -25,6 +25,7 @@ use keeper::{Ask, Keeper, View};
 use names::Names;
 use propose::Cap;
 use remarks::Remark;
+use underway::Reconciler;
 use zone::{Provider, ZoneRecord};
 
 pub mod authority;
@@ -41,6 +42,7 @@ pub mod plan;
 pub mod propose;
 pub mod remarks;
 pub mod ttls;
+pub mod underway;
 pub mod zone;
 
 /// One address record under the suffix.
@@ -148,6 +150,8 @@ pub struct Standing {
 pub struct Passes {
     begun: u64,
     ended: u64,
+    /// When the newest began.
+    since: Option<OffsetDateTime>,
     /// The newest that has ended.
     pub last: Option<Pass>,
 }
@@ -211,6 +215,21 @@ impl Dns {
             authorities_problem: known.problem().cloned(),
             forwards_end: self.authorities.is_some(),
         })
+    }
+
+    /// What a read shows is not as wanted, and is expected to be so soon without anybody's doing.
+    pub fn is_on_its_way(&self, view: &View, rules: &Rules, now: OffsetDateTime) -> bool {
+        let ms = |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX);
+        let passes = self.passes.borrow();
+        let well = passes.last.as_ref().is_none_or(|pass| pass.outcome.is_ok());
+        let reconciler = match (rules.mode, passes.since.filter(|_| well && passes.begun > passes.ended)) {
+            (Mode::Manual, _) => Reconciler::Absent,
+            (Mode::Auto, Some(since)) => Reconciler::Looking(ms(since)),
+            (Mode::Auto, None) => Reconciler::Resting,
+        };
+        let patience_ms = i64::try_from(rules.patience.as_millis()).unwrap_or(i64::MAX);
+        let late = view.proposal.unsettled();
+        underway::is_on_its_way(&late, &view.ledger.since, view.sent, reconciler, (ms(now), patience_ms))
     }
 
     /// The newest pass of the reconciler.
@@ -286,7 +305,7 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
         let done = apply_wanted(world, &Ask { cap: world.settings.dns.cap, ..Ask::default() }, &wanted, None).await?;
         let message = match (done.created, done.removed) {
             (0, 0) => as_wanted(done.owned, &done.found),
-            (created, removed) => format!("records created: {created}, removed: {removed}"),
+            (created, removed) => format!("just changed (records created: {created}, removed: {removed})"),
         };
         return Ok((message, remarks::remarks(keeper.names(), &wanted, &done.found)));
     }
@@ -302,19 +321,21 @@ async fn reconcile(world: &World) -> Result<(String, Vec<Remark>), Error> {
     }
     let (create, remove) = (view.proposal.create.len(), view.proposal.remove.len());
     tracing::warn!(create, remove, "the zone is not as wanted, and is changed by hand");
-    let message = format!("planned: {create} to create, {remove} to remove; `featherctl dns apply` does it");
+    let message = format!("records to create: {create}, to remove: {remove}; `featherctl dns apply` does it");
     remarks.push(Remark {
         kind: crate::warnings::Kind::DnsByHand,
         about: String::new(),
         message: format!("the zone is not as wanted, and is changed by hand; {message}"),
     });
-    Ok((message, remarks))
+    Ok((format!("waits for you: {message}"), remarks))
 }
 
 fn as_wanted(records: usize, found: &remarks::Found) -> String {
     match found.no_slot.len() {
-        0 => format!("as wanted (records: {records})"),
-        without => format!("as wanted as far as the zone has slots (records: {records}, without a slot: {without})"),
+        0 => format!("up to date (records of the fleet: {records})"),
+        without => {
+            format!("up to date as far as the zone has room (records of the fleet: {records}, without room: {without})")
+        }
     }
 }
 
@@ -375,7 +396,7 @@ pub async fn settle(world: &World, patience: Duration) -> String {
     let last = ended.ok().and_then(Result::ok).and_then(|passes| passes.last.clone());
     match last.map(|pass| pass.outcome) {
         Some(Ok(message)) => message,
-        Some(Err(error)) => format!("not up to date yet ({error}); the reconciler keeps at it"),
+        Some(Err(error)) => format!("not up to date yet ({error}); the controller keeps at it"),
         None => "under way; `featherctl dns status` shows how far it is".to_owned(),
     }
 }
@@ -386,7 +407,8 @@ pub async fn keep(world: Arc<World>, shutdown: CancellationToken) {
     let mut failures = 0;
     loop {
         desired.mark_unchanged();
-        world.dns.passes.send_modify(|passes| passes.begun += 1);
+        let now = world.clock.now();
+        world.dns.passes.send_modify(|passes| (passes.begun, passes.since) = (passes.begun + 1, Some(now)));
         let outcome = reconcile(&world).await;
         let pause = pause(&world, &outcome, &mut failures);
         if let Err(error) = &outcome {

@@ -53,13 +53,24 @@ pub struct Answers {
 /// Each name server by its address, and whether it answers for the zone; or why they are not known.
 pub type NameServers = Result<Vec<(String, Result<(), String>)>, String>;
 
+/// What would be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Records to make.
+    pub create: usize,
+    /// Records to remove.
+    pub remove: usize,
+    /// It is being changed, and was not to be done before now.
+    pub pending: bool,
+}
+
 /// What provider and name servers said.
 #[derive(Debug, Clone)]
 pub struct Zone {
     /// Provider and zone.
     pub key: String,
-    /// What would be changed at the provider, in a sentence, none when all is as wanted; or why it cannot be read.
-    pub provider: Result<Option<String>, Error>,
+    /// What would be changed at the provider, none when all is as wanted; or why it cannot be read.
+    pub provider: Result<Option<Unsettled>, Error>,
     /// None when they are not asked.
     pub name_servers: Option<NameServers>,
 }
@@ -112,7 +123,8 @@ async fn ask_zone(world: &World) -> Option<Zone> {
             return Err(refused);
         }
         let (create, remove) = (view.proposal.create.len(), view.proposal.remove.len());
-        Ok((create + remove > 0).then(|| format!("{create} records to create, {remove} to remove")))
+        let pending = world.dns.is_on_its_way(&view, &world.settings.dns, world.clock.now());
+        Ok((create + remove > 0).then_some(Unsettled { create, remove, pending }))
     };
     let provider = tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(late()));
     let name_servers = match world.dns.authorities() {

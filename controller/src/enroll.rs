@@ -74,6 +74,11 @@ impl Enroll {
         Self { world, ca, advertise }
     }
 
+    /// Behind the names of tenants.
+    pub fn domain_suffix(&self) -> &str {
+        &self.world.settings.domain_suffix
+    }
+
     /// A token for a server that is not a member yet, or (`rejoin`) for the member of that name.
     pub async fn invite(
         &self,
@@ -88,14 +93,14 @@ impl Enroll {
         }
         // Nobody is renamed between the look and the invitation.
         let _turn = self.world.access.turn_of(caller).await?;
-        let member = self.world.store.server(&server).await?;
         let holder = self.world.store.server_of(&Principal::agent(&server)).await?;
         if let Some(holder) = holder.filter(|holder| holder.name != server) {
             return Err(crate::rename::in_a_certificate(&server, &holder.name));
         }
-        if member.is_none() && rejoin {
-            return Err(crate::store::server_not_found(&server));
-        }
+        let member = match rejoin {
+            true => Some(self.world.store.member(&server).await?),
+            false => self.world.store.server(&server).await?,
+        };
         if member.is_none() {
             let stranded = self.world.store.stranded(&server).await?;
             if !stranded.is_empty() {

@@ -356,7 +356,7 @@ struct ServerView<'a> {
 /// Not found; the store does not answer.
 pub async fn server(world: &World, name: &ServerName) -> Result<Explanation, Error> {
     let store = &world.store;
-    let row = store.server(name).await?.ok_or_else(|| crate::store::server_not_found(name))?;
+    let row = store.member(name).await?;
     let (tenants, running) = (store.tenants().await?, store.unfinished_operations().await?);
     let ingress = dns::wanted(world).await?.ingress;
     let warnings = warnings::look(world).await?;

@@ -18,7 +18,7 @@ use crate::{
     fleet::{self, Observed, Reachability},
     operations::{Kind, Subject, add, engine::Engine, migrate::Prediction, power, remove},
     placement::{self, Bounds, Candidate, Decision, Verdict},
-    store::{Begin, NewOperation, TenantRow, TenantState, server_not_found, tenant_not_found},
+    store::{Begin, NewOperation, TenantRow, TenantState, tenant_not_found},
     world::World,
 };
 
@@ -394,7 +394,8 @@ impl Intent {
     }
 
     pub(crate) async fn member(&self, server: &ServerName) -> Result<(), Error> {
-        self.world.store.server(server).await?.map(drop).ok_or_else(|| server_not_found(server))
+        self.world.store.member(server).await?;
+        Ok(())
     }
 
     /// A tenant that lives somewhere.

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Controller of a Feather fleet: places tenants, moves them between servers, keeps DNS true.
 #[derive(Parser)]
-#[command(name = "feather-controller", version)]
+#[command(name = "feather-controller", version = feather_proto::version::told())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
+    model::rfc3339,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -116,7 +117,9 @@ pub fn plan(server: &ServerName, new: &ServerName, facts: &Facts) -> Result<Chan
     let Some(row) = member(server) else {
         let last = facts.renamings.iter().rev().find(|one| one.new == *new || one.old == *new);
         let so_already = member(new).filter(|_| last.is_some_and(|last| last.old == *server && last.new == *new));
-        return so_already.map(|row| change(row, facts, true)).ok_or_else(|| server_not_found(server));
+        return so_already
+            .map(|row| change(row, facts, true))
+            .ok_or_else(|| not_found(server, &facts.members, &facts.renamings));
     };
     if server == new {
         return Ok(change(row, facts, true));
@@ -129,7 +132,7 @@ pub fn plan(server: &ServerName, new: &ServerName, facts: &Facts) -> Result<Chan
         return Err(in_a_certificate(new, &other.name));
     }
     not_named(new, facts)?;
-    if let Some(until) = facts.invited_until {
+    if let Some(until) = facts.invited_until.map(rfc3339) {
         return Err(refused(
             new,
             format!(
@@ -241,6 +244,33 @@ pub fn called_now(name: &ServerName, then: OffsetDateTime, renamings: &[Renaming
         name if name == one.old => Some(one.new.clone()),
         name => (name != one.new).then_some(name),
     })
+}
+
+/// What the server is called now that had a name last, and since when; none when nobody had it who was renamed. Whether it is still a
+/// member is not said.
+pub fn called_since(name: &ServerName, renamings: &[Renaming]) -> Option<(ServerName, OffsetDateTime)> {
+    let last = renamings.iter().rposition(|one| one.old == *name || one.new == *name)?;
+    let renamed = &renamings[last];
+    if renamed.old != *name {
+        return None;
+    }
+    renamings[last..].iter().try_fold((name.clone(), renamed.at), |(name, at), one| match name {
+        name if name == one.old => Some((one.new.clone(), one.at)),
+        // Another one got that name: it was free, so this one is gone.
+        name => (name != one.new).then_some((name, at)),
+    })
+}
+
+/// The error for a name that no member has, with what one is called that had it.
+pub fn not_found(name: &ServerName, members: &[ServerRow], renamings: &[Renaming]) -> Error {
+    let Some((called, since)) = called_since(name, renamings) else { return server_not_found(name) };
+    // One that joined under that name later cannot be told from another machine.
+    if !members.iter().any(|row| row.name == called && row.joined <= since) {
+        return server_not_found(name);
+    }
+    Error::not_found(reason::SERVER_NOT_FOUND, format!("there is no server {name}: it is called {called} now"))
+        .with("server", name)
+        .with("called", called)
 }
 
 /// An operation from before with its servers' names of today, without those of servers that are gone: for whoever compares it with servers as they are now.

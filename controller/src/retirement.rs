@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use crate::{
     dns, forwards,
     intent::nothing_began,
-    store::{ServerRow, TenantRow, TenantState, server_not_found},
+    store::{ServerRow, TenantRow, TenantState},
     waitlist::{self, OnlyThere},
     world::World,
 };
@@ -188,7 +188,7 @@ pub async fn retire(
     given_up: GivenUp,
     dry_run: bool,
 ) -> Result<Vec<KeptCopy>, Error> {
-    let row = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?;
+    let row = world.store.member(server).await?;
     world.store.check_server_removable(server).await?;
     // As its disk is now, not as it was told last.
     let snapshot = world.agent(server).await?.snapshot().await.map_err(nothing_began)?;

@@ -9,7 +9,7 @@ use feather_proto::{
     labels::{Label, LabelName, Labels},
 };
 
-use crate::{store::server_not_found, world::World};
+use crate::world::World;
 
 /// What is kept of a server beside its membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub fn edited(now: &Upkeep, edit: &Edit) -> Result<Upkeep, Error> {
 /// # Errors
 /// No such server, a bad edit, or somebody else changed it at the same moment.
 pub async fn edit(world: &World, server: &ServerName, edit: &Edit, dry_run: bool) -> Result<(Upkeep, bool), Error> {
-    let now = world.store.server(server).await?.ok_or_else(|| server_not_found(server))?.upkeep;
+    let now = world.store.member(server).await?.upkeep;
     let new = edited(&now, edit)?;
     let changed = new != now;
     if changed && !dry_run {

@@ -96,10 +96,8 @@ impl Waitlist {
     pub async fn list(&self, only: Option<&ServerName>) -> Result<Listed, Error> {
         let mut members = self.world.store.servers().await?;
         if let Some(only) = only {
-            members.retain(|row| row.name == *only);
-            if members.is_empty() {
-                return Err(server_not_found(only));
-            }
+            let only = self.world.store.member(only).await?;
+            members.retain(|row| row.name == only.name);
         }
         let answers = ask(&self.world, members, |agent| async move { agent.sign_ups().await }.boxed()).await;
         let invitations = self.world.store.invitations().await?;

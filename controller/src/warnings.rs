@@ -75,6 +75,7 @@ impl Patience {
             | Kind::DnsRefused
             | Kind::DnsNoticed
             | Kind::DnsAddress
+            | Kind::DomainSuffix
             | Kind::BackupLate
             | Kind::BackupDamaged => Duration::ZERO,
         }
@@ -129,6 +130,7 @@ async fn judge(world: &World, kept: &[WarningRow]) -> Result<Judgement, Error> {
         let view = conditions::View {
             now: world.clock.now(),
             version: env!("CARGO_PKG_VERSION"),
+            domain_suffix: &world.settings.domain_suffix,
             members: &members,
             tenants: &tenants,
             running: &running,

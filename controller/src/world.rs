@@ -232,7 +232,7 @@ pub struct World {
 impl World {
     /// The agent of a member.
     pub async fn agent(&self, server: &ServerName) -> Result<Arc<dyn Agent>, Error> {
-        let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        let row = self.store.member(server).await?;
         self.agents.agent(&row.name, &row.principal(), &row.address)
     }
 
@@ -267,7 +267,7 @@ impl World {
     /// # Errors
     /// No such server, or its agent did not answer.
     pub async fn look(&self, server: &ServerName) -> Result<ServerSnapshot, Error> {
-        let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        let row = self.store.member(server).await?;
         let agent = self.agents.agent(&row.name, &row.principal(), &row.address)?;
         let snapshot = agent.snapshot().await?;
         self.fleet.saw(&row, snapshot.clone(), self.clock.now());
@@ -281,7 +281,7 @@ impl World {
 
     /// Where other servers send what they forward to this one, and how; `None` until it has told how since this controller started.
     pub async fn forward_target(&self, server: &ServerName) -> Result<Option<String>, Error> {
-        let row = self.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        let row = self.store.member(server).await?;
         Ok(self.forward_target_of(&row))
     }
 

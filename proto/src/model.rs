@@ -5,7 +5,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     error::{Error, reason},
@@ -306,6 +306,8 @@ pub struct ServerSnapshot {
     pub revocations_digest: String,
     /// Counts the snapshots of this boot in the order in which their making began; 0 if its agent does not count.
     pub sequence: u64,
+    /// Behind the names of its tenants; empty if its agent does not tell.
+    pub domain_suffix: String,
     /// What its agent speaks. The head of the answer says so, not the message: whoever reads a message puts it here.
     pub protocol: version::Range,
 }
@@ -345,6 +347,7 @@ impl ServerSnapshot {
             identity_ends: None,
             revocations_digest: String::new(),
             sequence: 0,
+            domain_suffix: String::new(),
             protocol: version::OURS,
         }
     }
@@ -392,6 +395,11 @@ pub fn to_timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
 pub fn from_timestamp(stamp: &prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
     let nanos = i128::from(stamp.seconds) * 1_000_000_000 + i128::from(stamp.nanos);
     OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| invalid_field("timestamp", "a time of this era"))
+}
+
+/// A time in a sentence: RFC 3339 in UTC, to the second.
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    time.to_offset(time::UtcOffset::UTC).truncate_to_second().format(&Rfc3339).unwrap_or_default()
 }
 
 fn text(option: Option<String>) -> String {
@@ -564,6 +572,7 @@ impl From<ServerSnapshot> for agent_pb::ServerSnapshot {
             identity_ends: snapshot.identity_ends.map(to_timestamp),
             revocations_digest: snapshot.revocations_digest,
             sequence: snapshot.sequence,
+            domain_suffix: snapshot.domain_suffix,
             admin: snapshot.admin.map(Into::into),
             events: snapshot.events.into_iter().map(Into::into).collect(),
         }
@@ -596,6 +605,7 @@ impl TryFrom<agent_pb::ServerSnapshot> for ServerSnapshot {
             identity_ends: pb.identity_ends.as_ref().map(from_timestamp).transpose()?,
             revocations_digest: pb.revocations_digest,
             sequence: pb.sequence,
+            domain_suffix: pb.domain_suffix,
             protocol: version::SILENT,
             admin: pb.admin.map(TryInto::try_into).transpose()?,
             events: pb.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
@@ -630,6 +640,13 @@ mod tests {
         assert_eq!(TenantReport::try_from(wire.clone()).unwrap(), report);
         assert!(TenantReport::try_from(agent_pb::Tenant { residence: 0, ..wire.clone() }).is_err());
         assert!(TenantReport::try_from(agent_pb::Tenant { port: 70_000, ..wire }).is_err());
+    }
+
+    #[test]
+    fn times_in_sentences_are_rfc_3339() {
+        let half = time::OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(1_500);
+        let elsewhere = half.to_offset(time::UtcOffset::from_hms(2, 0, 0).unwrap());
+        assert_eq!([super::rfc3339(half), super::rfc3339(elsewhere)], ["1970-01-01T00:00:01Z"; 2]);
     }
 
     #[test]

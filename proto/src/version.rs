@@ -5,7 +5,7 @@
 //! done ([`Negotiation`]), and the calling side takes no answer ([`Heard`]). Who says nothing is of the release before there was a
 //! header: version 1. What each version brought is in `docs/versions.md`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,12 @@ const STANDING: &str = "/feather.controller.v1.EnrollmentService/GetStanding";
 /// Calls that are not negotiated: health and reflection are asked by tools that have no part in the protocol.
 fn is_free(path: &str) -> bool {
     !path.starts_with("/feather.") || path == STANDING
+}
+
+/// What a program's `--version` says behind its name: the release, which all of them have in common, and what it speaks.
+pub fn told() -> &'static str {
+    static TOLD: LazyLock<String> = LazyLock::new(|| format!("{} (protocol {OURS})", env!("CARGO_PKG_VERSION")));
+    &TOLD
 }
 
 /// What a process speaks that says nothing of it.

@@ -161,6 +161,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             boot_id: self.boot_id.clone(),
             sequence,
+            domain_suffix: self.config.domain_suffix.clone(),
             ports: self.config.ports.clone(),
             ports_used,
             memory_total_bytes: capacity.memory_total_bytes,

@@ -14,6 +14,9 @@ use crate::{
 
 /// Say why a tenant or a server is as it is, what is pending, and what to type next.
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "featherctl explain [OPTIONS] <TENANT>\n       featherctl explain [OPTIONS] --server <SERVER>"
+)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Args {
     /// Which tenant.

@@ -1,6 +1,6 @@
 //! `featherctl version`
 
-use feather_proto::version::OURS;
+use feather_proto::version::{OURS, told};
 use serde::Serialize;
 
 use crate::{arguments::Context, error::Failure};
@@ -18,5 +18,5 @@ struct VersionView {
 
 pub(crate) fn run(_: &Args, context: &Context) -> Result<(), Failure> {
     let view = VersionView { name: "featherctl", version: env!("CARGO_PKG_VERSION"), protocol: OURS.to_string() };
-    context.output.show(&view, || format!("{} {} (protocol {})", view.name, view.version, view.protocol))
+    context.output.show(&view, || format!("{} {}", view.name, told()))
 }

@@ -151,14 +151,14 @@ impl PlanView {
             records.iter().for_each(|one| text.push_str(&format!("{sign} {}\n", one.line())));
         }
         self.conflicts.iter().for_each(|one| text.push_str(&format!("! {}\n", one.explanation)));
-        self.no_slot.iter().for_each(|one| text.push_str(&format!("! no slot for {}\n", one.line())));
+        self.no_slot.iter().for_each(|one| text.push_str(&format!("! no room for {}\n", one.line())));
         let foreign = units::counted(u64::from(self.foreign), "record");
-        let slots = format!("{} of {} now, {} then", self.slots_used, self.slots_max, self.slots_after);
+        let records = format!("{} of {} now, {} then", self.slots_used, self.slots_max, self.slots_after);
         text.push_str(&pairs(&[
             ("zone", self.zone.clone()),
             ("untouched", format!("{} of the fleet, {foreign} of others", self.kept)),
             ("ttl", format!("{} s, as it is", self.ttl_seconds)),
-            ("slots", format!("{slots}; {} of {} at the apex", self.apex_used, self.apex_max)),
+            ("records", format!("{records}; {} of {} at the domain itself", self.apex_used, self.apex_max)),
             ("names changed", format!("{}, {} at once without --max-changes", self.changes, self.changes_max)),
             ("ingress", self.ingress.clone().unwrap_or_default()),
             ("forwarded by it", self.forwarded.join(", ")),
@@ -257,16 +257,36 @@ impl From<pb::DnsName> for NameView {
 }
 
 impl NameView {
-    fn row(&self) -> [String; 5] {
-        let good = self.answers.iter().filter(|answer| answer.as_wanted).count();
-        let ago = |at: Option<Moment>| at.map(|at| format!("{} ago", at.age())).unwrap_or_default();
+    fn row(&self) -> [String; 4] {
+        // What is not in the zone did not change yet.
+        let since = self.converged_since.or(self.changed).filter(|_| self.in_zone);
         [
             self.name.clone(),
             self.wanted.join(" "),
-            if self.in_zone { "yes" } else { "no" }.to_owned(),
-            if self.answers.is_empty() { String::new() } else { format!("{good}/{}", self.answers.len()) },
-            ago(self.converged_since.or(self.changed)),
+            self.state(),
+            since.map(|at| format!("{} ago", at.age())).unwrap_or_default(),
         ]
+    }
+
+    /// How far it is, and who lags.
+    fn state(&self) -> String {
+        let good = self.answers.iter().filter(|answer| answer.as_wanted).count();
+        match self.answers.iter().find(|answer| !answer.as_wanted) {
+            _ if !self.in_zone => "not in the zone yet".to_owned(),
+            _ if self.converged => "arrived".to_owned(),
+            _ if self.answers.is_empty() => "in the zone".to_owned(),
+            // All of them say so, and what they say of the wildcard may not be so yet.
+            None => format!("in the zone, at {good} of {} name servers", self.answers.len()),
+            Some(late) => {
+                let server = &late.server;
+                let says = match (&late.problem, late.values.is_empty()) {
+                    (Some(problem), _) => format!("{server} does not answer: {problem}"),
+                    (None, true) => format!("{server} does not know it yet"),
+                    (None, false) => format!("{server} still says {}", late.values.join(" ")),
+                };
+                format!("in the zone, at {good} of {} name servers; {says}", self.answers.len())
+            }
+        }
     }
 }
 
@@ -299,20 +319,28 @@ impl From<pb::GetDnsStatusResponse> for StatusView {
 
 impl StatusView {
     pub(crate) fn text(&self) -> String {
-        let slots = self.plan.as_ref().map(|plan| format!("{} of {} in use", plan.slots_used, plan.slots_max));
+        let records = self.plan.as_ref().map(|plan| format!("{} of {} in use", plan.slots_used, plan.slots_max));
+        let mode = match self.mode.as_str() {
+            "auto" => "auto: the controller changes the zone by itself".to_owned(),
+            "manual" => "manual: the zone is changed by `featherctl dns apply` alone".to_owned(),
+            other => other.to_owned(),
+        };
+        let unknown = self.zone.is_some() && self.problem.is_none();
+        let state =
+            self.message.clone().or_else(|| unknown.then(|| "not known: no look at the zone has ended".to_owned()));
         let mut text = pairs(&[
-            ("mode", self.mode.clone()),
+            ("mode", mode),
             ("zone", self.zone.clone().unwrap_or_default()),
             ("looked", self.looked.map(|at| format!("{} ago", at.age())).unwrap_or_default()),
-            ("state", self.message.clone().unwrap_or_default()),
+            ("state", state.unwrap_or_default()),
             ("problem", self.problem.clone().unwrap_or_default()),
-            ("slots", slots.unwrap_or_default()),
+            ("records", records.unwrap_or_default()),
             ("ingress", self.plan.as_ref().and_then(|plan| plan.ingress.clone()).unwrap_or_default()),
         ]);
         if !self.names.is_empty() {
             let rows: Vec<_> = self.names.iter().map(NameView::row).collect();
             text.push('\n');
-            text.push_str(&table(["NAME", "WANTED", "IN ZONE", "NAME SERVERS", "SINCE"], &rows));
+            text.push_str(&table(["NAME", "SHOULD LEAD TO", "STATE", "SINCE"], &rows));
         }
         text
     }

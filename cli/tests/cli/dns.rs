@@ -69,7 +69,7 @@ async fn a_plan_says_what_changes_and_what_stands_in_the_way() {
     zone             dynadot/example.com
     untouched        3 of the fleet, 7 records of others
     ttl              300 s, as it is
-    slots            9 of 100 now, 9 then; 3 of 20 at the apex
+    records          9 of 100 now, 9 then; 3 of 20 at the domain itself
     names changed    1, 5 at once without --max-changes
     ingress          nyc
     forwarded by it  zoe
@@ -151,7 +151,7 @@ async fn applying_is_bound_to_what_was_shown() {
     zone             dynadot/example.com
     untouched        3 of the fleet, 7 records of others
     ttl              300 s, as it is
-    slots            9 of 100 now, 9 then; 3 of 20 at the apex
+    records          9 of 100 now, 9 then; 3 of 20 at the domain itself
     names changed    1, 5 at once without --max-changes
     ingress          nyc
     forwarded by it  zoe
@@ -200,24 +200,35 @@ async fn applying_is_bound_to_what_was_shown() {
 #[tokio::test]
 async fn status_shows_each_name_and_every_warning() {
     let controller = Controller::start().await;
-    let answer = |server: &str, as_wanted| pb::DnsAnswer {
+    let (one, two) = ("198.51.100.53:53", "203.0.113.53:53");
+    let answer = |server: &str, value: &str| pb::DnsAnswer {
         server: server.into(),
-        values: vec!["192.0.2.2".into()],
-        as_wanted,
+        values: value.split_whitespace().map(ToOwned::to_owned).collect(),
+        as_wanted: value == "192.0.2.2",
         ..Default::default()
     };
-    let name = pb::DnsName {
-        name: "alice.users.example.com".into(),
+    let silent = pb::DnsAnswer { problem: "timed out".into(), ..answer(one, "192.0.2.9") };
+    let name = |tenant: &str, answers: Vec<pb::DnsAnswer>| pb::DnsName {
+        name: format!("{tenant}.users.example.com"),
         wanted: vec!["192.0.2.2".into()],
-        in_zone: true,
-        answers: vec![answer("198.51.100.53:53", true), answer("203.0.113.53:53", false)],
+        in_zone: tenant != "carol",
+        converged: tenant == "bob",
+        answers,
         ..Default::default()
     };
+    let names = vec![
+        name("alice", vec![answer(one, "192.0.2.2"), answer(two, "192.0.2.9")]),
+        name("bob", vec![answer(one, "192.0.2.2"), answer(two, "192.0.2.2")]),
+        name("carol", vec![answer(one, "192.0.2.9"), answer(two, "192.0.2.9")]),
+        name("dave", vec![answer(one, ""), answer(two, "")]),
+        name("erin", vec![silent]),
+        name("frank", vec![]),
+    ];
     let status = pb::GetDnsStatusResponse {
         mode: "auto".into(),
         zone: "dynadot/example.com".into(),
-        message: "as wanted (records: 4)".into(),
-        names: vec![name],
+        message: "up to date (records of the fleet: 4)".into(),
+        names,
         plan: Some(plan()),
         warnings: vec!["tenants that the ingress nyc forwards, for want of a record of their own: 1".into()],
         ..Default::default()
@@ -225,14 +236,19 @@ async fn status_shows_each_name_and_every_warning() {
     controller.answers("GetDnsStatus", status);
     assert_snapshot!(controller.run("dns status").await, @r"
     --- stdout
-    mode     auto
+    mode     auto: the controller changes the zone by itself
     zone     dynadot/example.com
-    state    as wanted (records: 4)
-    slots    9 of 100 in use
+    state    up to date (records of the fleet: 4)
+    records  9 of 100 in use
     ingress  nyc
 
-    NAME                     WANTED     IN ZONE  NAME SERVERS  SINCE
-    alice.users.example.com  192.0.2.2  yes      1/2           -
+    NAME                     SHOULD LEAD TO  STATE                                                                             SINCE
+    alice.users.example.com  192.0.2.2       in the zone, at 1 of 2 name servers; 203.0.113.53:53 still says 192.0.2.9         -
+    bob.users.example.com    192.0.2.2       arrived                                                                           -
+    carol.users.example.com  192.0.2.2       not in the zone yet                                                               -
+    dave.users.example.com   192.0.2.2       in the zone, at 0 of 2 name servers; 198.51.100.53:53 does not know it yet        -
+    erin.users.example.com   192.0.2.2       in the zone, at 0 of 1 name servers; 198.51.100.53:53 does not answer: timed out  -
+    frank.users.example.com  192.0.2.2       in the zone                                                                       -
     --- stderr
     tenants that the ingress nyc forwards, for want of a record of their own: 1
     --- exit 0
@@ -364,7 +380,7 @@ async fn adopting_and_the_ingress_say_what_follows() {
     zone             dynadot/example.com
     untouched        3 of the fleet, 7 records of others
     ttl              300 s, as it is
-    slots            9 of 100 now, 9 then; 3 of 20 at the apex
+    records          9 of 100 now, 9 then; 3 of 20 at the domain itself
     names changed    1, 5 at once without --max-changes
     ingress          nyc
     forwarded by it  zoe

@@ -173,6 +173,19 @@ async fn a_next_step_is_not_said_twice() {
 }
 
 #[tokio::test]
+async fn a_former_name_of_a_server_is_answered_with_the_one_of_today() {
+    let controller = Controller::start().await;
+    let renamed = Error::not_found(reason::SERVER_NOT_FOUND, "there is no server nyc: it is called ewr now");
+    controller.refuses("GetServer", renamed.with("server", "nyc").with("called", "ewr"));
+    assert_snapshot!(controller.run("server show nyc").await, @r"
+    --- stderr
+    error: there is no server nyc: it is called ewr now
+    next: repeat the command with ewr
+    --- exit 1
+    ");
+}
+
+#[tokio::test]
 async fn bugs_exit_with_70() {
     let controller = Controller::start().await;
     controller.refuses("ListTenants", Error::bug("a secret detail"));

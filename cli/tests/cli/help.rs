@@ -148,6 +148,24 @@ async fn migrate_explains_its_promise() {
 }
 
 #[tokio::test]
+async fn explain_names_both_ways_to_ask() {
+    let controller = Controller::start().await;
+    assert_snapshot!(controller.run("explain").await, @r"
+    --- stderr
+    error: the following required arguments were not provided:
+      <TENANT|--server <SERVER>>
+
+    Usage: featherctl explain [OPTIONS] <TENANT>
+           featherctl explain [OPTIONS] --server <SERVER>
+
+    For more information, try '--help'.
+    --- exit 2
+    ");
+    let both = controller.run("explain alice --server nyc").await;
+    assert_eq!(both.code, Some(2), "{both}");
+}
+
+#[tokio::test]
 async fn every_verb_explains_itself_and_never_in_more_than_a_page() {
     let controller = Controller::start().await;
     let verbs = [
@@ -239,8 +257,9 @@ async fn version_and_completions_need_no_controller() {
     let controller = Controller::start().await;
     let protocol = feather_proto::version::OURS;
     let told = format!("featherctl {} (protocol {protocol})\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(controller.run("version").await.stdout, told);
-    assert_eq!(controller.run("--version").await.stdout, format!("featherctl {}\n", env!("CARGO_PKG_VERSION")));
+    for asked in ["version", "--version", "-V"] {
+        assert_eq!(controller.run(asked).await.stdout, told);
+    }
     for shell in ["bash", "zsh", "fish"] {
         let ran = controller.run(&format!("completions {shell}")).await;
         assert_eq!(ran.code, Some(0));

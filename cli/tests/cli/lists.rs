@@ -457,7 +457,7 @@ async fn volume_list_says_why_each_volume_is_there_and_what_it_could_not_see() {
     "#);
 }
 
-fn operation() -> pb::Operation {
+pub(crate) fn operation() -> pb::Operation {
     let at = |milliseconds| Some(to_timestamp(datetime!(2026-03-01 12:00 UTC) + Duration::milliseconds(milliseconds)));
     let entry = |sequence, milliseconds, step: &str, event: &str, message: &str| pb::OperationLogEntry {
         sequence,

@@ -20,6 +20,7 @@ mod images;
 mod lists;
 mod lost;
 mod moves;
+mod operations;
 mod status;
 mod swap;
 mod tenants;

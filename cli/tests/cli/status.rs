@@ -60,7 +60,7 @@ fn status() -> pb::GetStatusResponse {
             mode: "auto".into(),
             zone: "dynadot/example.com".into(),
             looked: ago(12),
-            message: "as wanted (records: 2)".into(),
+            message: "up to date (records of the fleet: 2)".into(),
             on_their_way: 1,
             ..Default::default()
         }),
@@ -91,7 +91,7 @@ async fn the_fleet_is_on_one_screen() {
     servers      1 of 2 ready, 3 of 20 slots free
     tenants      6 running, 1 crash-loop
     operations   1 under way
-    dns          dynadot/example.com (auto), 12s ago: as wanted (records: 2); 1 name on the way to name servers
+    dns          dynadot/example.com (auto), 12s ago: up to date (records of the fleet: 2); 1 name on the way to name servers
     certificate  *.users.example.com: until 2027-01-15
     warnings     1, and 2 that somebody knows of
 

@@ -275,10 +275,11 @@ async fn removing_needs_yes_where_nobody_can_be_asked() {
 #[tokio::test]
 async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
     let controller = Controller::start().await;
-    for _ in 0..3 {
+    // The last one is of a controller that tells no suffix, and before it one that would not be pasted into a shell.
+    for domain_suffix in ["users.example.com", "users.example.com", "$(reboot)", ""] {
         let expires = Some(to_timestamp(datetime!(2026-03-01 15:00 UTC)));
-        controller
-            .answers("CreateJoinToken", pb::CreateJoinTokenResponse { token: "feather-join-abc".into(), expires });
+        let (token, domain_suffix) = ("feather-join-abc".into(), domain_suffix.into());
+        controller.answers("CreateJoinToken", pb::CreateJoinTokenResponse { token, expires, domain_suffix });
     }
     let ran = controller.run("server invite nyc").await;
     assert!(ran.stdout.starts_with(" FEATHER_AGENT_JOIN_TOKEN=feather-join-abc podman run "), "{}", ran.stdout);
@@ -288,14 +289,15 @@ async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
       --privileged --network=host --cgroupns=private \
       --volume feather-storage:/var/lib/containers --volume feather-state:/var/lib/feather \
       --volume /opt/feather-work.tar:/opt/feather-work.tar:ro \
-      -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e DOMAIN -e ACME_EMAIL \
+      -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e FEATHER_AGENT_DOMAIN_SUFFIX=users.example.com \
+      -e DOMAIN -e ACME_EMAIL \
       -e ANTHROPIC_API_KEY -e OPENAI_API_KEY -e FEATHER_ANTHROPIC_API_KEY -e FEATHER_OPENAI_API_KEY \
       localhost/feather-birth:latest && systemctl enable podman-restart.service
     --- stderr
     On the machine that is to be nyc, as root, paste this command, once, within 3 hours, until 2026-03-01T15:00:00Z:
 
 
-    It needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from there to the controller is not the way back. Its last part has Podman start the birth again when the machine is rebooted. A birth that runs already joins by:
+    It needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from there to the controller is not the way back. Its last part has Podman start the birth again when the machine is rebooted. A birth that runs already (with FEATHER_AGENT_DOMAIN_SUFFIX=users.example.com) joins by:
 
         read -rs FEATHER_AGENT_JOIN_TOKEN && export FEATHER_AGENT_JOIN_TOKEN     # paste the token
         podman exec -e FEATHER_AGENT_JOIN_TOKEN feather-birth feather-agent join
@@ -307,7 +309,11 @@ async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&json["server"], &json["token"]), (&"nyc".into(), &"feather-join-abc".into()));
     assert!(json["command"].as_str().unwrap().contains("--volume /srv/work.tar:/opt/feather-work.tar:ro"), "{json}");
+    assert_eq!(json["domain_suffix"], "users.example.com");
+    let hostile = controller.run("server invite nyc").await;
+    assert!(!hostile.to_string().contains("reboot)"), "{hostile}");
     let again = controller.run("server invite nyc --rejoin").await;
+    assert!(!again.to_string().contains("SUFFIX"), "{again}");
     let order = ["agent.identity\n", "feather-agent join\n", "s6-svc -r /run/service/agent\n"];
     let places = order.map(|words| again.stderr.find(words).unwrap());
     assert!(places.is_sorted(), "its old identity goes first: {}", again.stderr);
@@ -316,6 +322,7 @@ async fn an_invitation_is_one_command_on_stdout_and_what_it_needs_beside() {
     assert_snapshot!(controller.calls(), @r#"
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: false }
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 90, rejoin: false }
+    CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: false }
     CreateJoinToken: CreateJoinTokenRequest { server: "nyc", ttl_seconds: 10800, rejoin: true }
     "#);
 }

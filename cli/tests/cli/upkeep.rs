@@ -97,6 +97,7 @@ async fn a_renaming_says_what_follows_and_what_does_not() {
     pinned to it    carol
     is the ingress  -
     --- stderr
+    nothing else names nyc: no kept data, nobody who lived there before, nobody who returns there, it was not the ingress before
     nyc would be called ewr; its certificate would go on saying nyc
     --- exit 0
     ");

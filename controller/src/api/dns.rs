@@ -23,7 +23,6 @@ use crate::{
         remarks::{explain, forwarded, remarks},
         zone::ZoneRecord,
     },
-    store::server_not_found,
     world::World,
 };
 
@@ -309,7 +308,7 @@ impl DnsService for DnsApi {
         let caller = if dry_run { reader(&request)? } else { admin(&request)? };
         let server: ServerName = request.get_ref().server.parse()?;
         let world = &self.world;
-        let row = world.store.server(&server).await.map_err(Error::from)?.ok_or_else(|| server_not_found(&server))?;
+        let row = world.store.member(&server).await.map_err(Error::from)?;
         if world.dns.keeper().is_ok() && row.public_address.parse::<std::net::IpAddr>().is_err() {
             let message = format!(
                 "the public address of {server} is {}, which is no IP address: no record can lead to it, and every name without a record of its \

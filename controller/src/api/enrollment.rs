@@ -38,6 +38,7 @@ impl EnrollmentService for Enrollment {
         Ok(Response::new(pb::CreateJoinTokenResponse {
             token: token.to_string(),
             expires: Some(to_timestamp(expires)),
+            domain_suffix: self.enroll.domain_suffix().to_owned(),
         }))
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{admin, given, reader};
-use crate::{agents::ImageWanted, store::server_not_found, world::World};
+use crate::{agents::ImageWanted, world::World};
 
 /// Lists and passes on images.
 pub struct Images {
@@ -145,10 +145,8 @@ impl ImageService for Images {
         let only: Option<ServerName> = given(&request.get_ref().server)?;
         let mut members = self.world.store.servers().await.map_err(Error::from)?;
         if let Some(only) = &only {
-            members.retain(|row| row.name == *only);
-            if members.is_empty() {
-                return Err(server_not_found(only).into());
-            }
+            let only = self.world.store.member(only).await.map_err(Error::from)?;
+            members.retain(|row| row.name == only.name);
         }
         let mut answer = pb::ListImagesResponse::default();
         for row in members {

@@ -271,6 +271,7 @@ impl ServerService for Servers {
     ) -> Result<Response<pb::GetServerResponse>, Status> {
         reader(&request)?;
         let name: ServerName = request.get_ref().server.parse()?;
+        self.world.store.member(&name).await.map_err(Error::from)?;
         let server = self.views().await?.into_iter().find(|one| one.name == name.as_str());
         Ok(Response::new(pb::GetServerResponse { server: Some(server.ok_or_else(|| server_not_found(&name))?) }))
     }

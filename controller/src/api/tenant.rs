@@ -23,7 +23,7 @@ use crate::{
     fleet::{self, Standing},
     intent::{self, Destination, Home, Intent, Move, Planned},
     placement::{Bounds, Need, Promise},
-    store::{OperationRow, TenantRow, TenantState, server_not_found},
+    store::{OperationRow, TenantRow, TenantState},
     world::World,
 };
 
@@ -262,10 +262,8 @@ impl TenantService for Tenants {
         reader(&request)?;
         let message = request.into_inner();
         let server: Option<ServerName> = super::given(&message.server)?;
-        if let Some(server) = &server
-            && self.world.store.server(server).await.map_err(Error::from)?.is_none()
-        {
-            return Err(server_not_found(server).into());
+        if let Some(server) = &server {
+            self.world.store.member(server).await.map_err(Error::from)?;
         }
         let mut rows = self.world.store.tenants().await.map_err(Error::from)?;
         rows.retain(|row| match row.state {

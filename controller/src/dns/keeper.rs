@@ -18,6 +18,7 @@ use super::{
     names::Names,
     propose::{Cap, Proposal, first_change, has_shrunk, propose},
     remarks::Found,
+    underway::Sent,
     zone::{Provider, ProviderError, Removed, Zone, ZoneRecord},
 };
 use crate::{
@@ -71,6 +72,8 @@ pub struct View {
     pub ledger: Ledger,
     /// A change is under way.
     pub pending: bool,
+    /// How often it was sent.
+    pub sent: Sent,
     /// As read.
     pub zone: Zone,
     /// Whose is what.
@@ -174,11 +177,16 @@ impl Keeper {
 
     fn plan_on(&self, ledger: &Ledger, zone: Zone, wanted: &[ZoneRecord]) -> View {
         // A change under way is looked at as if it had ended with what is there now.
-        let settled = ledger.pending.as_ref().map(|change| change::settle(ledger, change, &zone, self.now_ms()));
+        let sent = ledger.pending.as_ref();
+        let settled = sent.map(|change| change::settle(ledger, change, &zone, self.now_ms()));
         let (pending, ledger) = (settled.is_some(), settled.unwrap_or_else(|| ledger.clone()));
         let standing = attribute(&self.names, &ledger, &zone);
+        let sent = sent.map_or(Sent::Nothing, |change| match change.appends.max(change.removes) {
+            0 | 1 => Sent::Once(change.sent_ms),
+            _ => Sent::Again,
+        });
         let proposal = propose(&ledger, &standing, &zone, wanted);
-        View { ledger, pending, zone, standing, proposal }
+        View { ledger, pending, sent, zone, standing, proposal }
     }
 
     /// Makes the zone what is wanted, within what is asked. Idempotent; ends first what did not end.

@@ -57,7 +57,7 @@ pub fn remarks(names: &Names, wanted: &Wanted, found: &Found) -> Vec<Remark> {
         kind: Kind::DnsConflict,
         about: names.full(&record.host),
         message: format!(
-            "{} cannot be made: the zone has no slot left for it. `featherctl dns records` shows what is in it; remove what is not needed \
+            "{} cannot be made: the zone is full. `featherctl dns records` shows what is in it; remove what is not needed \
              any more where it was made",
             names.full(&record.host)
         ),

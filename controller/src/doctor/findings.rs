@@ -9,7 +9,7 @@ use feather_proto::{
 };
 use time::Duration;
 
-use super::{Answer, Answers, Zone};
+use super::{Answer, Answers, Unsettled, Zone};
 use crate::store::warnings::WarningRow;
 
 /// Clocks that differ by so much are worth a look, and by so much wrong.
@@ -148,8 +148,15 @@ fn of_zone(zone: &Zone) -> Vec<Finding> {
     let key = &zone.key;
     let mut found = vec![match &zone.provider {
         Ok(None) => finding(Verdict::Ok, "dns", "provider", format!("{key} is as wanted")),
-        Ok(Some(pending)) => finding(Verdict::Warn, "dns", "provider", format!("{key} is not as wanted: {pending}"))
-            .then("`featherctl dns plan` shows them"),
+        Ok(Some(Unsettled { create, remove, pending: true })) => {
+            let told =
+                format!("{key} is being changed, as after a move: records to create: {create}, to remove: {remove}");
+            finding(Verdict::Ok, "dns", "provider", told)
+        }
+        Ok(Some(Unsettled { create, remove, pending: false })) => {
+            let told = format!("{key} is not as wanted: records to create: {create}, to remove: {remove}");
+            finding(Verdict::Warn, "dns", "provider", told).then("`featherctl dns plan` shows them")
+        }
         Err(error) => finding(Verdict::Fail, "dns", "provider", error.message.clone())
             .then("`featherctl dns status` shows how it stands"),
     }];
@@ -183,7 +190,7 @@ mod tests {
     use super::{Finding, Verdict, findings};
     use crate::{
         agents::{Probed, Reached},
-        doctor::{Answer, Answers, Zone},
+        doctor::{Answer, Answers, Unsettled, Zone},
         store::warnings::WarningRow,
     };
 
@@ -226,7 +233,8 @@ mod tests {
         ]);
         let name_servers =
             Some(Ok(vec![("192.0.2.53:53".into(), Ok(())), ("192.0.2.54:53".into(), Err("timed out".into()))]));
-        let zone = Zone { key: "dynadot/example.com".into(), provider: Ok(Some("1 record".into())), name_servers };
+        let unsettled = Unsettled { create: 1, remove: 0, pending: false };
+        let zone = Zone { key: "dynadot/example.com".into(), provider: Ok(Some(unsettled)), name_servers };
         let answers = Answers { store: Ok(()), servers, zone: Some(zone) };
         assert_eq!(
             lines(&answers, &[]),
@@ -242,11 +250,20 @@ mod tests {
                 "fail nyc proxy: its Caddy does not answer: no such socket",
                 "fail nyc reach: it does not reach fra: timed out",
                 "ok nyc reach: it reaches ams alone, the slowest in 7 ms",
-                "warn dns provider: dynadot/example.com is not as wanted: 1 record",
+                "warn dns provider: dynadot/example.com is not as wanted: records to create: 1, to remove: 0",
                 "ok dns name-server: 192.0.2.53:53 answers",
                 "fail dns name-server: 192.0.2.54:53 does not answer: timed out",
             ]
         );
+    }
+
+    #[test]
+    fn a_zone_that_is_being_changed_is_no_warning() {
+        let unsettled = Unsettled { create: 1, remove: 2, pending: true };
+        let zone = Zone { key: "dynadot/example.com".into(), provider: Ok(Some(unsettled)), name_servers: None };
+        let told = lines(&Answers { store: Ok(()), servers: BTreeMap::new(), zone: Some(zone) }, &[]);
+        let wanted = "ok dns provider: dynadot/example.com is being changed, as after a move: records to create: 1, to remove: 2";
+        assert_eq!(told[1..], [wanted]);
     }
 
     #[test]

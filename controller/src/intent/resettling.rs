@@ -119,7 +119,7 @@ impl Intent {
         if let Some(known) = self.known_on(&subject, request, &asked).await? {
             return Ok((known, Vec::new()));
         }
-        let member = self.world.store.server(server).await?.ok_or_else(|| crate::store::server_not_found(server))?;
+        let member = self.world.store.member(server).await?;
         self.reachable(server)?;
         let movers = self.movers(server, way).await?;
         let seats = self.seats(server, movers, wanted.to.as_ref(), way).await?;

@@ -7,7 +7,7 @@ use feather_proto::{
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::{Change, Facts, Renaming, called_now, plan, today, warning};
+use super::{Change, Facts, Renaming, called_now, not_found, plan, today, warning};
 use crate::{
     operations::{Kind, State, Subject},
     placement::Bounds,
@@ -233,6 +233,37 @@ fn a_request_that_was_carried_out_is_over_whatever_came_after_it() {
     assert!(after(Some(0), "nyc").unwrap_err().is(reason::SERVER_NOT_FOUND));
     assert!(after(Some(2), "lga").unwrap_err().is(reason::REQUEST_ID_REUSED));
     assert!(!after(None, "nyc").unwrap().already);
+}
+
+#[test]
+fn who_types_a_former_name_is_told_what_its_server_is_called_now() {
+    let said = |typed: &str, members: &[(&str, i64)], renamings: &[Renaming]| {
+        let member = |(called, joined): &(&str, i64)| ServerRow { joined: at(*joined), ..member(called, called) };
+        let members: Vec<_> = members.iter().map(member).collect();
+        let error = not_found(&name(typed), &members, renamings);
+        assert!(error.is(reason::SERVER_NOT_FOUND) && error.metadata["server"] == typed, "{error:?}");
+        assert!(
+            error
+                .metadata
+                .get("called")
+                .is_none_or(|called| error.message.ends_with(&format!("is called {called} now")))
+        );
+        error.metadata.get("called").cloned()
+    };
+    let some = |called: &str| Some(called.to_owned());
+    let twice = [renaming("nyc", "ewr", 10), renaming("ewr", "lhr", 20)];
+    assert_eq!(said("nyc", &[("lhr", 5)], &twice), some("lhr"));
+    assert_eq!(said("ewr", &[("lhr", 5)], &twice), some("lhr"));
+    assert_eq!(said("ams", &[("lhr", 5)], &twice), None, "nobody was called so");
+    assert_eq!(said("nyc", &[], &twice), None, "it is out of the fleet");
+    assert_eq!(said("nyc", &[("lhr", 30)], &twice), None, "another one joined as lhr since");
+    // Two had the name: the second one is meant, and it is gone.
+    let two = [renaming("nyc", "ewr", 10), renaming("fra", "nyc", 20), renaming("nyc", "muc", 20)];
+    assert_eq!(said("nyc", &[("ewr", 5), ("muc", 5)], &two), some("muc"));
+    assert_eq!(said("nyc", &[("ewr", 5)], &two), None);
+    // It got its first name back.
+    let back = [renaming("nyc", "ewr", 10), renaming("ewr", "nyc", 20)];
+    assert_eq!((said("ewr", &[("nyc", 5)], &back), said("nyc", &[], &back)), (some("nyc"), None));
 }
 
 #[test]

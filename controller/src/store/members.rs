@@ -13,12 +13,15 @@ use time::OffsetDateTime;
 use super::{
     Result, Store, column, corrupt,
     events::{NewEvent, record},
-    from_ms, parse, to_ms,
+    from_ms, parse,
+    rename::renamings_in,
+    tenants::{TenantRow, TenantState, tenant},
+    to_ms,
     users::revoke_in,
 };
 use crate::{
     dns::{self, FORMER_INGRESS, INGRESS},
-    events,
+    events, rename,
     upkeep::Upkeep,
 };
 
@@ -92,9 +95,15 @@ impl Store {
 
     /// One member.
     pub async fn server(&self, name: &ServerName) -> Result<Option<ServerRow>> {
-        let row =
-            sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(&self.pool).await?;
-        row.as_ref().map(server).transpose()
+        member_in(&mut *self.pool.acquire().await?, name).await
+    }
+
+    /// One member, where it must be one.
+    ///
+    /// # Errors
+    /// There is none of that name; what it is called now, if it had that one.
+    pub async fn member(&self, name: &ServerName) -> Result<ServerRow> {
+        require_member(&mut *self.pool.acquire().await?, name).await
     }
 
     /// The member whose certificate says this.
@@ -442,26 +451,52 @@ async fn may_begin(connection: &mut sqlx::AnyConnection, name: &ServerName) -> R
 }
 
 pub(super) async fn require_member(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<ServerRow> {
+    if let Some(row) = member_in(&mut *connection, name).await? {
+        return Ok(row);
+    }
+    let members = sqlx::query("SELECT * FROM servers").fetch_all(&mut *connection).await?;
+    let members: Vec<_> = members.iter().map(server).collect::<Result<_>>()?;
+    Err(rename::not_found(name, &members, &renamings_in(connection).await?).into())
+}
+
+async fn member_in(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<Option<ServerRow>> {
     let row =
         sqlx::query("SELECT * FROM servers WHERE name = $1").bind(name.as_str()).fetch_optional(connection).await?;
-    row.as_ref().map(server).transpose()?.ok_or_else(|| server_not_found(name).into())
+    row.as_ref().map(server).transpose()
 }
 
 async fn removable(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
     require_member(&mut *connection, name).await?;
-    let tenants = sqlx::query("SELECT name FROM tenants WHERE server = $1 ORDER BY name")
+    let tenants = sqlx::query("SELECT * FROM tenants WHERE server = $1 ORDER BY name")
         .bind(name.as_str())
         .fetch_all(&mut *connection)
         .await?;
-    if !tenants.is_empty() {
-        let names: Vec<String> = tenants.iter().map(|row| column(row, "name")).collect::<Result<_>>()?;
-        let message = format!(
-            "{name} holds the data of {}; move them away first with `featherctl tenant migrate NAME --to OTHER`",
-            names.join(", ")
-        );
+    let tenants: Vec<_> = tenants.iter().map(tenant).collect::<Result<_>>()?;
+    if let Some(message) = still_held(name, &tenants) {
         return Err(WireError::refused(reason::WRONG_STATE, message).into());
     }
     no_operation(connection, name).await
+}
+
+/// Whose data would go with a server, and how it gets away; a drain moves nobody who is removed.
+fn still_held(server: &ServerName, tenants: &[TenantRow]) -> Option<String> {
+    let (removed, living): (Vec<_>, Vec<_>) = tenants.iter().partition(|row| row.state == TenantState::Removed);
+    let names = |rows: &[&TenantRow]| rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut said = Vec::new();
+    if !living.is_empty() {
+        said.push(format!(
+            "{server} holds the data of {}; move all of it away first with `featherctl server drain {server}`",
+            names(&living)
+        ));
+    }
+    if let Some(first) = removed.first() {
+        said.push(format!(
+            "{server} keeps data of removed tenants: {}; add each again (`featherctl tenant add {}`), so that a drain moves it too",
+            names(&removed),
+            first.name
+        ));
+    }
+    (!said.is_empty()).then(|| said.join(". "))
 }
 
 async fn no_operation(connection: &mut sqlx::AnyConnection, name: &ServerName) -> Result<()> {
@@ -473,4 +508,43 @@ async fn no_operation(connection: &mut sqlx::AnyConnection, name: &ServerName) -
     let id: String = column(&running, "id")?;
     let message = format!("an operation runs on {name}; wait for it with `featherctl operation watch {id}`");
     Err(WireError::refused(reason::OPERATION_RUNNING, message).with("operation", id).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use feather_proto::ids::Generation;
+    use time::OffsetDateTime;
+
+    use super::still_held;
+    use crate::store::{TenantRow, TenantState};
+
+    fn row(name: &str, state: TenantState) -> TenantRow {
+        TenantRow {
+            name: name.parse().unwrap(),
+            state,
+            server: Some("nyc".parse().unwrap()),
+            previous_server: None,
+            generation: Generation(1),
+            generation_issued: Generation(2),
+            running: true,
+            created: OffsetDateTime::UNIX_EPOCH,
+            version: 1,
+            bounds: Default::default(),
+            limits: Default::default(),
+        }
+    }
+
+    #[test]
+    fn who_stands_in_the_way_is_moved_by_a_drain_or_comes_back_first() {
+        let nyc = "nyc".parse().unwrap();
+        let said = |rows: &[TenantRow]| still_held(&nyc, rows).unwrap_or_default();
+        let (alice, bob) = (row("alice", TenantState::Active), row("bob", TenantState::Active));
+        let zoe = row("zoe", TenantState::Removed);
+        assert_eq!(said(&[]), "");
+        let drain = "nyc holds the data of alice, bob; move all of it away first with `featherctl server drain nyc`";
+        assert_eq!(said(&[alice.clone(), bob.clone()]), drain);
+        let again = "nyc keeps data of removed tenants: zoe; add each again (`featherctl tenant add zoe`), so that a drain moves it too";
+        assert_eq!(said(std::slice::from_ref(&zoe)), again);
+        assert_eq!(said(&[alice, bob, zoe]), format!("{drain}. {again}"));
+    }
 }

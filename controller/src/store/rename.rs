@@ -37,7 +37,7 @@ fn renaming(row: &AnyRow) -> Result<Renaming> {
     })
 }
 
-async fn renamings_in(connection: &mut AnyConnection) -> Result<Vec<Renaming>> {
+pub(super) async fn renamings_in(connection: &mut AnyConnection) -> Result<Vec<Renaming>> {
     let rows = sqlx::query("SELECT * FROM renamings ORDER BY sequence").fetch_all(connection).await?;
     rows.iter().map(renaming).collect()
 }
@@ -45,11 +45,9 @@ async fn renamings_in(connection: &mut AnyConnection) -> Result<Vec<Renaming>> {
 /// The same as [`require_member`], for a plan: one whose server has got another name since is to be made anew.
 pub(super) async fn require_as_planned(connection: &mut AnyConnection, name: &ServerName) -> Result<()> {
     let Err(missing) = require_member(&mut *connection, name).await else { return Ok(()) };
-    let renamings = renamings_in(connection).await?;
-    let last = renamings.iter().rev().find(|one| one.old == *name || one.new == *name);
-    let Some(renamed) = last.filter(|one| one.old == *name) else { return Err(missing) };
-    let message = format!("{name} is called {} now; look again and repeat the command", renamed.new);
-    Err(Error::stale(reason::WORLD_CHANGED, message).with("server", &renamed.new).into())
+    let Some((called, _)) = rename::called_since(name, &renamings_in(connection).await?) else { return Err(missing) };
+    let message = format!("{name} is called {called} now; look again and repeat the command");
+    Err(Error::stale(reason::WORLD_CHANGED, message).with("server", &called).into())
 }
 
 /// Everything that a plan is made of.

@@ -8,7 +8,7 @@ use std::{
 use feather_proto::{
     error::reason,
     ids::ServerName,
-    model::{Residence, ServerSnapshot},
+    model::{Residence, ServerSnapshot, rfc3339},
     version::{self, Age},
 };
 use sha2::{Digest as _, Sha256};
@@ -50,6 +50,8 @@ pub enum Kind {
     Version,
     /// A server's agent does not speak the controller's newest version of the protocol, or speaks a newer one.
     Protocol,
+    /// A server serves its tenants under other names than the controller says.
+    DomainSuffix,
     /// A server's certificate of the fleet ends soon, so it was not renewed.
     ServerCertificate,
     /// An operation can go neither on nor back.
@@ -101,6 +103,7 @@ impl Kind {
             Kind::Clock => "clock",
             Kind::Version => "version",
             Kind::Protocol => "protocol",
+            Kind::DomainSuffix => "domain-suffix",
             Kind::ServerCertificate => "server-certificate",
             Kind::Stuck => "stuck",
             Kind::Broken => "broken",
@@ -134,6 +137,7 @@ pub fn is_about_servers(word: &str) -> bool {
         Kind::Clock,
         Kind::Version,
         Kind::Protocol,
+        Kind::DomainSuffix,
         Kind::ServerCertificate,
         Kind::Forward,
         Kind::DnsAddress,
@@ -209,6 +213,8 @@ pub struct View<'a> {
     pub now: OffsetDateTime,
     /// Of the controller.
     pub version: &'a str,
+    /// Behind the names of tenants, as the controller has it.
+    pub domain_suffix: &'a str,
     /// All servers.
     pub members: &'a [ServerRow],
     /// All tenants.
@@ -310,6 +316,7 @@ fn servers(view: &View<'_>, judgement: &mut Judgement) {
             (Kind::Clock, clock(server, observed, snapshot)),
             (Kind::Version, other_version(server, snapshot, version.as_deref())),
             (Kind::Protocol, other_protocol(server, snapshot)),
+            (Kind::DomainSuffix, other_suffix(view.domain_suffix, server, snapshot)),
             (Kind::ServerCertificate, own_certificate(view, server, snapshot)),
         ];
         let found = found.into_iter().filter_map(|(kind, message)| Some((kind, message?)));
@@ -365,6 +372,19 @@ fn other_protocol(server: &ServerName, snapshot: &ServerSnapshot) -> Option<Stri
     ))
 }
 
+/// Who follows what the controller prints finds nobody there.
+fn other_suffix(ours: &str, server: &ServerName, snapshot: &ServerSnapshot) -> Option<String> {
+    let plain = |suffix: &str| suffix.trim_end_matches('.').to_ascii_lowercase();
+    let (ours, theirs) = (plain(ours), plain(&snapshot.domain_suffix));
+    // An agent of before does not tell.
+    (!theirs.is_empty() && theirs != ours).then(|| {
+        format!(
+            "{server} serves its tenants as NAME.{theirs}, and the controller says NAME.{ours}: begin the birth of {server} anew with \
+             FEATHER_AGENT_DOMAIN_SUFFIX={ours} (docs/operations.md says how under \"Upgrades\"), or the controller with --domain-suffix {theirs}"
+        )
+    })
+}
+
 /// Below a twentieth, or below what is needed; once it was so, until it is clearly more.
 fn scarce(free: u64, total: u64, needed: u64, held: bool) -> bool {
     let (part, needed) = if held { (ENOUGH_PART, needed.saturating_add(needed / 2)) } else { (SCARCE_PART, needed) };
@@ -413,6 +433,7 @@ fn clock(server: &ServerName, observed: &Observed, snapshot: &ServerSnapshot) ->
 fn own_certificate(view: &View<'_>, server: &ServerName, snapshot: &ServerSnapshot) -> Option<String> {
     let ends = snapshot.identity_ends?;
     (ends - view.now < ca::AGENT_LIFE / 6).then(|| {
+        let ends = rfc3339(ends);
         format!(
             "the certificate of {server} ends at {ends} and was not renewed: does {server} reach the controller? Its agent's log says why; \
              `featherctl server invite {server} --rejoin` gives it another one"
@@ -556,6 +577,7 @@ fn certificate(view: &View<'_>, judgement: &mut Judgement) {
     let near = standing.life.filter(|(begins, ends)| *ends - view.now < (*ends - *begins) / 6);
     judgement.conditions.extend(near.map(|(_, ends)| {
         let over = if since(view.now, ends).is_zero() { "ends" } else { "ended" };
+        let ends = rfc3339(ends);
         let text = format!(
             "the certificate of the tenants' names {over} at {ends} and was not renewed; `featherctl cert status` says why, \
              `featherctl cert renew` tries now"

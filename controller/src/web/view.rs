@@ -223,8 +223,7 @@ pub(super) fn outage(milliseconds: u64) -> String {
 
 /// To the second, in UTC.
 pub(super) fn moment(at: OffsetDateTime) -> String {
-    use time::format_description::well_known::Rfc3339;
-    at.to_offset(time::UtcOffset::UTC).truncate_to_second().format(&Rfc3339).unwrap_or_default()
+    feather_proto::model::rfc3339(at)
 }
 
 #[cfg(test)]

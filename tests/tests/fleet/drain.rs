@@ -331,6 +331,7 @@ async fn a_drained_server_is_retired_with_its_copies_only_by_word() {
     let gone = pb::RetireServerRequest { discard_kept_copies: true, dns_elsewhere: true, ..retire("nyc") };
     let full = not_retired(&fleet, gone.clone()).await;
     assert!(full.message.contains("holds the data of alice, bob"), "{full:?}");
+    assert!(full.message.contains("`featherctl server drain nyc`") && !full.message.contains("migrate"), "{full:?}");
     assert_eq!(drain(&fleet, asked("nyc")).await.state(), pb::OperationState::Succeeded);
     let led = pb::RetireServerRequest { discard_kept_copies: true, ..retire("nyc") };
     let led = not_retired(&fleet, led).await;

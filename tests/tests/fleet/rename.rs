@@ -11,7 +11,8 @@ use feather_proto::{
     error::{Error, reason},
     pb::controller::v1::{
         self as pb, audit_service_client::AuditServiceClient, enrollment_service_client::EnrollmentServiceClient,
-        event_service_client::EventServiceClient, status_service_client::StatusServiceClient,
+        event_service_client::EventServiceClient, image_service_client::ImageServiceClient,
+        status_service_client::StatusServiceClient,
     },
     tls::{self, Identity, Principal},
 };
@@ -402,4 +403,57 @@ async fn what_stands_in_the_way_says_what_to_do_and_leaves_all_as_it_is() {
     assert_eq!(called(&listed(&fleet).await), ["ams", "muc", "nyc"]);
     assert_eq!(fleet.show("bob").await.server, "muc");
     until_served(&fleet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_goes_on_typing_the_old_name_is_told_the_new_one() {
+    let fleet = Fleet::start(&["nyc", "fra"]).await;
+    fleet.add("alice", "fra").await;
+    rename(&fleet, asked("nyc", "ewr")).await.unwrap();
+    let (mut servers, mut tenants) = (fleet.server_service(), fleet.tenants());
+    let (server, nyc) = ("nyc".to_owned(), || "nyc".to_owned());
+    let images =
+        ImageServiceClient::new(fleet.admin()).list_images(pb::ListImagesRequest { server: nyc() }).await.err();
+    let signed_up = fleet.waitlist().list_entries(pb::ListEntriesRequest { server: nyc() }).await.err();
+    let explained =
+        StatusServiceClient::new(fleet.admin()).explain_server(pb::ExplainServerRequest { server: nyc() }).await.err();
+    let add =
+        pb::AddTenantRequest { request_id: request_id(), tenant: "bob".into(), server: nyc(), ..Default::default() };
+    let migrate = pb::MigrateTenantRequest {
+        request_id: request_id(),
+        tenant: "alice".into(),
+        server: nyc(),
+        ..Default::default()
+    };
+    let list = pb::ListTenantsRequest { server: nyc(), ..Default::default() };
+    let place = pb::PlaceTenantRequest { tenant: "alice".into(), pin: nyc(), ..Default::default() };
+    let cordon = pb::CordonServerRequest { server: nyc(), cordoned: true, ..Default::default() };
+    let drain = pb::DrainServerRequest { request_id: request_id(), server: nyc(), ..Default::default() };
+    let retire = pb::RetireServerRequest { server: nyc(), dry_run: true, ..Default::default() };
+    let lose = pb::LoseServerRequest { server: nyc(), dry_run: true, ..Default::default() };
+    let answers = [
+        ("server show", servers.get_server(pb::GetServerRequest { server: server.clone() }).await.err()),
+        ("server rename", servers.rename_server(asked("nyc", "lga")).await.err()),
+        ("server cordon", servers.cordon_server(cordon).await.err()),
+        ("server drain", servers.drain_server(drain).await.err()),
+        ("server retire", servers.retire_server(retire).await.err()),
+        ("server lost", servers.lose_server(lose).await.err()),
+        (
+            "server remove",
+            servers.remove_server(pb::RemoveServerRequest { server: nyc(), ..Default::default() }).await.err(),
+        ),
+        ("tenant add", tenants.add_tenant(add).await.err()),
+        ("tenant migrate", tenants.migrate_tenant(migrate).await.err()),
+        ("tenant list", tenants.list_tenants(list).await.err()),
+        ("tenant place", tenants.place_tenant(place).await.err()),
+        ("image list", images),
+        ("waitlist list", signed_up),
+        ("explain", explained),
+    ];
+    for (command, answer) in answers {
+        let error = Error::from(answer.expect(command));
+        assert!(error.is(reason::SERVER_NOT_FOUND), "{command}: {error:?}");
+        assert_eq!(error.metadata["called"], "ewr", "{command}: {error}");
+        assert!(error.message.contains("there is no server nyc: it is called ewr now"), "{command}: {error}");
+    }
 }

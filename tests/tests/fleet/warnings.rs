@@ -6,7 +6,9 @@ use feather_controller::{dns::memory::Memory, warnings::Patience, world::Setting
 use feather_proto::tls::Channel;
 use feather_proto::{
     error::{Error, reason},
-    pb::controller::v1::{self as pb, warning_service_client::WarningServiceClient},
+    pb::controller::v1::{
+        self as pb, status_service_client::StatusServiceClient, warning_service_client::WarningServiceClient,
+    },
     tls::Role,
 };
 use feather_tests::{
@@ -127,4 +129,23 @@ async fn a_server_without_its_work_image_is_told_until_it_has_it() {
         feather_agent::runtime::fake::Behaviour::Healthy,
     );
     shows(&fleet, &[], 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_calls_its_tenants_otherwise_is_told_and_an_invitation_says_what_is_right() {
+    let servers = [("nyc", "nyc")];
+    let settings = Settings { domain_suffix: "users.example.org".into(), ..settings() };
+    let zone = Arc::new(Memory::new("example.org"));
+    let fleet = Fleet::start_in((zone, None), &servers, settings).await;
+    let shown = shows(&fleet, &["domain-suffix/nyc"], 0).await;
+    for suffix in ["users.inceptel.ai", "users.example.org"] {
+        assert!(shown[0].message.contains(suffix), "{shown:?}");
+    }
+    let diagnosed =
+        StatusServiceClient::new(fleet.admin()).diagnose(pb::DiagnoseRequest {}).await.unwrap().into_inner();
+    let found = diagnosed.checks.iter().find(|one| one.message == shown[0].message);
+    assert_eq!(found.map(|one| one.subject.as_str()), Some("nyc"), "{diagnosed:#?}");
+    let invitation = pb::CreateJoinTokenRequest { server: "fra".into(), ..Default::default() };
+    let answer = fleet.enrollment().create_join_token(invitation).await.unwrap().into_inner();
+    assert_eq!(answer.domain_suffix, "users.example.org");
 }

@@ -1,6 +1,6 @@
 //! A whole fleet in a zone at the stand-in for Dynadot: names follow tenants, forwards end, and a person has the last word.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use feather_controller::{
     dns::{
@@ -12,12 +12,14 @@ use feather_controller::{
 };
 use feather_proto::{
     error::{Error, reason},
-    pb::controller::v1::{self as pb, dns_service_client::DnsServiceClient},
+    pb::controller::v1::{
+        self as pb, dns_service_client::DnsServiceClient, status_service_client::StatusServiceClient,
+    },
     tls::Role,
 };
 use feather_tests::{
     Fleet,
-    dynadot::{Config, Edit, FakeDynadot, Publication},
+    dynadot::{Answer, Apply, Config, Edit, FakeDynadot, Fault, On, Publication},
     fleet::{ZONE, settings},
     wait::until,
 };
@@ -215,4 +217,34 @@ async fn in_the_manual_mode_a_person_applies_what_was_shown() {
     // The adopted one is ours, and was a stranger's for the stand-in: that is the one change it has to complain of.
     let violations: Vec<_> = zone.violations().into_iter().filter(|one| !one.contains("203.0.113.9")).collect();
     assert_eq!(violations, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_behind_a_move_is_no_warning_of_the_doctor() {
+    let zone = zone(lived_in()).await;
+    let mut settings = settings();
+    // The provider may take longer than this test to show what it took.
+    (settings.dns.patience, settings.dns.sight) = (Duration::from_secs(600), Duration::from_millis(50));
+    let fleet = fleet(&zone, settings).await;
+    ingress(&fleet, "ams", false).await;
+    fleet.add("alice", "nyc").await;
+    leads(&zone, "alice.users", Some("192.0.2.3")).await;
+    let says = async |words: &str| {
+        until(&format!("the doctor says that the zone {words}"), async || {
+            let mut status = StatusServiceClient::new(fleet.admin());
+            let checks =
+                status.diagnose(pb::DiagnoseRequest {}).await.map_err(|error| error.to_string())?.into_inner().checks;
+            let check = checks.into_iter().find(|one| one.check == "provider").ok_or("it says nothing of it")?;
+            assert_eq!(check.verdict(), pb::CheckVerdict::Ok, "at no time: {check:?}");
+            if check.message.contains(words) { Ok(()) } else { Err(check.message) }
+        })
+        .await;
+    };
+    says("is as wanted").await;
+    zone.fail(Fault::on(On::Change, Apply::Late(100_000), Answer::True));
+    fleet.migrate("alice", "fra").await;
+    says("is being changed").await;
+    zone.settle();
+    says("is as wanted").await;
+    leads(&zone, "alice.users", Some("192.0.2.2")).await;
 }

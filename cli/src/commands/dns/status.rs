@@ -4,7 +4,7 @@ use feather_proto::pb::controller::v1 as pb;
 
 use crate::{arguments::Context, error::Failure, view::dns::StatusView};
 
-/// Show how each name stands: wanted, in the zone, at the name servers.
+/// Show where each name leads, and whether that is in the zone and at every name server.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 

@@ -42,6 +42,7 @@ struct InvitationView<'a> {
     server: &'a str,
     token: &'a str,
     command: &'a str,
+    domain_suffix: Option<&'a str>,
     expires: Option<Moment>,
 }
 
@@ -52,14 +53,21 @@ fn plain_path(text: &str) -> Result<String, String> {
     if plain { Ok(text.to_owned()) } else { Err("it must be a whole path of letters, digits and ./_-".into()) }
 }
 
+/// Labels with dots between them: nothing else is pasted into a shell.
+fn plain_suffix(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+}
+
 /// What to paste on the new server. Variables are handed on by name: no secret stands in a list of processes.
-fn command(token: &str, work_image: &str) -> String {
+fn command(token: &str, work_image: &str, domain_suffix: Option<&str>) -> String {
+    let suffix =
+        domain_suffix.map(|suffix| format!("-e FEATHER_AGENT_DOMAIN_SUFFIX={suffix} \\\n  ")).unwrap_or_default();
     format!(
         " FEATHER_AGENT_JOIN_TOKEN={token} podman run --detach --name feather-birth --restart always --stop-timeout 20 \\
   --privileged --network=host --cgroupns=private \\
   --volume feather-storage:/var/lib/containers --volume feather-state:/var/lib/feather \\
   --volume {work_image}:/opt/feather-work.tar:ro \\
-  -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE -e DOMAIN -e ACME_EMAIL \\
+  -e FEATHER_AGENT_JOIN_TOKEN -e FEATHER_AGENT_ADVERTISE {suffix}-e DOMAIN -e ACME_EMAIL \\
   -e ANTHROPIC_API_KEY -e OPENAI_API_KEY -e FEATHER_ANTHROPIC_API_KEY -e FEATHER_OPENAI_API_KEY \\
   localhost/feather-birth:latest && systemctl enable podman-restart.service"
     )
@@ -93,14 +101,17 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         "On the machine that is to be {server}, as root, paste this command, once, within {}{until}:\n",
         units::spelled(arguments.ttl)
     ));
-    let command = command(&response.token, &arguments.work_image);
-    let view = InvitationView { server, token: &response.token, command: &command, expires };
+    let domain_suffix = Some(response.domain_suffix.as_str()).filter(|suffix| plain_suffix(suffix));
+    let command = command(&response.token, &arguments.work_image, domain_suffix);
+    let running =
+        domain_suffix.map(|suffix| format!(" (with FEATHER_AGENT_DOMAIN_SUFFIX={suffix})")).unwrap_or_default();
+    let view = InvitationView { server, token: &response.token, command: &command, domain_suffix, expires };
     context.output.show(&view, || command.clone())?;
     context.output.note(&format!(
         "\nIt needs Podman, the image of birth containers (`make birth-image`, or `podman load` what that made) and the work \
          image. API keys are taken from your environment there, and FEATHER_AGENT_ADVERTISE=HOST:PORT if the way from \
          there to the controller is not the way back. Its last part has Podman start the birth again when the machine is rebooted. \
-         A birth that runs already joins by:\n{}\
+         A birth that runs already{running} joins by:\n{}\
          \n`featherctl server list` shows {server} as ready once it has joined.",
         typed_in_a_birth(arguments.rejoin)
     ));

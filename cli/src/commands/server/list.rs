@@ -12,6 +12,9 @@ use crate::{
 };
 
 /// Show all servers, and how much room each has.
+///
+/// With `--output wide` also where the world reaches each, since when it is a member, the version of its agent and of the protocol that it
+/// speaks, whether it is the ingress, and its labels.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 

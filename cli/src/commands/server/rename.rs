@@ -71,6 +71,9 @@ pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failur
         former_ingress: response.former_ingress,
     };
     context.output.show(&view, || follows(&view))?;
+    if view.changed && dry_run {
+        nothing_else(&view).iter().for_each(|line| context.output.note(line));
+    }
     context.output.note(&match (view.changed, dry_run) {
         (false, _) => format!("{server} is called {name} already"),
         (true, true) => {
@@ -98,4 +101,19 @@ fn follows(view: &RenamedView<'_>) -> String {
     let ways = ways.into_iter().filter(|(_, so)| *so).map(|(what, _)| [what.to_owned(), String::new()]);
     let rows: Vec<_> = tenants.chain(ways).collect();
     if rows.is_empty() { String::new() } else { table(["WHAT FOLLOWS", "TENANTS"], &rows) }
+}
+
+/// What was looked for and not found, so that nobody has to guess whether it was.
+fn nothing_else(view: &RenamedView<'_>) -> Option<String> {
+    let looked_for = [
+        ("no tenants", view.tenants.is_empty()),
+        ("no kept data", view.kept.is_empty()),
+        ("no pins", view.pinned.is_empty()),
+        ("nobody who lived there before", view.moved_away.is_empty()),
+        ("nobody who returns there", view.sent_away.is_empty()),
+        ("it is not the ingress", !view.ingress),
+        ("it was not the ingress before", !view.former_ingress),
+    ];
+    let missing: Vec<_> = looked_for.into_iter().filter(|(_, so)| *so).map(|(what, _)| what).collect();
+    (!missing.is_empty()).then(|| format!("nothing else names {}: {}", view.server, missing.join(", ")))
 }

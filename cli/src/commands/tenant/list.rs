@@ -14,7 +14,8 @@ use crate::{
 
 /// Show all tenants, and where they live.
 ///
-/// With `--output wide` also what each may use, what it runs, and how old its newest verified backup is.
+/// With `--output wide` also the generation, restarts, what each may use, what it runs, where placement may put it, and how old its newest
+/// verified backup is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also removed tenants whose data is kept.

@@ -49,8 +49,7 @@ async fn pass(context: &Context<'_, Plan>, pass: Pass, name: &str, round: u32) -
     let (world, plan) = (context.world, context.plan);
     let began = tokio::time::Instant::now();
     let ticket = new_ticket();
-    let member = async |name| world.store.server(name).await?.ok_or_else(|| crate::store::server_not_found(name));
-    let (from, to) = (member(&plan.source).await?, member(&plan.target).await?);
+    let (from, to) = (world.store.member(&plan.source).await?, world.store.member(&plan.target).await?);
     let source = world.agent(&plan.source).await?;
     source.grant_transfer(&context.call("grant"), &to.principal(), &ticket, plan.relayed).await?;
     let terms = Terms {

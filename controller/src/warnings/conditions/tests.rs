@@ -135,6 +135,7 @@ impl Scene {
         judge(&View {
             now: now(),
             version: "1.0.0",
+            domain_suffix: "users.example.com",
             members: &self.members,
             tenants: &self.tenants,
             running: &self.running,
@@ -247,6 +248,19 @@ fn who_speaks_another_protocol_is_told_with_who_is_to_be_upgraded() {
         conditions.iter().map(|one| (one.id(), one.message.contains("upgrade the controller"))).collect();
     assert_eq!(told, [("protocol/fra".to_owned(), false), ("protocol/nyc".to_owned(), true)]);
     assert!(conditions[0].message.contains("upgrade the agent of fra"), "{}", conditions[0].message);
+}
+
+#[test]
+fn who_serves_its_tenants_under_other_names_is_told_with_both() {
+    let mut scene = Scene::new();
+    scene.on("ams").domain_suffix = "Users.Example.com.".into();
+    scene.on("nyc").domain_suffix = "users.inceptel.ai".into();
+    // Of fra nothing is known: its agent is of the release before.
+    assert_eq!(scene.ids(), ["domain-suffix/nyc"]);
+    let message = &scene.judged().conditions[0].message;
+    for named in ["NAME.users.inceptel.ai", "NAME.users.example.com", "FEATHER_AGENT_DOMAIN_SUFFIX=users.example.com"] {
+        assert!(message.contains(named), "{message}");
+    }
 }
 
 #[test]
