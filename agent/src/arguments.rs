@@ -139,7 +139,12 @@ pub(crate) struct RouteArguments {
     #[arg(long, env = "FEATHER_AGENT_CADDY_ADMIN", default_value = "http://127.0.0.1:2020")]
     pub(crate) caddy_admin: AdminAddress,
     /// Tenants are reached at `NAME.SUFFIX`
-    #[arg(long, env = "FEATHER_AGENT_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
+    #[arg(
+        long,
+        env = "FEATHER_AGENT_DOMAIN_SUFFIX",
+        default_value = "users.inceptel.ai",
+        value_parser = feather_proto::ids::domain_suffix
+    )]
     pub(crate) domain_suffix: String,
     /// Loopback ports for tenants, first and last
     #[arg(long, env = "FEATHER_AGENT_PORTS", default_value = "9001-9010")]

@@ -4,7 +4,7 @@
 //! in a ledger is a fact that the store has to learn, not a wish: so a reconciler takes it in, when its name is free. A name that
 //! the store has ever given a home is never taken in, however it looks on some server: only that keeps a copy from long ago from
 //! coming back as the tenant. One that stands still in a move which nobody remembers is taken in as stopped, once it is certain that nobody
-//! else serves it, and what such a move has left elsewhere is given back ([`sealed`], pure). Owns that judgement (pure) and the taking-in;
+//! else serves it, and what such a move has left elsewhere is given back (`sealed.rs`, pure). Owns that judgement (pure) and the taking-in;
 //! what fits on a server is its agent's judgement.
 
 use std::{
@@ -75,6 +75,20 @@ impl Names {
 
     fn is_held(&self, tenant: &TenantName) -> bool {
         self.held.contains(tenant)
+    }
+
+    /// What is to be said of one that stands still there while its name is another tenant's, which began at another time.
+    fn other_tenant(&self, server: &ServerName, report: &TenantReport) -> Option<String> {
+        let tenant = &report.tenant;
+        let row = self.rows.get(tenant).filter(|_| is_sealed(report) && !self.held.contains(tenant))?;
+        let home =
+            row.server.as_ref().filter(|home| *home != server && report.created.is_some_and(|at| at != row.created))?;
+        Some(format!(
+            "one of this name stands still here in a move that no operation goes on with (generation {}), and the name belongs to another \
+             tenant, of {home}: {}",
+            report.generation,
+            other_name(server, tenant)
+        ))
     }
 
     fn members(&self) -> &[ServerRow] {
@@ -226,6 +240,25 @@ pub fn unknown<'a>(
     claims.into_values().filter(|claims| claims.len() == 1).flatten().collect()
 }
 
+/// Why one that stands still on its server must not be started there: somebody else may serve it.
+pub(crate) fn served_elsewhere(
+    home: &ServerName,
+    report: &TenantReport,
+    observed: &BTreeMap<ServerName, Observed>,
+    names: &Names,
+) -> Option<String> {
+    match is_sealed(report).then(|| doubt(home, report, observed, names)).flatten() {
+        Some(Doubt::Served(why)) => Some(why),
+        Some(Doubt::Disputed(_)) | None => None,
+    }
+}
+
+/// Does it hold what may be all that is left of a tenant that the store does not know there?
+pub(crate) fn is_stray(server: &ServerName, report: &TenantReport, names: &Names) -> bool {
+    let stands = is_sealed(report) || report.incoming.is_some();
+    stands && matches!(names.claim(server, &report.tenant), Claim::Free | Claim::Taken(_))
+}
+
 /// What a person should know about tenants of a member that the fleet does not take in, in sentences.
 pub fn conflicts(server: &ServerName, observed: &BTreeMap<ServerName, Observed>, names: &Names) -> Vec<String> {
     let Some(snapshot) = observed.get(server).and_then(Observed::alive) else { return vec![] };
@@ -236,7 +269,8 @@ pub fn conflicts(server: &ServerName, observed: &BTreeMap<ServerName, Observed>,
             Some(Half::Waits(why)) => Some(why),
             Some(Half::Unwanted) | None => None,
         };
-        Some(format!("{}: {}", report.tenant, doubted.or_else(waits)?))
+        let other = || names.other_tenant(server, report);
+        Some(format!("{}: {}", report.tenant, doubted.or_else(waits).or_else(other)?))
     });
     let living = snapshot.tenants.iter().filter(|report| lives(report));
     let told = living.filter_map(|report| {

@@ -306,7 +306,7 @@ mod tests {
 
     use feather_proto::{
         ids::{Generation, ServerName},
-        model::{ContainerState, IncomingStage, Residence, ServerSnapshot, TenantReport},
+        model::{IncomingStage, Residence, ServerSnapshot, TenantReport},
     };
     use time::OffsetDateTime;
 
@@ -338,20 +338,8 @@ mod tests {
 
     fn report(tenant: &str, residence: Residence, forward_to: Option<&str>) -> TenantReport {
         TenantReport {
-            tenant: tenant.parse().unwrap(),
-            generation: Generation(1),
-            residence,
-            incoming: None,
-            container: ContainerState::Missing,
-            port: None,
-            image_digest: None,
-            created: None,
             forward_to: forward_to.map(ToOwned::to_owned),
-            problem: None,
-            watch: Default::default(),
-            limits: Default::default(),
-            limits_pending: false,
-            forward_idle: None,
+            ..TenantReport::bare(tenant.parse().unwrap(), Generation(1), residence)
         }
     }
 

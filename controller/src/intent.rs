@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod bounds;
+mod leftovers;
 mod limits;
 mod losing;
 mod moving;
@@ -270,6 +271,9 @@ impl Intent {
         }
         let (row, server) = self.living(&request.tenant).await?;
         self.reachable(&server)?;
+        if kind != Kind::Stop {
+            self.may_run(&request.tenant, &server).await?;
+        }
         let plan = to_json(&power::Plan { server: server.clone(), running: row.running })?;
         let explanation = vec![format!("{} on {server}", kind.name())];
         self.begin(request, Proposal::of(kind, asked, server, plan, explanation, row)).await
@@ -294,6 +298,9 @@ impl Intent {
             prediction: None,
             left: None,
         };
+        if let (Some(tenant), Some(target)) = (subject.tenant(), &planned.target) {
+            self.nothing_came(tenant, target).await?;
+        }
         if request.dry_run {
             return Ok(planned);
         }
@@ -456,7 +463,10 @@ impl Intent {
         }
         let all = self.world.fleet.all();
         let mut holders = all.iter().filter(|(_, observed)| {
-            let volume = observed.alive().and_then(|snapshot| snapshot.volume(tenant));
+            let alive = observed.alive();
+            // What came in a move that never ended is nobody's data.
+            let comes = alive.and_then(|one| one.tenant(tenant)).is_some_and(|report| report.incoming.is_some());
+            let volume = alive.and_then(|snapshot| snapshot.volume(tenant)).filter(|_| !comes);
             volume.is_some_and(|volume| volume.state == VolumeState::Complete && volume.keep_until.is_none())
         });
         let first = holders.next().map(|(name, _)| name.clone());

@@ -174,7 +174,12 @@ struct Serve {
     )]
     store: String,
     /// Domain under which tenants are served: alice becomes alice.SUFFIX.
-    #[arg(long, env = "FEATHER_CONTROLLER_DOMAIN_SUFFIX", default_value = "users.inceptel.ai")]
+    #[arg(
+        long,
+        env = "FEATHER_CONTROLLER_DOMAIN_SUFFIX",
+        default_value = "users.inceptel.ai",
+        value_parser = feather_proto::ids::domain_suffix
+    )]
     domain_suffix: String,
     /// Where DNS is written: `dynadot`, `none` for fleets whose DNS is done by hand, `memory` for a zone in this process, to try things.
     #[arg(long, env = "FEATHER_CONTROLLER_DNS", value_enum, default_value_t = Provider::None)]
@@ -554,7 +559,7 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
 
 /// The zone that the flags name.
 async fn managed(arguments: &Serve, store: &Store) -> anyhow::Result<Option<Managed>> {
-    let suffix = arguments.domain_suffix.trim_end_matches('.');
+    let suffix = arguments.domain_suffix.as_str();
     // A suffix of two labels is most likely a registered domain itself.
     let parent = suffix.split_once('.').map(|(_, parent)| parent).filter(|parent| parent.contains('.'));
     let zone = arguments.dns_zone.clone().unwrap_or_else(|| parent.unwrap_or(suffix).to_owned());

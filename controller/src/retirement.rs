@@ -219,7 +219,7 @@ async fn loss(world: &World, row: &ServerRow, snapshot: &ServerSnapshot) -> Resu
 mod tests {
     use feather_proto::{
         ids::Generation,
-        model::{ContainerState, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState, WatchReport},
+        model::{Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
     };
     use time::{Duration, OffsetDateTime};
 
@@ -327,20 +327,8 @@ mod tests {
     #[test]
     fn only_forwards_for_somebody_who_lives_elsewhere_count() {
         let report = |tenant: &str, residence, forward: Option<&str>| TenantReport {
-            tenant: tenant.parse().unwrap(),
-            generation: Generation(1),
-            residence,
-            incoming: None,
-            container: ContainerState::Missing,
-            port: None,
-            image_digest: None,
-            created: None,
             forward_to: forward.map(Into::into),
-            problem: None,
-            watch: WatchReport::default(),
-            limits: Default::default(),
-            limits_pending: false,
-            forward_idle: None,
+            ..TenantReport::bare(tenant.parse().unwrap(), Generation(1), residence)
         };
         let there = |tenants| {
             let snapshot = ServerSnapshot { tenants, ..ServerSnapshot::empty("nyc".parse().unwrap()) };

@@ -115,6 +115,26 @@ impl TenantName {
     }
 }
 
+/// A domain under which tenants are served, as everything compares it: lower case, without a dot at the end.
+///
+/// # Errors
+/// It is no domain name.
+pub fn domain_suffix(text: &str) -> Result<String, Error> {
+    let suffix = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if suffix.len() <= 253 && suffix.split('.').all(is_label) {
+        return Ok(suffix);
+    }
+    Err(Error::invalid(
+        reason::INVALID_FIELD,
+        format!(
+            "{text:?} is no domain: write labels of letters, digits and hyphens with dots between them, as users.example.com"
+        ),
+    ))
+}
+
 impl FromStr for ServerName {
     type Err = Error;
 
@@ -175,7 +195,8 @@ impl fmt::Display for Generation {
 
 #[cfg(test)]
 mod tests {
-    use super::{OperationId, ServerName, TenantName};
+    use super::{OperationId, ServerName, TenantName, domain_suffix};
+    use crate::error::reason;
 
     #[test]
     fn tenant_names_follow_the_pattern() {
@@ -186,6 +207,17 @@ mod tests {
             ["", "-a", "a-", "1a", "Alice", "a_b", "a.b", "abcdefghijklmnopqrstu", "é", "a b", "../x", "admin", "www"]
         {
             assert!(bad.parse::<TenantName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_suffix_is_what_everything_else_compares() {
+        for good in ["users.example.com", "Users.Example.COM", "users.example.com."] {
+            assert_eq!(domain_suffix(good).unwrap(), "users.example.com");
+        }
+        assert_eq!(domain_suffix("localhost").unwrap(), "localhost");
+        for bad in ["", ".", "users..com", "users.example.com..", "a b", "$(reboot).com", &"a".repeat(64)] {
+            assert!(domain_suffix(bad).unwrap_err().is(reason::INVALID_FIELD), "{bad:?} was accepted");
         }
     }
 

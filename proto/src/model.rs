@@ -321,6 +321,28 @@ pub struct HeldCertificate {
     pub not_after: OffsetDateTime,
 }
 
+impl TenantReport {
+    /// Of a tenant without a container, of which nothing more is to be said.
+    pub fn bare(tenant: TenantName, generation: Generation, residence: Residence) -> Self {
+        Self {
+            tenant,
+            generation,
+            residence,
+            incoming: None,
+            container: ContainerState::Missing,
+            port: None,
+            image_digest: None,
+            created: None,
+            forward_to: None,
+            problem: None,
+            watch: WatchReport::default(),
+            limits: Limits::default(),
+            limits_pending: false,
+            forward_idle: None,
+        }
+    }
+}
+
 impl ServerSnapshot {
     /// Of a server that has nothing and holds nothing: no memory, no disk, no image, no port in use.
     pub fn empty(server: ServerName) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! Owns the mapping from residence to route and its application in one change. Knows nothing of Caddy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use feather_proto::{
     error::{Error, reason},
@@ -50,7 +50,9 @@ impl Agent {
         let linked = self.apply_link().await;
         let mut wanted = BTreeMap::new();
         let out = self.fence.is_closed();
-        for record in self.records() {
+        let records = self.records();
+        let recorded: BTreeSet<TenantName> = records.iter().map(|record| record.tenant.clone()).collect();
+        for record in records {
             let probe = if record.on_trial().is_some() { Some(self.probe_token(&record.tenant)?) } else { None };
             let held = if self.shall_hold(&record) { self.open_gate(&record) } else { None };
             let route = held.or_else(|| route(&record, probe.as_deref()));
@@ -60,7 +62,7 @@ impl Agent {
                 wanted.insert(record.tenant, route);
             }
         }
-        wanted.extend(self.foreign_routes().await?);
+        wanted.extend(self.foreign_routes(&recorded).await?);
         let changed = self.router.ensure(&wanted).await?;
         self.release_gates(&wanted);
         if linked.is_ok() {
@@ -175,18 +177,18 @@ impl Agent {
     }
 
     /// Routes of tenants that no readable record accounts for stay as they are: nobody decided that they should go. On a server
-    /// that was run by hand until now, all of its routes are such.
-    async fn foreign_routes(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
-        let recorded = |tenant: &TenantName| matches!(self.ledger.get(tenant), Ok(Some(_)));
+    /// that was run by hand until now, all of its routes are such. `recorded` are those whose records were looked at: one that is adopted
+    /// meanwhile keeps its route for now, too.
+    async fn foreign_routes(&self, recorded: &BTreeSet<TenantName>) -> Result<BTreeMap<TenantName, Route>, Error> {
         let possible = {
             let condition = self.condition.borrow();
-            condition.containers.is_none() || condition.tenants.keys().any(|tenant| !recorded(tenant))
+            condition.containers.is_none() || condition.tenants.keys().any(|tenant| !recorded.contains(tenant))
         };
-        if !possible && self.ledger.damaged().is_empty() && !self.ledger.all().is_empty() {
+        if !possible && self.ledger.damaged().is_empty() && !recorded.is_empty() {
             return Ok(BTreeMap::new());
         }
         let observed = self.router.observe().await?;
-        let strangers = observed.into_keys().filter(|tenant| !recorded(tenant));
+        let strangers = observed.into_keys().filter(|tenant| !recorded.contains(tenant));
         Ok(strangers.map(|tenant| (tenant, Route::Foreign)).collect())
     }
 

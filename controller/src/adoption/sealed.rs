@@ -56,7 +56,7 @@ pub(super) fn doubt(
     if !silent.is_empty() {
         let (silent, first) = (silent.join(", "), silent[0]);
         return Some(Doubt::Served(format!(
-            "it {}, and of those that do not answer ({silent}) one may serve it: it is taken in when all of them have answered. \
+            "it {}, and of those that do not answer ({silent}) one may serve it: nobody starts it before all of them have answered. \
              `featherctl server lost {first}` takes one that is dead out of the fleet",
             here()
         )));
@@ -137,9 +137,11 @@ pub(super) fn half(
         (stays && whole).then_some(())
     };
     let others = || names.members().iter().map(|row| &row.name).filter(|other| *other != server);
+    let answers = |other: &ServerName| observed.get(other).and_then(Observed::alive).is_some();
     let found = match home {
         Some(home) => has_original(home).is_some(),
-        None => others().any(|other| has_original(other).is_some()),
+        // Whoever does not answer may have a newer one.
+        None => others().all(answers) && others().any(|other| has_original(other).is_some()),
     };
     if found {
         return Some(Half::Unwanted);

@@ -35,20 +35,9 @@ fn row(state: TenantState, home: Option<&str>) -> TenantRow {
 
 fn report(residence: Residence) -> TenantReport {
     TenantReport {
-        tenant: "alice".parse().unwrap(),
-        generation: Generation(1),
-        residence,
-        incoming: None,
         container: ContainerState::Running,
         port: Some(9001),
-        image_digest: None,
-        created: None,
-        forward_to: None,
-        problem: None,
-        watch: Default::default(),
-        limits: Default::default(),
-        limits_pending: false,
-        forward_idle: None,
+        ..TenantReport::bare("alice".parse().unwrap(), Generation(1), residence)
     }
 }
 

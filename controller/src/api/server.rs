@@ -148,18 +148,23 @@ fn renamed(change: Change) -> pb::RenameServerResponse {
 
 /// A server that is out of the fleet runs none of its tenants, also those that the fleet never took in: while it answers, they are looked
 /// for.
-fn no_strangers(world: &World, server: &ServerName) -> Result<(), Error> {
+async fn no_strangers(world: &World, server: &ServerName) -> Result<(), Error> {
     let observed = world.fleet.observed(server);
-    let living =
-        observed.alive().into_iter().flat_map(|snapshot| snapshot.tenants.iter().filter(|one| adoption::lives(one)));
-    let names: Vec<_> = living.map(|one| one.tenant.as_str()).collect();
+    // Behind what was observed, as its reconciler does it.
+    let known = adoption::Names::read(world).await?;
+    let strange = observed
+        .alive()
+        .into_iter()
+        .flat_map(|snapshot| snapshot.tenants.iter())
+        .filter(|one| adoption::lives(one) || adoption::is_stray(server, one, &known));
+    let names: Vec<_> = strange.map(|one| one.tenant.as_str()).collect();
     if names.is_empty() {
         return Ok(());
     }
     let names = names.join(", ");
     let message = format!(
-        "{names} would be stopped: {server} runs tenants that the store does not have there. `featherctl server show {server}` says why; let \
-         the fleet take them in and move them away, or remove them in the birth container (`tenant.sh remove NAME`)"
+        "{names} would be stopped, and out of sight: {server} has tenants that the store does not have there. `featherctl server show {server}` \
+         says why; let the fleet take them in and move them away, or remove them in the birth container (`tenant.sh remove NAME`)"
     );
     Err(Error::refused(reason::WRONG_STATE, message).with("server", server))
 }
@@ -282,7 +287,7 @@ impl ServerService for Servers {
     ) -> Result<Response<pb::RemoveServerResponse>, Status> {
         admin(&request)?;
         let name: ServerName = request.get_ref().server.parse()?;
-        no_strangers(&self.world, &name)?;
+        no_strangers(&self.world, &name).await?;
         if request.get_ref().dry_run {
             self.world.store.check_server_removable(&name).await.map_err(Error::from)?;
         } else {

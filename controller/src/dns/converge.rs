@@ -257,10 +257,11 @@ impl Known {
         self.ttls.as_ref().map_or(0, |ttls| ttls.quiet_ms(now_ms))
     }
 
-    /// A forward is no longer needed: it has been as wanted for the longest TTL that anybody may have been given, and as long again.
+    /// A forward is no longer needed: it has been as wanted for the longest TTL that anybody may have been given, and as long again. One that
+    /// counted when the last name server turned counts to its end.
     pub fn is_settled(&self, names: &Names, host: &str, now_ms: i64) -> bool {
-        let quiet_ms = self.quiet_ms(now_ms);
-        self.converged_ms(names, host).is_some_and(|since| now_ms >= since.saturating_add(quiet_ms))
+        let quiet_ms = |since| self.quiet_ms(now_ms).max(self.quiet_ms(since));
+        self.converged_ms(names, host).is_some_and(|since| now_ms >= since.saturating_add(quiet_ms(since)))
     }
 }
 

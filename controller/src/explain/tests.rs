@@ -64,20 +64,10 @@ fn operation(number: u128, kind: Kind, state: State) -> OperationRow {
 
 fn report(residence: Residence, forward_to: Option<&str>) -> TenantReport {
     TenantReport {
-        tenant: "alice".parse().unwrap(),
-        generation: Generation(3),
-        residence,
-        incoming: None,
         container: ContainerState::Running,
-        port: None,
-        image_digest: None,
-        created: None,
         forward_to: forward_to.map(ToOwned::to_owned),
-        problem: None,
-        watch: Default::default(),
-        limits: Default::default(),
-        limits_pending: false,
         forward_idle: forward_to.map(|_| std::time::Duration::from_secs(150)),
+        ..TenantReport::bare("alice".parse().unwrap(), Generation(3), residence)
     }
 }
 

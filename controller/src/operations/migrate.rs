@@ -279,15 +279,30 @@ fn commit(context: &Context<'_, Plan>) -> Outcome {
 
 async fn release(context: &Context<'_, Plan>, facts: &mut Facts) -> Result<Outcome, Error> {
     let (world, plan) = (context.world, context.plan);
-    world.agent(&plan.target).await?.activate(&context.call("activate"), plan.running).await?;
-    let forward_to = world.forward_target(&plan.target).await?.ok_or_else(|| {
-        let message = format!("{} has not told yet how it takes forwarded requests", plan.target);
-        Error::unavailable(reason::SERVER_UNREACHABLE, message)
-    })?;
+    let forward_to = match activate(context).await {
+        Ok(forward_to) => forward_to,
+        // Declared lost behind the commit. What the source holds is the newest that is left: it becomes the undo copy as ever, for whoever
+        // brings the tenant back.
+        Err(error) if error.is(reason::SERVER_NOT_FOUND) => {
+            world.agent(&plan.source).await?.hand_off(&context.call("hand-off"), None).await?;
+            return Ok(Outcome::note(format!("{} is lost; the copy on {} stays", plan.target, plan.source)));
+        }
+        Err(error) => return Err(error),
+    };
     let source = world.agent(&plan.source).await?;
     facts.held_ms = source.hand_off(&context.call("hand-off"), Some(&forward_to)).await?.or(facts.held_ms);
     facts.released_ms.get_or_insert_with(|| context.now_ms());
     Ok(Outcome::note(format!("{} serves, {} forwards to {forward_to}", plan.target, plan.source)))
+}
+
+/// The target serves it. Returns where requests for it are forwarded to.
+async fn activate(context: &Context<'_, Plan>) -> Result<String, Error> {
+    let (world, target) = (context.world, &context.plan.target);
+    world.agent(target).await?.activate(&context.call("activate"), context.plan.running).await?;
+    world.forward_target(target).await?.ok_or_else(|| {
+        let message = format!("{target} has not told yet how it takes forwarded requests");
+        Error::unavailable(reason::SERVER_UNREACHABLE, message)
+    })
 }
 
 async fn retire(context: &Context<'_, Plan>) -> Result<Outcome, Error> {

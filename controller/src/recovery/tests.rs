@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use feather_proto::{
     ids::{Generation, ServerName},
-    model::{ContainerState, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState, WatchReport},
+    model::{Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
 };
 use time::{Duration, OffsetDateTime};
 
@@ -48,22 +48,7 @@ fn server(state: VolumeState, generation: u64, residence: Residence, alive: bool
         keep_until: Some(at(200)),
         last_summary: None,
     };
-    let report = TenantReport {
-        tenant: alice(),
-        generation: Generation(generation),
-        residence,
-        incoming: None,
-        container: ContainerState::Missing,
-        port: None,
-        image_digest: None,
-        created: None,
-        forward_to: None,
-        problem: None,
-        watch: WatchReport::default(),
-        limits: Default::default(),
-        limits_pending: false,
-        forward_idle: None,
-    };
+    let report = TenantReport::bare(alice(), Generation(generation), residence);
     let name: ServerName = "any".parse().unwrap();
     let snapshot = ServerSnapshot { volumes: vec![volume], tenants: vec![report], ..ServerSnapshot::empty(name) };
     let reachability = if alive { Reachability::Alive } else { Reachability::Silent("no answer".into()) };

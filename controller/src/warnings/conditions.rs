@@ -7,7 +7,7 @@ use std::{
 
 use feather_proto::{
     error::reason,
-    ids::ServerName,
+    ids::{ServerName, domain_suffix},
     model::{Residence, ServerSnapshot, rfc3339},
     version::{self, Age},
 };
@@ -374,10 +374,9 @@ fn other_protocol(server: &ServerName, snapshot: &ServerSnapshot) -> Option<Stri
 
 /// Who follows what the controller prints finds nobody there.
 fn other_suffix(ours: &str, server: &ServerName, snapshot: &ServerSnapshot) -> Option<String> {
-    let plain = |suffix: &str| suffix.trim_end_matches('.').to_ascii_lowercase();
-    let (ours, theirs) = (plain(ours), plain(&snapshot.domain_suffix));
-    // An agent of before does not tell.
-    (!theirs.is_empty() && theirs != ours).then(|| {
+    // An agent of before does not tell. What is no domain no agent says, and nobody is to paste it.
+    let theirs = domain_suffix(&snapshot.domain_suffix).ok()?;
+    (theirs != ours).then(|| {
         format!(
             "{server} serves its tenants as NAME.{theirs}, and the controller says NAME.{ours}: begin the birth of {server} anew with \
              FEATHER_AGENT_DOMAIN_SUFFIX={ours} (docs/operations.md says how under \"Upgrades\"), or the controller with --domain-suffix {theirs}"

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use feather_controller::{agents::Call, dns::memory::Memory, rebuild::Said, warnings::Patience, world::Settings};
 use feather_proto::{
+    error::{Error, reason},
     ids::Generation,
     model::{IncomingStage, Residence, StopReason, TenantReport},
     pb::controller::v1::{
@@ -189,7 +190,13 @@ async fn what_had_come_to_a_server_that_was_silent_is_given_back() {
     let started = fleet.starts("nyc", "alice").len();
     rebuilt_without(&mut fleet, &["fra"]).await;
     until_known(&fleet, "nyc", pb::TenantState::Running).await;
+    fleet.faults.always("fra", "abandon", Fault::LoseRequest);
     fleet.start_agent("fra");
+    fleet.all_ready().await;
+    // Nothing is begun that could not be undone there.
+    let refused = fleet.begin_migrate("alice", "fra").await.unwrap_err();
+    assert!(refused.is(reason::WRONG_STATE) && refused.message.contains("what came of alice"), "{refused:?}");
+    fleet.faults.never("fra", "abandon");
     until("fra holds nothing of her", async || {
         let there = reported(&fleet, "fra").await.unwrap();
         if there.incoming.is_none() && there.port.is_none() { Ok(()) } else { Err(there) }
@@ -219,4 +226,33 @@ async fn a_trial_that_nobody_remembers_ends_before_who_stands_still_is_taken_in(
     assert_eq!(reported(&fleet, "fra").await.unwrap().incoming, None);
     start(&fleet).await;
     lives_and_moves(&fleet, "nyc", "fra").await;
+}
+
+async fn start_refused(fleet: &Fleet, why: &str) {
+    until(&format!("a start is refused: {why}"), async || {
+        let request = pb::StartTenantRequest { request_id: request_id(), tenant: "alice".into() };
+        let error = Error::from(fleet.tenants().start_tenant(request).await.unwrap_err());
+        if error.is(reason::WRONG_STATE) && error.message.contains(why) { Ok(()) } else { Err(error) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_given_a_server_by_a_person_is_not_started_there_while_another_may_serve_it() {
+    let mut fleet = alice_at_the_ingress().await;
+    stuck_move(&fleet, &[("nyc", "hand_off")]).await;
+    fleet.lose_store().await;
+    fleet.kill_agent("fra");
+    fleet.faults.clear();
+    let named = SERVERS.map(|(name, address)| format!("{name}={name}:7443,{address}").parse().unwrap());
+    let assigned = ["alice=nyc".parse().unwrap()];
+    let said = Said::new(named.to_vec(), ["fra".to_owned()], assigned, None).unwrap();
+    fleet.rebuild(&said).await.unwrap();
+    fleet.start_controller().await;
+    until_known(&fleet, "nyc", pb::TenantState::Broken).await;
+    start_refused(&fleet, "do not answer (fra)").await;
+    fleet.start_agent("fra");
+    start_refused(&fleet, "fra serves it").await;
+    assert_eq!(fleet.recorder.running(CONTAINER), ["fra"]);
+    assert_eq!(fleet.recorder.violations(), Vec::<String>::new());
 }

@@ -318,17 +318,32 @@ async fn every_call_of_it_may_be_refused_lost_or_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_from_the_dead_server_ends_wherever_it_was_and_nobody_is_left_between_two() {
+    nyc_dies_at_every_call_of_a_move("alice", "fra").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_to_the_dead_server_ends_wherever_it_was_and_what_the_source_has_comes_back() {
+    nyc_dies_at_every_call_of_a_move("bob", "nyc").await;
+}
+
+/// Alice, who lives on nyc, and bob, who lives on fra.
+async fn alice_and_bob() -> Fleet {
+    let fleet = alice().await;
+    fleet.add("bob", "fra").await;
+    write(&fleet, "fra", "bob", "tuesday");
+    fleet.faults.clear();
+    fleet
+}
+
+async fn nyc_dies_at_every_call_of_a_move(mover: &str, to: &str) {
     let calls = {
-        let fleet = alice().await;
-        fleet.faults.clear();
-        assert_eq!(fleet.migrate("alice", "fra").await.state(), pb::OperationState::Succeeded);
+        let fleet = alice_and_bob().await;
+        assert_eq!(fleet.migrate(mover, to).await.state(), pb::OperationState::Succeeded);
         fleet.faults.made()
     };
     for (number, made) in calls.iter().enumerate() {
         let what = format!("nyc dies before call {number}, {made:?}");
-        let mut fleet = alice().await;
-        fleet.add("bob", "fra").await;
-        fleet.faults.clear();
+        let mut fleet = alice_and_bob().await;
         let reached = std::sync::Arc::new(tokio::sync::Notify::new());
         let hook = reached.clone();
         fleet.faults.on_call(std::sync::Arc::new(move |_, at| {
@@ -336,7 +351,7 @@ async fn a_move_from_the_dead_server_ends_wherever_it_was_and_nobody_is_left_bet
                 hook.notify_one();
             }
         }));
-        let moving = fleet.begin_migrate("alice", "fra").await.unwrap();
+        let moving = fleet.begin_migrate(mover, to).await.unwrap();
         reached.notified().await;
         fleet.power_off("nyc");
         until_silent(&fleet, "nyc").await;
@@ -354,7 +369,13 @@ async fn a_move_from_the_dead_server_ends_wherever_it_was_and_nobody_is_left_bet
         }
         fleet.start_agent("nyc");
         until_out(&fleet, "nyc").await;
-        assert!(running(&fleet, "alice").len() <= 1 && running(&fleet, "bob") == ["fra"], "{what}");
+        // Bob's data was on fra all the time.
+        assert_eq!(
+            (running(&fleet, "bob"), read(&fleet, "fra", "bob")),
+            (vec!["fra".to_owned()], "tuesday".into()),
+            "{what}"
+        );
+        assert!(running(&fleet, "alice").len() <= 1, "{what}");
         assert_eq!(fleet.recorder.violations(), Vec::<String>::new(), "{what}");
     }
 }

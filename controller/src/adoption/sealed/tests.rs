@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use feather_proto::{
     adoption::Action,
     ids::{Generation, ServerName, TenantName},
-    model::{ContainerState, IncomingStage, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
+    model::{IncomingStage, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
 };
 use time::OffsetDateTime;
 
@@ -54,22 +54,7 @@ fn row(state: TenantState, home: Option<&str>) -> TenantRow {
 }
 
 fn report(residence: Residence, generation: u64) -> TenantReport {
-    TenantReport {
-        tenant: alice(),
-        generation: Generation(generation),
-        residence,
-        incoming: None,
-        container: ContainerState::Missing,
-        port: None,
-        image_digest: None,
-        created: None,
-        forward_to: None,
-        problem: None,
-        watch: Default::default(),
-        limits: Default::default(),
-        limits_pending: false,
-        forward_idle: None,
-    }
+    TenantReport::bare(alice(), Generation(generation), residence)
 }
 
 fn sealed() -> TenantReport {

@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use feather_proto::{
     ids::{Generation, ServerName, TenantName},
-    limits::Limits,
-    model::{ContainerState, IncomingStage, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
+    model::{IncomingStage, Residence, ServerSnapshot, TenantReport, VolumeReport, VolumeState},
     tls::{Principal, Revocation},
 };
 use proptest::prelude::*;
@@ -31,22 +30,7 @@ fn alice() -> TenantName {
 
 /// On a server without any data.
 fn report(residence: Residence, generation: u64) -> TenantReport {
-    TenantReport {
-        tenant: alice(),
-        generation: Generation(generation),
-        residence,
-        incoming: None,
-        container: ContainerState::Missing,
-        port: None,
-        image_digest: None,
-        created: None,
-        forward_to: None,
-        problem: None,
-        watch: Default::default(),
-        limits: Limits::default(),
-        limits_pending: false,
-        forward_idle: None,
-    }
+    TenantReport::bare(alice(), Generation(generation), residence)
 }
 
 fn departed(generation: u64, to: &str) -> TenantReport {

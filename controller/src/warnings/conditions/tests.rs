@@ -62,20 +62,9 @@ fn well(server: &str) -> ServerSnapshot {
 
 fn report(residence: Residence, container: ContainerState) -> TenantReport {
     TenantReport {
-        tenant: "alice".parse().unwrap(),
-        generation: Generation(1),
-        residence,
-        incoming: None,
         container,
         port: Some(9001),
-        image_digest: None,
-        created: None,
-        forward_to: None,
-        problem: None,
-        watch: Default::default(),
-        limits: Default::default(),
-        limits_pending: false,
-        forward_idle: None,
+        ..TenantReport::bare("alice".parse().unwrap(), Generation(1), residence)
     }
 }
 
