@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use feather_proto::ids::TenantName;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Error, HOP_MARK, HOPS_MAX, Link, Route, Router, UnderWay};
 use crate::runtime;
@@ -93,8 +93,29 @@ struct State {
     lost_replies: BTreeMap<Verb, u32>,
     in_flight: BTreeMap<u16, VecDeque<UnderWay>>,
     looks: u64,
+    applied: u64,
+    held_look: Option<Arc<HeldLook>>,
     link: Option<Link>,
     entrance: String,
+}
+
+/// A look at the routes that a test lets go on.
+#[derive(Debug, Default)]
+pub struct HeldLook {
+    reached: Notify,
+    go_on: Notify,
+}
+
+impl HeldLook {
+    /// Waits until somebody looks.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Whoever looks is answered.
+    pub fn go_on(&self) {
+        self.go_on.notify_one();
+    }
 }
 
 /// The fake proxy of one server.
@@ -150,6 +171,18 @@ impl Fake {
     /// How often somebody looked at what is under way.
     pub fn looks(&self) -> u64 {
         self.state().looks
+    }
+
+    /// The next look at the routes is not answered before the test says so.
+    pub fn hold_next_look(&self) -> Arc<HeldLook> {
+        let held = Arc::new(HeldLook::default());
+        self.state().held_look = Some(held.clone());
+        held
+    }
+
+    /// How often somebody said what the routes must be, whether that changed any or not.
+    pub fn applied(&self) -> u64 {
+        self.state().applied
     }
 
     /// Somebody writes a route by hand.
@@ -265,6 +298,7 @@ fn deliver<T>(value: T, lost: bool) -> Result<T, Error> {
 impl Router for Fake {
     async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
         let (mut state, lost) = self.enter(Verb::Ensure)?;
+        state.applied += 1;
         let wanted: BTreeMap<_, _> = routes
             .iter()
             .filter_map(|(tenant, route)| match route {
@@ -290,6 +324,11 @@ impl Router for Fake {
     }
 
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
+        let held = self.state().held_look.take();
+        if let Some(held) = held {
+            held.reached.notify_one();
+            held.go_on.notified().await;
+        }
         let (state, lost) = self.enter(Verb::Observe)?;
         deliver(state.routes.clone(), lost)
     }

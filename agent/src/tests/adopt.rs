@@ -72,6 +72,26 @@ async fn at_rest(server: &Server) {
     .await;
 }
 
+/// Both its record and the fact that its route had none are true, one after the other: nobody puts them together.
+#[tokio::test]
+async fn who_is_adopted_while_routes_are_being_applied_keeps_its_route() {
+    let world = World::new();
+    let mut nyc = world.server("nyc");
+    by_hand(&nyc, "alice", 9001, |_| {});
+    nyc.start().await;
+    let held = nyc.proxy.hold_next_look();
+    held.reached().await;
+    let applied = nyc.proxy.applied();
+    assert_eq!(adopt(&nyc, &["alice"]).await, [("alice".to_owned(), AdoptionAction::Adopted)]);
+    held.go_on();
+    wait_until("the routes were applied, and once more", async || {
+        let now = nyc.proxy.applied();
+        (now >= applied + 2, now)
+    })
+    .await;
+    assert_eq!(nyc.proxy.changes(), 0, "nobody's connection ends by it");
+}
+
 async fn adopted(world: &World) -> Server {
     let mut nyc = world.server("nyc");
     by_hand(&nyc, "alice", 9001, |_| {});

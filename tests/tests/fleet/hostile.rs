@@ -421,7 +421,9 @@ async fn pulled(fleet: &Fleet, request: pb::PullVolumeRequest) -> Result<(), Err
     panic!("a pull ended without a result");
 }
 
-async fn reserve(fleet: &Fleet, generation: u64) {
+/// A move that no operation is about: the controller would give it back, and is kept out of it until it is abandoned.
+async fn reserve(fleet: &mut Fleet, generation: u64) {
+    fleet.stop_controller().await;
     let request = pb::ReserveTenantRequest {
         request_id: request_id(),
         tenant: "alice".into(),
@@ -458,9 +460,9 @@ fn around(fleet: &Fleet, server: &str) -> BTreeSet<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_means_ill_writes_nothing_that_is_ever_started() {
-    let fleet = fleet_with_alice().await;
+    let mut fleet = fleet_with_alice().await;
     let generation = fleet.show("alice").await.generation + 1;
-    reserve(&fleet, generation).await;
+    reserve(&mut fleet, generation).await;
     let before = around(&fleet, "fra");
     for (what, messages) in evil(&fleet) {
         listen(&fleet, "nyc", move || stream::iter(messages.clone()).boxed());
@@ -476,23 +478,25 @@ async fn a_source_that_means_ill_writes_nothing_that_is_ever_started() {
         let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
         TenantServiceClient::new(channel).start_tenant(start).await.expect_err(what);
     }
-    abandon(&fleet, generation).await;
+    abandon(&mut fleet, generation).await;
     assert!(!fleet.volume("fra", "alice").exists());
     unharmed(&fleet).await;
 }
 
-async fn abandon(fleet: &Fleet, generation: u64) {
+async fn abandon(fleet: &mut Fleet, generation: u64) {
     let request =
         pb::AbandonTenantRequest { request_id: request_id(), tenant: "alice".into(), generation, keep_data: false };
     let channel = fleet.agent_channel("fra", fleet.identity(Role::Controller, "controller"));
     TenantServiceClient::new(channel).abandon_tenant(request).await.unwrap();
+    fleet.start_controller().await;
+    fleet.all_ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_with_another_servers_certificate_is_not_listened_to() {
-    let fleet = fleet_with_alice().await;
+    let mut fleet = fleet_with_alice().await;
     let generation = fleet.show("alice").await.generation + 1;
-    reserve(&fleet, generation).await;
+    reserve(&mut fleet, generation).await;
     let said = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let heard = said.clone();
     listen(&fleet, "ams", move || {
@@ -504,15 +508,15 @@ async fn a_source_with_another_servers_certificate_is_not_listened_to() {
     let relayed = pulled(&fleet, pb::PullVolumeRequest { relayed: true, ..pull(generation) }).await.unwrap_err();
     assert!(relayed.is(reason::CONTROLLER_UNREACHABLE), "only the controller may relay: {relayed:?}");
     assert!(!said.load(std::sync::atomic::Ordering::SeqCst), "it was asked, ticket and all");
-    abandon(&fleet, generation).await;
+    abandon(&mut fleet, generation).await;
     unharmed(&fleet).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_an_end_fills_no_disk_and_is_ended_by_its_caller() {
-    let fleet = fleet_with_alice().await;
+    let mut fleet = fleet_with_alice().await;
     let generation = fleet.show("alice").await.generation + 1;
-    reserve(&fleet, generation).await;
+    reserve(&mut fleet, generation).await;
     let opened = [spec(&fleet), header(), batch(vec![root()])];
     listen(&fleet, "nyc", move || {
         let endless = stream::unfold(0_u64, |number| async move {
@@ -531,7 +535,7 @@ async fn a_stream_without_an_end_fills_no_disk_and_is_ended_by_its_caller() {
     .await;
     assert!(stream.message().await.unwrap().is_some());
     drop(stream);
-    abandon(&fleet, generation).await;
+    abandon(&mut fleet, generation).await;
     assert!(!volume.exists());
     unharmed(&fleet).await;
 }
