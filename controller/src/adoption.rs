@@ -14,7 +14,7 @@ use std::{
 
 use feather_proto::{
     adoption::{Action, Finding},
-    error::Error,
+    error::{Error, reason},
     ids::{ServerName, TenantName},
     model::{ContainerState, Residence, ServerSnapshot, TenantReport},
 };
@@ -144,6 +144,7 @@ pub fn judge(
     snapshot: &ServerSnapshot,
     observed: &BTreeMap<ServerName, Observed>,
     names: &Names,
+    chosen: &BTreeSet<TenantName>,
 ) -> Vec<Finding> {
     let mut judged: BTreeMap<String, Finding> = BTreeMap::new();
     for finding in found {
@@ -169,21 +170,23 @@ pub fn judge(
     for report in snapshot.tenants.iter().filter(|report| is_sealed(report)) {
         let (claim, name) = (names.claim(server, &report.tenant), report.tenant.to_string());
         if claim == Claim::Free {
-            judged.insert(name, still(report, doubt(server, report, observed, names)));
+            let doubt = doubt(server, report, observed, names);
+            judged.insert(name, still(report, doubt, chosen.contains(&report.tenant)));
         }
     }
     judged.into_values().collect()
 }
 
-/// Of one that stands still in a move: whoever names the server chooses it where members only do not agree.
-fn still(report: &TenantReport, doubt: Option<Doubt>) -> Finding {
+/// Of one that stands still in a move: where members only do not agree it is taken if a person named it.
+fn still(report: &TenantReport, doubt: Option<Doubt>, chosen: bool) -> Finding {
     let (finding, tenant) = (of_ledger(report), &report.tenant);
     let note = format!(
         "it stands still in a move that no operation goes on with; as a tenant of the fleet it is a stopped one, and `featherctl tenant start \
          {tenant}` starts it"
     );
     match doubt {
-        Some(doubt @ Doubt::Served(_)) => finding.misfit(doubt.why()),
+        Some(Doubt::Served(why)) => finding.misfit(why),
+        Some(Doubt::Disputed(why)) if !chosen => finding.misfit(why),
         Some(Doubt::Disputed(_)) | None => Finding { action: Action::Adopt, notes: vec![note], ..finding },
     }
 }
@@ -394,13 +397,25 @@ pub struct Adoption {
     pub problems: Vec<String>,
 }
 
-/// Takes over a server: first its ledger, then the store. Cut off in between, the reconciler or the next call finishes it.
-pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<Adoption, Error> {
+/// Takes over a server: first its ledger, then the store. Cut off in between, the reconciler or the next call finishes it. Of tenants that
+/// members do not agree about, those that are `chosen`.
+pub async fn adopt(
+    world: &World,
+    server: &ServerName,
+    chosen: &BTreeSet<TenantName>,
+    dry_run: bool,
+) -> Result<Adoption, Error> {
     let row = world.store.member(server).await?;
     let agent = world.agents.agent(&row.name, &row.principal(), &row.address)?;
     let (found, problems) = agent.plan_adoption().await?;
     let (snapshot, observed) = (agent.snapshot().await?, world.fleet.all());
-    let findings = judge(server, found, &snapshot, &observed, &Names::read(world).await?);
+    if let Some(unknown) = chosen.iter().find(|tenant| snapshot.tenant(tenant).is_none()) {
+        let message = format!(
+            "{server} has no {unknown} in its ledger; `featherctl server adopt {server} --dry-run` shows who is there"
+        );
+        return Err(Error::not_found(reason::TENANT_NOT_FOUND, message).with("tenant", unknown).with("server", server));
+    }
+    let findings = judge(server, found, &snapshot, &observed, &Names::read(world).await?, chosen);
     if dry_run {
         return Ok(Adoption { findings, problems });
     }
@@ -423,6 +438,11 @@ pub async fn adopt(world: &World, server: &ServerName, dry_run: bool) -> Result<
         snapshot.tenants.iter().filter(|report| wanted.contains(&report.tenant) && (lives(report) || is_sealed(report)))
     {
         let Some(finding) = findings.get_mut(report.tenant.as_str()) else { continue };
+        // Somebody may have been heard to serve it while the agent was at work.
+        if let Some(why) = served_elsewhere(server, report, &world.fleet.all(), &Names::read(world).await?) {
+            *finding = finding.clone().misfit(why);
+            continue;
+        }
         // Somebody may have taken the name in between; the claim then says whose it is.
         if take_in(world, server, report).await? {
             finding.action = Action::Adopted;

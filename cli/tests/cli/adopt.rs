@@ -71,7 +71,7 @@ async fn a_dry_run_shows_what_was_found_and_what_does_not_fit() {
     `featherctl server adopt nyc` would adopt 2 in place; 1 left as found, see above
     --- exit 0
     ");
-    assert_snapshot!(controller.calls(), @r#"AdoptServer: AdoptServerRequest { server: "nyc", dry_run: true }"#);
+    assert_snapshot!(controller.calls(), @r#"AdoptServer: AdoptServerRequest { server: "nyc", dry_run: true, tenants: [] }"#);
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ pub(super) fn doubt(
     observed: &BTreeMap<ServerName, Observed>,
     names: &Names,
 ) -> Option<Doubt> {
+    let tenant = &report.tenant;
     let alive = |other: &ServerName| observed.get(other).and_then(Observed::alive);
     let others = || names.members().iter().filter(|row| row.name != *server);
     let here = || {
@@ -62,7 +63,7 @@ pub(super) fn doubt(
         )));
     }
     others().find_map(|row| {
-        let (other, there) = (&row.name, alive(&row.name)?.tenant(&report.tenant)?);
+        let (other, there) = (&row.name, alive(&row.name)?.tenant(tenant)?);
         if lives(there) {
             return Some(Doubt::Served(format!(
                 "it {}, and {other} serves it (generation {}): this one is left as it is",
@@ -75,7 +76,7 @@ pub(super) fn doubt(
         }
         if is_sealed(there) {
             return Some(Doubt::Disputed(format!(
-                "it {}, and on {other}, too (generation {}); `featherctl server adopt {server}` takes this one",
+                "it {}, and on {other}, too (generation {}); `featherctl server adopt {server} --tenant {tenant}` takes this one",
                 here(),
                 there.generation
             )));
@@ -84,7 +85,7 @@ pub(super) fn doubt(
         (leads_to(forward, names.members()) != Some(server)).then(|| {
             Doubt::Disputed(format!(
                 "it {}, and {other} forwards to {forward} since then: it may run there, with newer data. If nobody serves it, `featherctl \
-                 server adopt {server}` takes this one",
+                 server adopt {server} --tenant {tenant}` takes this one",
                 here()
             ))
         })

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use feather_proto::{
     adoption::{Action, Finding},
@@ -126,14 +126,14 @@ fn what_an_agent_found_is_adopted_only_under_a_free_name() {
     for (row, held, wanted) in table() {
         let names = Names::new(row.into_iter().collect(), held.then(|| "alice".parse().unwrap()), &[]);
         let (empty, nobody) = (snapshot("nyc", vec![]), BTreeMap::new());
-        let judged = judge(&server("nyc"), vec![found(Action::Adopt)], &empty, &nobody, &names);
+        let judged = judge(&server("nyc"), vec![found(Action::Adopt)], &empty, &nobody, &names, &BTreeSet::new());
         let fits = matches!(wanted, "free" | "known");
         assert_eq!(judged[0].action, if fits { Action::Adopt } else { Action::Misfit }, "{wanted}");
         assert_eq!(judged[0].why.is_none(), fits);
 
         let holds = snapshot("nyc", vec![report(Residence::Running)]);
-        let ledger = judge(&server("nyc"), vec![found(Action::Known)], &holds, &nobody, &names);
-        let unlisted = judge(&server("nyc"), vec![], &holds, &nobody, &names);
+        let ledger = judge(&server("nyc"), vec![found(Action::Known)], &holds, &nobody, &names, &BTreeSet::new());
+        let unlisted = judge(&server("nyc"), vec![], &holds, &nobody, &names, &BTreeSet::new());
         let action = match wanted {
             "free" => Action::Adopt,
             "known" => Action::Known,
@@ -146,7 +146,14 @@ fn what_an_agent_found_is_adopted_only_under_a_free_name() {
     for action in [Action::Keep, Action::Misfit] {
         let names = Names::default();
         assert_eq!(
-            judge(&server("nyc"), vec![found(action)], &snapshot("nyc", vec![]), &BTreeMap::new(), &names),
+            judge(
+                &server("nyc"),
+                vec![found(action)],
+                &snapshot("nyc", vec![]),
+                &BTreeMap::new(),
+                &names,
+                &BTreeSet::new()
+            ),
             [found(action)]
         );
     }

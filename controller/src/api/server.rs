@@ -345,9 +345,10 @@ impl ServerService for Servers {
         let dry_run = request.get_ref().dry_run;
         let caller = if dry_run { reader(&request)? } else { admin(&request)? };
         let server: ServerName = request.get_ref().server.parse()?;
+        let chosen = request.get_ref().tenants.iter().map(|name| name.parse()).collect::<Result<_, Error>>()?;
         let world = self.world.clone();
         // Goes on when the caller leaves: a half is finished by itself, but a whole is nicer.
-        let adopting = tokio::spawn(async move { adoption::adopt(&world, &server, dry_run).await });
+        let adopting = tokio::spawn(async move { adoption::adopt(&world, &server, &chosen, dry_run).await });
         let done = adopting.await.map_err(|panic| Error::bug(format!("the task of a call ended: {panic}")))??;
         if !dry_run {
             tracing::info!(server = request.get_ref().server, by = %caller, "server adopted");

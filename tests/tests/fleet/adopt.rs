@@ -44,7 +44,7 @@ fn published(port: u16) -> Network {
 }
 
 async fn adopt(fleet: &Fleet, server: &str, dry_run: bool) -> Result<Vec<(String, AdoptionAction)>, Error> {
-    let request = pb::AdoptServerRequest { server: server.into(), dry_run };
+    let request = pb::AdoptServerRequest { server: server.into(), dry_run, ..Default::default() };
     let found = fleet.server_service().adopt_server(request).await.map_err(Error::from)?.into_inner().findings;
     Ok(found.iter().map(|finding| (finding.name.clone(), finding.action())).collect())
 }
@@ -217,10 +217,15 @@ async fn only_an_admin_adopts_and_only_members_are_adopted() {
     let fleet = Fleet::start(&["nyc"]).await;
     let error = adopt(&fleet, "ber", true).await.unwrap_err();
     assert_eq!(error.reason, reason::SERVER_NOT_FOUND);
+    for (tenant, why) in [("zoe", reason::TENANT_NOT_FOUND), ("Zoe!", reason::INVALID_NAME)] {
+        let request = pb::AdoptServerRequest { server: "nyc".into(), dry_run: true, tenants: vec![tenant.into()] };
+        assert_eq!(Error::from(fleet.server_service().adopt_server(request).await.unwrap_err()).reason, why);
+    }
     for (dry_run, allowed) in [(true, true), (false, false)] {
         let channel = fleet.channel(fleet.identity(Role::Operator, "olga"));
         let mut client = pb::server_service_client::ServerServiceClient::new(channel);
-        let answer = client.adopt_server(pb::AdoptServerRequest { server: "nyc".into(), dry_run }).await;
+        let answer =
+            client.adopt_server(pb::AdoptServerRequest { server: "nyc".into(), dry_run, ..Default::default() }).await;
         assert_eq!(answer.is_ok(), allowed);
     }
 }

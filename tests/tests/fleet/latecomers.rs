@@ -167,7 +167,7 @@ async fn while_somebody_else_may_serve_it_it_is_left_alone_and_never_runs_twice(
         .await;
     assert_eq!(known(&fleet).await, []);
     // Nor does a person take it in by mistake.
-    let request = pb::AdoptServerRequest { server: "nyc".into(), dry_run: false };
+    let request = pb::AdoptServerRequest { server: "nyc".into(), dry_run: false, tenants: vec!["alice".into()] };
     let adopted = fleet.server_service().adopt_server(request).await.unwrap().into_inner().findings;
     assert!(adopted.len() == 1 && adopted[0].why.contains("do not answer (fra)"), "{adopted:?}");
     assert_eq!(known(&fleet).await, []);

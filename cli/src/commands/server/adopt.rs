@@ -1,10 +1,13 @@
 //! `featherctl server adopt`
 
-use feather_proto::{ids::ServerName, pb::controller::v1 as pb};
+use feather_proto::{
+    ids::{ServerName, TenantName},
+    pb::controller::v1 as pb,
+};
 
 use crate::{
     arguments::Context,
-    commands::server_name,
+    commands::{server_name, tenant_name},
     confirm::NothingToConfirm,
     error::Failure,
     view::adoption::{AdoptionView, FindingView},
@@ -20,6 +23,11 @@ pub(crate) struct Args {
     /// Which server.
     #[arg(value_name = "SERVER", value_parser = server_name)]
     server: ServerName,
+    /// Also this one, which stands still there in a forgotten move, though another server knows something newer of it. Once for each.
+    ///
+    /// Its data there becomes the tenant's; what another server has of it is an older copy from then on.
+    #[arg(long = "tenant", value_name = "TENANT", value_parser = tenant_name)]
+    tenants: Vec<TenantName>,
     /// Only show what was found and what would happen.
     #[arg(long)]
     dry_run: bool,
@@ -30,7 +38,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(arguments: Args, context: &Context) -> Result<(), Failure> {
     let connection = context.connect()?;
     let (server, dry_run) = (arguments.server.as_str(), arguments.dry_run);
-    let request = pb::AdoptServerRequest { server: server.to_owned(), dry_run };
+    let tenants = arguments.tenants.iter().map(TenantName::to_string).collect();
+    let request = pb::AdoptServerRequest { server: server.to_owned(), dry_run, tenants };
     let response = connection.call(connection.servers().adopt_server(request)).await?;
     let findings = response.findings.into_iter().map(FindingView::from).collect();
     let view = AdoptionView { server, dry_run, findings, problems: response.problems };

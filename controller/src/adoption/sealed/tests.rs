@@ -151,7 +151,7 @@ fn whoever_may_be_served_by_another_is_left_alone_and_a_person_is_told() {
         ),
         ("fra is given back first", true, [answers("ams", None), answers("fra", Some(arriving(IncomingStage::Trial)))]),
         (
-            "on fra, too (generation 7); `featherctl server adopt nyc`",
+            "on fra, too (generation 7); `featherctl server adopt nyc --tenant alice`",
             false,
             [answers("ams", None), answers("fra", Some(sealed()))],
         ),
@@ -173,11 +173,15 @@ fn whoever_may_be_served_by_another_is_left_alone_and_a_person_is_told() {
         assert!(told.starts_with("alice: it stands still on nyc") && told.contains(wanted), "{wanted}: {told}");
         let doubt = doubt(&server("nyc"), &sealed(), &world, &names);
         assert_eq!(matches!(doubt, Some(Doubt::Served(_))), served, "{wanted}");
-        // Who adopts the server chooses, where that makes no second copy.
+        // Who adopts the server and names her chooses, where that makes no second copy.
         let snapshot = world[&server("nyc")].alive().unwrap();
-        let judged = judge(&server("nyc"), vec![], snapshot, &world, &names);
-        assert_eq!(judged[0].action, if served { Action::Misfit } else { Action::Adopt }, "{wanted}");
-        assert_eq!(judged[0].notes.iter().any(|note| note.contains("featherctl tenant start alice")), !served);
+        for (chosen, taken) in [(None, false), (Some(alice()), !served)] {
+            let chosen = chosen.into_iter().collect();
+            let judged = judge(&server("nyc"), vec![], snapshot, &world, &names, &chosen);
+            assert_eq!(judged[0].action, if taken { Action::Adopt } else { Action::Misfit }, "{wanted}");
+            assert_eq!(judged[0].why.as_deref().is_some_and(|why| why.contains(wanted)), !taken, "{judged:?}");
+            assert_eq!(judged[0].notes.iter().any(|note| note.contains("featherctl tenant start alice")), taken);
+        }
     }
 }
 
