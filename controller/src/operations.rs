@@ -18,6 +18,7 @@ use crate::{operations::engine::Engine, store::TenantUpdate, world::World};
 
 pub mod add;
 mod driver;
+mod each;
 pub mod engine;
 pub mod log;
 pub mod lost;

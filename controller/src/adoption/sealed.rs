@@ -66,13 +66,14 @@ pub(super) fn doubt(
         let (other, there) = (&row.name, alive(&row.name)?.tenant(tenant)?);
         if lives(there) {
             return Some(Doubt::Served(format!(
-                "it {}, and {other} serves it (generation {}): this one is left as it is",
+                "it {}, and {other} serves it (generation {}): this one is left as it is. `featherctl server show {other}` says what can be done about \
+                 that one",
                 here(),
                 there.generation
             )));
         }
         if there.incoming.is_some() {
-            return Some(Doubt::Served(format!("it {}; what came of it to {other} is given back first", here())));
+            return Some(Doubt::Served(format!("it {}; what came of it to {other} is given back first, by itself: try again then", here())));
         }
         if is_sealed(there) {
             return Some(Doubt::Disputed(format!(

@@ -5,20 +5,24 @@
 //! its end what became of each. Past its first step there is no way back, as there is none for the server; one tenant that cannot be
 //! brought back keeps nobody. What is next for a tenant is decided by `next`, pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
 };
-use futures::{FutureExt as _, StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{
-    Context, Outcome, Procedure, Step, recover,
-    resettle::{self, End, Told},
+    Context, Outcome, Procedure, Step,
+    each::{self, Seen},
+    recover,
+    resettle::{self, End, Next, Told},
 };
 use crate::{
     fleet::Reachability,
@@ -29,9 +33,6 @@ use crate::{
 
 /// How long an operation from before that holds a tenant is waited for.
 const HELD_PATIENCE: Duration = Duration::from_secs(600);
-/// What happens unseen is looked for this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 /// What is decided beforehand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -136,23 +137,14 @@ fn verdict(told: &[Told]) -> String {
 /// Deals with everybody, some at once; also those that come to live there meanwhile by operations from before.
 async fn recover_all(context: &About<'_>) -> Result<Vec<Told>, Error> {
     let (turn, patience) = (Mutex::new(()), tokio::time::Instant::now() + HELD_PATIENCE);
-    let mut told: BTreeMap<TenantName, Told> = BTreeMap::new();
-    let mut waiting = concerned(context, &told).await?;
-    while !waiting.is_empty() {
-        let work: Vec<_> =
-            waiting.into_iter().map(|tenant| deal_with(context, &turn, tenant, patience).boxed()).collect();
-        let dealt: Vec<_> = stream::iter(work).buffer_unordered(usize::from(context.plan.parallel)).collect().await;
-        for one in dealt {
-            let one = one?;
-            told.insert(one.tenant.clone(), one);
-        }
-        waiting = concerned(context, &told).await?;
-    }
+    let first = concerned(context, BTreeSet::new()).await?;
+    let deal = |tenant| deal_with(context, &turn, tenant, patience);
+    let told = each::deal_with_all(context.plan.parallel, first, deal, |told| concerned(context, told)).await?;
     Ok(told.into_values().collect())
 }
 
 /// Who lived there, and who was on the way from there or to there and may live there at the end of that; without those dealt with.
-async fn concerned(context: &About<'_>, told: &BTreeMap<TenantName, Told>) -> Result<Vec<TenantName>, Error> {
+async fn concerned(context: &About<'_>, told: BTreeSet<TenantName>) -> Result<Vec<TenantName>, Error> {
     let (server, store) = (&context.plan.server, &context.world.store);
     let rows = store.tenants().await?;
     let lived = rows.iter().filter(|row| row.state == TenantState::Active && row.server.as_ref() == Some(server));
@@ -161,8 +153,8 @@ async fn concerned(context: &About<'_>, told: &BTreeMap<TenantName, Told>) -> Re
     let moving = about.filter_map(|one| one.subject.tenant());
     let mut all: Vec<_> =
         context.plan.tenants.iter().chain(lived.map(|row| &row.name)).chain(moving).cloned().collect();
-    let mut seen = std::collections::BTreeSet::new();
-    all.retain(|name| !told.contains_key(name) && seen.insert(name.clone()));
+    let mut seen = BTreeSet::new();
+    all.retain(|name| !told.contains(name) && seen.insert(name.clone()));
     Ok(all)
 }
 
@@ -180,13 +172,6 @@ struct Now {
     given_up: bool,
     /// Of some server nobody knows yet how it is: the controller has just started.
     fleet_unknown: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Next {
-    Tell(Told),
-    Wait,
-    Begin,
 }
 
 /// What is next for a tenant.
@@ -222,49 +207,22 @@ async fn deal_with(
     tenant: TenantName,
     patience: tokio::time::Instant,
 ) -> Result<Told, Error> {
-    let (mut operations, mut seen) = (context.world.volatile.subscribe(), context.world.fleet.subscribe());
-    let mut tries = 0;
-    loop {
-        // Marked before the look, so that whatever happens behind it wakes us.
-        operations.mark_unchanged();
-        seen.mark_unchanged();
-        match next(&look(context, &tenant, patience).await?) {
-            Next::Tell(told) => return Ok(told),
-            Next::Wait => {}
-            Next::Begin => match begin(context, turn, &tenant).await {
-                Ok(()) => continue,
-                Err(error) if error.is(reason::OPERATION_RUNNING) || error.is(reason::WORLD_CHANGED) => {}
-                Err(error) if error.code.retryable() && tries < context.world.settings.attempts => tries += 1,
-                Err(error) => {
-                    let end = if error.is(reason::DATA_MISSING) { End::Lost } else { End::Left };
-                    return Ok(Told { end, ..Told::left(tenant, Some(context.plan.server.clone()), error.message) });
-                }
-            },
-        }
-        tokio::select! {
-            _ = operations.changed() => {}
-            _ = seen.changed() => {}
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+    let look = || look(context, &tenant, patience);
+    match each::until_told(context.world, look, || begin(context, turn, &tenant)).await? {
+        Ok(told) => Ok(told),
+        Err(error) => {
+            let end = if error.is(reason::DATA_MISSING) { End::Lost } else { End::Left };
+            Ok(Told { end, ..Told::left(tenant, Some(context.plan.server.clone()), error.message) })
         }
     }
 }
 
-async fn look(context: &About<'_>, tenant: &TenantName, patience: tokio::time::Instant) -> Result<Now, Error> {
-    let store = &context.world.store;
-    let child = store.children(context.id).await?.into_iter().find(|one| one.subject.tenant() == Some(tenant));
-    let row = store.tenant(tenant).await?;
-    let held = store.unfinished_operations().await?.iter().any(|one| one.subject.tenant() == Some(tenant));
-    let members = store.servers().await?;
-    let unknown = |name| context.world.fleet.observed(name).reachability == Reachability::Connecting;
-    Ok(Now {
-        tenant: tenant.clone(),
-        lost: row
-            .is_some_and(|row| row.state == TenantState::Active && row.server.as_ref() == Some(&context.plan.server)),
-        child,
-        held,
-        given_up: tokio::time::Instant::now() >= patience,
-        fleet_unknown: members.iter().any(|row| unknown(&row.name)),
-    })
+async fn look(context: &About<'_>, tenant: &TenantName, patience: tokio::time::Instant) -> Result<Next, Error> {
+    let Seen { row, child, held, fleet_unknown } = each::see(context, tenant).await?;
+    let lost =
+        row.is_some_and(|row| row.state == TenantState::Active && row.server.as_ref() == Some(&context.plan.server));
+    let given_up = tokio::time::Instant::now() >= patience;
+    Ok(next(&Now { tenant: tenant.clone(), lost, child, held, given_up, fleet_unknown }))
 }
 
 /// Begins the recovery of one tenant. Repeated, it begins nothing twice.

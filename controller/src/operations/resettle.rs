@@ -8,20 +8,22 @@
 //! Cancelled, it takes back what is under way and gives the server the cordon it had; what was moved stays where it is. One that could not
 //! move everybody fails, and leaves the cordon as it set it: whoever repeats it goes on.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use feather_proto::{
     error::{Error, reason},
     ids::{ServerName, TenantName},
 };
-use futures::{FutureExt as _, StreamExt as _, future::join_all, stream};
+use futures::{FutureExt as _, future::join_all};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::{Context, Kind, Outcome, Procedure, State, Step};
+use super::{
+    Context, Kind, Outcome, Procedure, State, Step,
+    each::{self, LOOK_AGAIN, Seen},
+};
 use crate::{
-    fleet::Reachability,
     intent::{Destination, Flow, Move, Part, Request},
     store::{OperationRow, TenantState},
     upkeep::{self, Edit},
@@ -34,9 +36,6 @@ pub(super) use standing::{ended, so_far as told_so_far};
 
 /// How long a move that is stuck is waited for when all others have ended and no deadline was given.
 const STUCK_PATIENCE: Duration = Duration::from_secs(600);
-/// What happens unseen (a deadline, a tenant of another controller's operation) is looked for this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 /// What is decided beforehand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -161,20 +160,9 @@ async fn set_cordon(context: &About<'_>, cordoned: bool) -> Result<(), Error> {
 /// Deals with everybody, some at once; those that come to live there meanwhile by operations from before the cordon too.
 async fn move_all(context: &About<'_>) -> Result<Vec<Told>, Error> {
     let turn = Mutex::new(());
-    let mut told: BTreeMap<TenantName, Told> = BTreeMap::new();
-    let mut waiting = context.plan.tenants.clone();
-    while !waiting.is_empty() {
-        let moves = waiting.into_iter().map(|tenant| deal_with(context, &turn, tenant, Patience::UntilStuck).boxed());
-        let dealt: Vec<_> = stream::iter(moves.collect::<Vec<_>>())
-            .buffer_unordered(usize::from(context.plan.parallel))
-            .collect()
-            .await;
-        for one in dealt {
-            let one = one?;
-            told.insert(one.tenant.clone(), one);
-        }
-        waiting = newcomers(context, &told).await?;
-    }
+    let deal = |tenant| deal_with(context, &turn, tenant, Patience::UntilStuck);
+    let (first, more) = (context.plan.tenants.clone(), |told| newcomers(context, told));
+    let mut told = each::deal_with_all(context.plan.parallel, first, deal, more).await?;
     // One that is stuck keeps nobody, but has its time to come unstuck.
     let patience = Patience::Until(tokio::time::Instant::now() + STUCK_PATIENCE);
     let stuck: Vec<_> = told.values().filter(|one| one.end == End::Stuck).map(|one| one.tenant.clone()).collect();
@@ -187,7 +175,7 @@ async fn move_all(context: &About<'_>) -> Result<Vec<Told>, Error> {
 }
 
 /// Who lives there, or is on the way there, and was not dealt with.
-async fn newcomers(context: &About<'_>, told: &BTreeMap<TenantName, Told>) -> Result<Vec<TenantName>, Error> {
+async fn newcomers(context: &About<'_>, told: BTreeSet<TenantName>) -> Result<Vec<TenantName>, Error> {
     if context.plan.way == Way::Return {
         return Ok(Vec::new());
     }
@@ -198,7 +186,7 @@ async fn newcomers(context: &About<'_>, told: &BTreeMap<TenantName, Told>) -> Re
     let coming =
         running.iter().filter(|one| one.target.as_ref() == Some(server)).filter_map(|one| one.subject.tenant());
     let mut all: Vec<_> =
-        living.map(|row| &row.name).chain(coming).filter(|name| !told.contains_key(*name)).cloned().collect();
+        living.map(|row| &row.name).chain(coming).filter(|name| !told.contains(*name)).cloned().collect();
     all.sort();
     all.dedup();
     Ok(all)
@@ -227,50 +215,30 @@ async fn deal_with(
     tenant: TenantName,
     patience: Patience,
 ) -> Result<Told, Error> {
-    let (mut operations, mut seen) = (context.world.volatile.subscribe(), context.world.fleet.subscribe());
-    let mut tries = 0;
-    loop {
-        // Marked before the look, so that whatever happens behind it wakes us.
-        operations.mark_unchanged();
-        seen.mark_unchanged();
-        let now = look(context, &tenant, patience).await?;
-        match next(&context.plan.server, context.plan.way, &now) {
-            Next::Tell(told) => return Ok(told),
-            Next::Wait => {}
-            Next::Begin => match begin(context, turn, &tenant).await {
-                Ok(()) => continue,
-                // Whatever it was is gone or in the store at the next look.
-                Err(error) if error.is(reason::OPERATION_RUNNING) || error.is(reason::WORLD_CHANGED) => {}
-                Err(error) if error.code.retryable() && tries < context.world.settings.attempts => tries += 1,
-                Err(error) => return Ok(Told::left(tenant, now.home, error.message)),
-            },
-        }
-        tokio::select! {
-            _ = operations.changed() => {}
-            _ = seen.changed() => {}
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+    let look = || look(context, &tenant, patience);
+    match each::until_told(context.world, look, || begin(context, turn, &tenant)).await? {
+        Ok(told) => Ok(told),
+        Err(error) => {
+            let home = context.world.store.tenant(&tenant).await?.and_then(|row| row.server);
+            Ok(Told::left(tenant, home, error.message))
         }
     }
 }
 
-async fn look(context: &About<'_>, tenant: &TenantName, patience: Patience) -> Result<standing::Now, Error> {
-    let store = &context.world.store;
-    let child = store.children(context.id).await?.into_iter().find(|one| one.subject.tenant() == Some(tenant));
-    let row = store.tenant(tenant).await?;
-    let held = store.unfinished_operations().await?.iter().any(|one| one.subject.tenant() == Some(tenant));
-    let members = store.servers().await?;
-    let unknown = |name| context.world.fleet.observed(name).reachability == Reachability::Connecting;
+async fn look(context: &About<'_>, tenant: &TenantName, patience: Patience) -> Result<Next, Error> {
+    let Seen { row, child, held, fleet_unknown } = each::see(context, tenant).await?;
     let late = context.plan.deadline_ms.is_some_and(|deadline| context.now() >= deadline);
-    Ok(standing::Now {
+    let now = standing::Now {
         tenant: tenant.clone(),
         home: row.as_ref().and_then(|row| row.server.clone()),
         lives: row.is_some_and(|row| row.state == TenantState::Active),
         child,
         held,
-        fleet_unknown: members.iter().any(|row| unknown(&row.name)),
+        fleet_unknown,
         late,
         given_up: late || patience.is_over(),
-    })
+    };
+    Ok(next(&context.plan.server, context.plan.way, &now))
 }
 
 /// Begins the move of one tenant. Repeated, it begins nothing twice.

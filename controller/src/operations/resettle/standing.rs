@@ -94,7 +94,7 @@ pub enum Next {
     Tell(Told),
     /// Look again when something has happened.
     Wait,
-    /// Begin its move.
+    /// Begin its operation.
     Begin,
 }
 
