@@ -73,7 +73,10 @@ pub(super) fn doubt(
             )));
         }
         if there.incoming.is_some() {
-            return Some(Doubt::Served(format!("it {}; what came of it to {other} is given back first, by itself: try again then", here())));
+            return Some(Doubt::Served(format!(
+                "it {}; what came of it to {other} is given back first, by itself: try again then",
+                here()
+            )));
         }
         if is_sealed(there) {
             return Some(Doubt::Disputed(format!(
