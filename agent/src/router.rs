@@ -134,7 +134,16 @@ pub trait Router: Send + Sync {
     /// Makes the routes of tenants exactly these. No request is lost by that, neither of a tenant whose route changes nor of any
     /// other. A route that somebody else wrote and that does what it should is as good as ours. When the proxy does not answer
     /// the routes may have been made all the same. Returns whether a change was made.
-    async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error>;
+    async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
+        self.ensure_among(routes, None).await
+    }
+    /// The same for tenants that are `known`, if given: whatever the proxy has for anybody else is as [`Route::Foreign`], also when somebody
+    /// writes it while the change is being made.
+    async fn ensure_among(
+        &self,
+        routes: &BTreeMap<TenantName, Route>,
+        known: Option<&BTreeSet<TenantName>>,
+    ) -> Result<bool, Error>;
     /// The routes of tenants as the proxy has them now; [`Route::Foreign`] for one that does something else than any of ours.
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error>;
     /// From now on other servers are recognised by this link, and find it here if this proxy speaks TLS. Returns whether a change

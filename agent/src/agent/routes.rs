@@ -62,8 +62,7 @@ impl Agent {
                 wanted.insert(record.tenant, route);
             }
         }
-        wanted.extend(self.foreign_routes(&recorded).await?);
-        let changed = self.router.ensure(&wanted).await?;
+        let changed = self.router.ensure_among(&wanted, self.has_strangers(&recorded).then_some(&recorded)).await?;
         self.release_gates(&wanted);
         if linked.is_ok() {
             self.forget_earlier_links();
@@ -179,17 +178,10 @@ impl Agent {
     /// Routes of tenants that no readable record accounts for stay as they are: nobody decided that they should go. On a server
     /// that was run by hand until now, all of its routes are such. `recorded` are those whose records were looked at: one that is adopted
     /// meanwhile keeps its route for now, too.
-    async fn foreign_routes(&self, recorded: &BTreeSet<TenantName>) -> Result<BTreeMap<TenantName, Route>, Error> {
-        let possible = {
-            let condition = self.condition.borrow();
-            condition.containers.is_none() || condition.tenants.keys().any(|tenant| !recorded.contains(tenant))
-        };
-        if !possible && self.ledger.damaged().is_empty() && !recorded.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let observed = self.router.observe().await?;
-        let strangers = observed.into_keys().filter(|tenant| !recorded.contains(tenant));
-        Ok(strangers.map(|tenant| (tenant, Route::Foreign)).collect())
+    fn has_strangers(&self, recorded: &BTreeSet<TenantName>) -> bool {
+        let condition = self.condition.borrow();
+        let unknown = condition.tenants.keys().any(|tenant| !recorded.contains(tenant));
+        recorded.is_empty() || unknown || condition.containers.is_none() || !self.ledger.damaged().is_empty()
     }
 
     /// The secret of a tenant's probe route, made when first asked for.

@@ -5,7 +5,8 @@
 //! the entity tag, read again whenever the outcome is unknown. Nothing else in the project knows Caddy's JSON.
 
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -129,9 +130,16 @@ pub struct Caddy {
     changing: Mutex<()>,
 }
 
+/// What somebody asked for.
+enum Aim<'a> {
+    /// Routes, and whose they are at most.
+    Tenants(&'a BTreeMap<TenantName, Route>, Option<&'a BTreeSet<TenantName>>),
+    Admin(Option<u16>),
+}
+
 /// What shall be made so.
 enum Want<'a> {
-    Tenants(&'a BTreeMap<TenantName, Route>),
+    Tenants(Cow<'a, BTreeMap<TenantName, Route>>),
     Admin(Option<u16>),
 }
 
@@ -202,6 +210,7 @@ impl Caddy {
         let (files, traffic) = (self.files.clone(), Arc::clone(&self.traffic));
         let written = match want {
             Want::Tenants(routes) => {
+                let routes = routes.as_ref();
                 let forwards = routes.iter().filter(|(_, route)| matches!(route, Route::Forward { .. }));
                 let forwards = forwards.map(|(tenant, _)| (tenant.clone(), files.folder(tenant))).collect();
                 let entry = |(tenant, route): (&TenantName, &Route)| {
@@ -219,16 +228,42 @@ impl Caddy {
         written.map_err(|source| self.untouchable(source))
     }
 
-    async fn step(&self, want: &Want<'_>) -> Result<Step, Error> {
+    /// Everything that is here now for tenants that are not known stays: looked at for each try, because it is somebody else who writes it.
+    async fn with_strangers<'a>(&self, aim: &Aim<'a>, current: &[Value]) -> Result<Want<'a>, Error> {
+        let (wanted, known) = match *aim {
+            Aim::Admin(port) => return Ok(Want::Admin(port)),
+            Aim::Tenants(wanted, None) => return Ok(Want::Tenants(Cow::Borrowed(wanted))),
+            Aim::Tenants(wanted, Some(known)) => (wanted, known),
+        };
+        let here = self.read_files().await?.into_keys().chain(current.iter().filter_map(routes::tenant_of));
+        let strangers = here.filter(|tenant| !known.contains(tenant) && !wanted.contains_key(tenant));
+        let strangers: BTreeMap<_, _> = strangers.map(|tenant| (tenant, Route::Foreign)).collect();
+        Ok(Want::Tenants(if strangers.is_empty() {
+            Cow::Borrowed(wanted)
+        } else {
+            Cow::Owned(wanted.clone().into_iter().chain(strangers).collect())
+        }))
+    }
+
+    /// What the files of routes say; that the folders are looked at counts as nobody's request.
+    async fn read_files(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
+        let (files, traffic) = (self.files.clone(), Arc::clone(&self.traffic));
+        let read = blocking(move || traffic.unnoticed(|| files.read())).await;
+        read.map_err(|source| self.untouchable(source))
+    }
+
+    async fn step(&self, aim: &Aim<'_>) -> Result<Step, Error> {
         let current = match self.read_patiently().await {
             Ok(current) => current,
             Err(error) => {
                 if matches!(error, Error::Unreachable { .. }) {
+                    let want = &self.with_strangers(aim, &[]).await?;
                     self.write_files(want, &want.plan(&[], &self.style())).await?;
                 }
                 return Err(error);
             }
         };
+        let want = &self.with_strangers(aim, &current.list).await?;
         let plan = want.plan(&current.list, &self.style());
         let written = self.write_files(want, &plan).await?;
         let desired = plan.list;
@@ -276,11 +311,11 @@ impl Caddy {
         }
     }
 
-    async fn change(&self, want: &Want<'_>) -> Result<bool, Error> {
+    async fn change(&self, aim: &Aim<'_>) -> Result<bool, Error> {
         let _one_at_a_time = self.changing.lock().await;
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
-            match self.step(want).await? {
+            match self.step(aim).await? {
                 Step::Done(changed) => return Ok(changed),
                 Step::Again(error) if attempt == ATTEMPTS => return Err(error),
                 Step::Again(_) => {}
@@ -331,13 +366,17 @@ fn refuse_patterns(routes: &BTreeMap<TenantName, Route>) -> Result<(), Error> {
 
 #[async_trait]
 impl Router for Caddy {
-    async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
+    async fn ensure_among(
+        &self,
+        routes: &BTreeMap<TenantName, Route>,
+        known: Option<&BTreeSet<TenantName>>,
+    ) -> Result<bool, Error> {
         refuse_patterns(routes)?;
-        self.change(&Want::Tenants(routes)).await
+        self.change(&Aim::Tenants(routes, known)).await
     }
 
     async fn ensure_admin(&self, port: Option<u16>) -> Result<bool, Error> {
-        self.change(&Want::Admin(port)).await
+        self.change(&Aim::Admin(port)).await
     }
 
     async fn observe_admin(&self) -> Result<Option<u16>, Error> {
@@ -357,10 +396,7 @@ impl Router for Caddy {
         let current = self.read_patiently().await?.list;
         let mut routes = BTreeMap::new();
         if current.iter().any(is_ours) {
-            let (files, traffic) = (self.files.clone(), Arc::clone(&self.traffic));
-            routes = blocking(move || traffic.unnoticed(|| files.read()))
-                .await
-                .map_err(|source| self.untouchable(source))?;
+            routes = self.read_files().await?;
         }
         // A route by hand comes before ours.
         routes.extend(current.iter().filter_map(routes::parse));

@@ -69,6 +69,7 @@ pub async fn all(world: &dyn World) {
     what_is_so_is_not_touched(world).await;
     routes_of_others_are_left_alone(world).await;
     a_foreign_route_of_a_tenant_stays(world).await;
+    routes_of_the_unknown_stay(world).await;
     what_is_no_tenants_goes_to_the_admin_container(world).await;
     a_lost_configuration_is_made_again(world).await;
     a_tenant_that_does_not_run_is_unavailable(world).await;
@@ -147,6 +148,24 @@ pub async fn a_foreign_route_of_a_tenant_stays(world: &dyn World) {
     assert!(router.ensure(&routes([alice, ("bob", Route::Unavailable), carol])).await.unwrap());
     assert_eq!(router.observe().await.unwrap(), routes([("alice", serve), ("bob", Route::Unavailable)]));
     assert_eq!(status(world, "alice").await, 200);
+    assert!(router.ensure(&BTreeMap::new()).await.unwrap());
+}
+
+/// Of tenants that are not among the known ones; those of known ones end when nobody wants them.
+pub async fn routes_of_the_unknown_stay(world: &dyn World) {
+    let router = world.router();
+    let serve = Route::Serve { port: world.port() };
+    let before = routes([("alice", serve.clone()), ("bob", serve.clone()), ("carol", Route::Unavailable)]);
+    router.ensure(&before).await.unwrap();
+    let known = ["bob", "dave"].map(tenant).into();
+    let after = routes([("alice", serve.clone()), ("carol", Route::Unavailable), ("dave", serve.clone())]);
+    let wanted = routes([("dave", serve)]);
+    assert!(router.ensure_among(&wanted, Some(&known)).await.unwrap());
+    assert_eq!(router.observe().await.unwrap(), after);
+    assert_eq!(status(world, "alice").await, 200);
+    let revision = world.revision().await;
+    assert!(!router.ensure_among(&wanted, Some(&known)).await.unwrap());
+    assert_eq!(world.revision().await, revision);
     assert!(router.ensure(&BTreeMap::new()).await.unwrap());
 }
 

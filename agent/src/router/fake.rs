@@ -94,25 +94,25 @@ struct State {
     in_flight: BTreeMap<u16, VecDeque<UnderWay>>,
     looks: u64,
     applied: u64,
-    held_look: Option<Arc<HeldLook>>,
+    held: Option<Arc<Held>>,
     link: Option<Link>,
     entrance: String,
 }
 
-/// A look at the routes that a test lets go on.
+/// A change of routes that a test lets go on.
 #[derive(Debug, Default)]
-pub struct HeldLook {
+pub struct Held {
     reached: Notify,
     go_on: Notify,
 }
 
-impl HeldLook {
-    /// Waits until somebody looks.
+impl Held {
+    /// Waits until somebody makes a change.
     pub async fn reached(&self) {
         self.reached.notified().await;
     }
 
-    /// Whoever looks is answered.
+    /// The change is made.
     pub fn go_on(&self) {
         self.go_on.notify_one();
     }
@@ -173,10 +173,10 @@ impl Fake {
         self.state().looks
     }
 
-    /// The next look at the routes is not answered before the test says so.
-    pub fn hold_next_look(&self) -> Arc<HeldLook> {
-        let held = Arc::new(HeldLook::default());
-        self.state().held_look = Some(held.clone());
+    /// The next change of routes is not made before the test says so.
+    pub fn hold_next_change(&self) -> Arc<Held> {
+        let held = Arc::new(Held::default());
+        self.state().held = Some(held.clone());
         held
     }
 
@@ -296,16 +296,29 @@ fn deliver<T>(value: T, lost: bool) -> Result<T, Error> {
 
 #[async_trait]
 impl Router for Fake {
-    async fn ensure(&self, routes: &BTreeMap<TenantName, Route>) -> Result<bool, Error> {
+    async fn ensure_among(
+        &self,
+        routes: &BTreeMap<TenantName, Route>,
+        known: Option<&BTreeSet<TenantName>>,
+    ) -> Result<bool, Error> {
+        let held = self.state().held.take();
+        if let Some(held) = held {
+            held.reached.notify_one();
+            held.go_on.notified().await;
+        }
         let (mut state, lost) = self.enter(Verb::Ensure)?;
         state.applied += 1;
-        let wanted: BTreeMap<_, _> = routes
+        let strangers = state.routes.iter().filter(|(tenant, _)| known.is_some_and(|known| !known.contains(tenant)));
+        let mut wanted: BTreeMap<TenantName, Route> =
+            strangers.map(|(tenant, route)| (tenant.clone(), route.clone())).collect();
+        let asked: Vec<_> = routes
             .iter()
             .filter_map(|(tenant, route)| match route {
                 Route::Foreign => Some((tenant.clone(), state.routes.get(tenant)?.clone())),
                 route => Some((tenant.clone(), route.clone())),
             })
             .collect();
+        wanted.extend(asked);
         let differs = state.routes != wanted;
         if differs {
             state.routes = wanted;
@@ -324,11 +337,6 @@ impl Router for Fake {
     }
 
     async fn observe(&self) -> Result<BTreeMap<TenantName, Route>, Error> {
-        let held = self.state().held_look.take();
-        if let Some(held) = held {
-            held.reached.notify_one();
-            held.go_on.notified().await;
-        }
         let (state, lost) = self.enter(Verb::Observe)?;
         deliver(state.routes.clone(), lost)
     }

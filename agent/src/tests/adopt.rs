@@ -79,7 +79,7 @@ async fn who_is_adopted_while_routes_are_being_applied_keeps_its_route() {
     let mut nyc = world.server("nyc");
     by_hand(&nyc, "alice", 9001, |_| {});
     nyc.start().await;
-    let held = nyc.proxy.hold_next_look();
+    let held = nyc.proxy.hold_next_change();
     held.reached().await;
     let applied = nyc.proxy.applied();
     assert_eq!(adopt(&nyc, &["alice"]).await, [("alice".to_owned(), AdoptionAction::Adopted)]);
@@ -90,6 +90,28 @@ async fn who_is_adopted_while_routes_are_being_applied_keeps_its_route() {
     })
     .await;
     assert_eq!(nyc.proxy.changes(), 0, "nobody's connection ends by it");
+}
+
+/// The old script goes on until somebody takes over.
+#[tokio::test]
+async fn a_route_that_is_written_by_hand_while_routes_are_being_applied_stays() {
+    let world = World::new();
+    let mut nyc = world.server("nyc");
+    by_hand(&nyc, "alice", 9001, |_| {});
+    nyc.start().await;
+    let held = nyc.proxy.hold_next_change();
+    held.reached().await;
+    by_hand(&nyc, "bob", 9002, |_| {});
+    let (applied, routes) = (nyc.proxy.applied(), nyc.proxy.observe().await.unwrap());
+    assert_eq!(routes.len(), 2);
+    held.go_on();
+    wait_until("the routes were applied, and once more", async || {
+        let now = nyc.proxy.applied();
+        (now >= applied + 2, now)
+    })
+    .await;
+    assert_eq!(nyc.proxy.observe().await.unwrap(), routes);
+    assert_eq!(nyc.proxy.changes(), 0);
 }
 
 async fn adopted(world: &World) -> Server {

@@ -1,7 +1,11 @@
 //! The certificate of all tenants' names, from an authority that validates for real: Pebble, which asks the name servers of the
 //! stand-in for Dynadot.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use feather_controller::{
     certificate::{Options, acme},
@@ -41,12 +45,14 @@ struct World {
     fleet: Fleet,
     dynadot: FakeDynadot,
     authority: Authority,
+    /// How long the next controller waits for DNS.
+    patience: Arc<Mutex<Duration>>,
     _folder: tempfile::TempDir,
 }
 
 impl World {
     /// A fleet of these servers whose zone is the stand-in's and whose controller will obtain certificates from its next start on.
-    async fn new(servers: &[&str], patience: Duration) -> Self {
+    async fn new(servers: &[&str]) -> Self {
         let dynadot = FakeDynadot::start(Config::new(ZONE, foreign())).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let names = dynadot.name_servers().to_vec();
@@ -55,13 +61,16 @@ impl World {
         let servers: Vec<_> = servers.iter().map(|name| (*name, *name)).collect();
         let mut fleet = Fleet::start_in((Arc::new(dynadot.client()), Some(authorities)), &servers, settings()).await;
         let (directory, root) = (authority.directory().to_owned(), authority.own_root());
+        let patience = Arc::new(Mutex::new(PATIENCE));
+        let patience_for = patience.clone();
         fleet.certificates = Some(Arc::new(move |state_dir| {
+            let patience = *patience_for.lock().unwrap();
             let authority = acme::Authority::new(&directory, Some(&root), Some("ops@inceptel.ai")).unwrap();
             let seal = Seal::load_or_create(state_dir).unwrap();
             let look_again = Duration::from_millis(20);
             Options { patience, look_again, ..Options::new(authority, seal) }
         }));
-        Self { fleet, dynadot, authority, _folder: folder }
+        Self { fleet, dynadot, authority, patience, _folder: folder }
     }
 
     async fn restart_controller(&mut self) {
@@ -124,7 +133,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_certificate_is_obtained_handed_to_every_server_kept_and_renewed() {
-    let mut world = World::new(&["nyc", "fra"], PATIENCE).await;
+    let mut world = World::new(&["nyc", "fra"]).await;
     world.restart_controller().await;
     let first = world.everybody_holds("").await;
     assert!(first.issuer.contains("Pebble"), "{first:?}");
@@ -157,7 +166,7 @@ async fn one_certificate_is_obtained_handed_to_every_server_kept_and_renewed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_the_authority_has_lost_is_made_anew() {
-    let mut world = World::new(&["nyc"], PATIENCE).await;
+    let mut world = World::new(&["nyc"]).await;
     world.restart_controller().await;
     let first = world.everybody_holds("").await;
     world.authority.forget_everything().await;
@@ -178,7 +187,7 @@ impl acme::Challenges for NoRecords {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_was_revoked_is_replaced_by_a_new_one() {
-    let mut world = World::new(&["nyc"], PATIENCE).await;
+    let mut world = World::new(&["nyc"]).await;
     world.restart_controller().await;
     let first = world.everybody_holds("").await;
     let name = format!("acme/{}", world.authority.directory());
@@ -202,7 +211,8 @@ async fn an_account_that_was_revoked_is_replaced_by_a_new_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_that_does_not_converge_is_told_and_can_be_tried_again() {
-    let mut world = World::new(&["nyc"], Duration::from_millis(600)).await;
+    let mut world = World::new(&["nyc"]).await;
+    *world.patience.lock().unwrap() = Duration::from_millis(600);
     world.dynadot.set_publication(0, Publication::Held);
     world.restart_controller().await;
     let failed = world.becomes("it is told", |status| !status.last_error.is_empty()).await;
@@ -214,6 +224,7 @@ async fn a_zone_that_does_not_converge_is_told_and_can_be_tried_again() {
     world.tidy().await;
 
     // A restart does not ask more often, a person may.
+    *world.patience.lock().unwrap() = PATIENCE;
     world.restart_controller().await;
     let again = world.becomes("the controller is back", |status| status.failures == 1).await;
     assert_eq!(again.next_renewal.unwrap().seconds, next);
@@ -225,7 +236,7 @@ async fn a_zone_that_does_not_converge_is_told_and_can_be_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_between_order_and_certificate_costs_one_more_order() {
-    let mut world = World::new(&["nyc"], PATIENCE).await;
+    let mut world = World::new(&["nyc"]).await;
     world.dynadot.set_publication(0, Publication::Held);
     world.restart_controller().await;
     world.becomes("it waits for DNS", |status| status.doing.contains("waiting for the records")).await;

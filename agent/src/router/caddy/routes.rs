@@ -208,7 +208,7 @@ fn serves(route: &Value, tenant: &TenantName, wanted: &Route, style: &Style<'_>)
 }
 
 /// Of a route that the old script or somebody else wrote for a tenant.
-fn tenant_of(route: &Value) -> Option<TenantName> {
+pub(super) fn tenant_of(route: &Value) -> Option<TenantName> {
     route["@id"].as_str()?.strip_prefix(BY_HAND_PREFIX)?.parse().ok()
 }
 
