@@ -339,6 +339,14 @@ impl Real {
         self.commands.script("podman", arguments, None).await
     }
 
+    /// Where the hardware address of the births' bridge comes from, as the kernel's `addr_assign_type` says it.
+    pub async fn bridge_address_kind(&self) -> String {
+        let network = format!("{}network", self.prefix);
+        let bridge = self.podman(&["network", "inspect", "--format", "{{.NetworkInterface}}", &network]).await.ok();
+        let file = format!("/sys/class/net/{}/addr_assign_type", bridge.trim());
+        std::fs::read_to_string(file).expect("the bridge is there").trim().to_owned()
+    }
+
     /// A line of shell in a birth.
     pub async fn inside(&self, server: &str, script: &str) -> Ran {
         self.podman(&["exec", &self.birth(server), "bash", "-c", script]).await

@@ -72,6 +72,14 @@ async fn at_rest(server: &Server) {
     .await;
 }
 
+/// A server of the old script's, with alice.
+async fn run_by_hand(world: &World) -> Server {
+    let mut nyc = world.server("nyc");
+    by_hand(&nyc, "alice", 9001, |_| {});
+    nyc.start().await;
+    nyc
+}
+
 /// Something happens behind a look at the records and before the routes are made what they say; and then routes are made once more.
 async fn while_routes_are_applied(server: &Server, during: impl AsyncFnOnce()) {
     let held = server.proxy.hold_next_change();
@@ -90,9 +98,7 @@ async fn while_routes_are_applied(server: &Server, during: impl AsyncFnOnce()) {
 #[tokio::test]
 async fn who_is_adopted_while_routes_are_being_applied_keeps_its_route() {
     let world = World::new();
-    let mut nyc = world.server("nyc");
-    by_hand(&nyc, "alice", 9001, |_| {});
-    nyc.start().await;
+    let nyc = run_by_hand(&world).await;
     while_routes_are_applied(&nyc, async || {
         assert_eq!(adopt(&nyc, &["alice"]).await, [("alice".to_owned(), AdoptionAction::Adopted)]);
     })
@@ -104,9 +110,7 @@ async fn who_is_adopted_while_routes_are_being_applied_keeps_its_route() {
 #[tokio::test]
 async fn a_route_that_is_written_by_hand_while_routes_are_being_applied_stays() {
     let world = World::new();
-    let mut nyc = world.server("nyc");
-    by_hand(&nyc, "alice", 9001, |_| {});
-    nyc.start().await;
+    let nyc = run_by_hand(&world).await;
     while_routes_are_applied(&nyc, async || by_hand(&nyc, "bob", 9002, |_| {})).await;
     let routes = nyc.proxy.observe().await.unwrap();
     assert_eq!(routes.into_keys().map(|tenant| tenant.to_string()).collect::<Vec<_>>(), ["alice", "bob"]);
@@ -114,9 +118,7 @@ async fn a_route_that_is_written_by_hand_while_routes_are_being_applied_stays() 
 }
 
 async fn adopted(world: &World) -> Server {
-    let mut nyc = world.server("nyc");
-    by_hand(&nyc, "alice", 9001, |_| {});
-    nyc.start().await;
+    let nyc = run_by_hand(world).await;
     assert_eq!(adopt(&nyc, &["alice"]).await, [("alice".to_owned(), AdoptionAction::Adopted)]);
     at_rest(&nyc).await;
     nyc

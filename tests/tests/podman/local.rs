@@ -25,6 +25,8 @@ async fn a_server_by_itself_keeps_its_tenants_through_a_power_failure_and_into_a
     const ROW: &str = "alice 9001 https://alice.users.inceptel.ai";
     let mut fleet = Real::start(&["fra"], &[]).await;
     fleet.alone("lon").await;
+    // Or the end of this birth would take the bridge's address from under the other one.
+    assert_eq!(fleet.bridge_address_kind().await, "3", "it was set, and is not the lowest of those on the bridge");
     let first = add(&fleet, "alice").await;
     let visitor = fleet.visit("lon", &first);
     assert_eq!(visitor.append("one").await.unwrap().status, 200);

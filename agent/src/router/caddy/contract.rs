@@ -390,7 +390,8 @@ pub async fn a_route_by_hand_is_kept_as_it_is(world: &Process) {
         "match": [{ "host": [alice().host(SUFFIX)] }],
         "handle": [{ "handler": "reverse_proxy", "upstreams": upstreams, "flush_interval": -1 }],
     });
-    world.admin.put(&url).json(&route).send().await.unwrap();
+    let write_by_hand = async || world.admin.put(&url).json(&route).send().await.unwrap();
+    write_by_hand().await;
     let mut stream = open_stream(world).await;
     let before = world.config().await;
     let mut wanted = only(Route::Serve { port: world.port() });
@@ -407,7 +408,17 @@ pub async fn a_route_by_hand_is_kept_as_it_is(world: &Process) {
         [world.get(&alice(), &[]).await.status, world.get(&"bob".parse().unwrap(), &[]).await.status],
         [200, 503]
     );
+
+    // Of somebody who is not known it stays, also when the list has to be changed for another.
+    world.lose_routes().await;
+    write_by_hand().await;
+    wanted.remove(&alice());
+    let known = wanted.keys().cloned().collect();
+    assert!(world.caddy.ensure_among(&wanted, Some(&known)).await.unwrap());
+    assert!(world.config().await.contains("tenant-alice") && world.config().await.contains("feather_tenants"));
+    assert_eq!(world.get(&alice(), &[]).await.status, 200);
     world.caddy.ensure(&BTreeMap::new()).await.unwrap();
+    assert!(!world.config().await.contains("tenant-alice"));
 }
 
 /// Requests on new connections, not safe to repeat, all the time, while routes come, go and change: every one is answered.
